@@ -1,1 +1,21 @@
-//! Under construction.
+//! What both daemons, `maestrod` and `p2pd`, need to be good Unix services.
+//!
+//! **Owns** the daemon's contact with the system it runs on: its listeners, its state directory and the lock on it,
+//! its journal, its signals, its background tasks and their end, its reports to systemd, and the shape of the HTTP
+//! answers that are not the answer the caller wanted.
+//!
+//! **Knows nothing** of files, peers or catalogs: whatever is about sharing belongs to a daemon.
+//!
+//! **Callers:** the daemons. Most of it (`log`, `notify`, `signals`, `tasks`, `listen`, `state_dir`, `config`) is for
+//! a daemon's composition file only; `problem`, `http` and `bearer` are also for the rooms at its HTTP edge.
+
+pub mod bearer;
+pub mod config;
+pub mod http;
+pub mod listen;
+pub mod log;
+pub mod notify;
+pub mod problem;
+pub mod signals;
+pub mod state_dir;
+pub mod tasks;
