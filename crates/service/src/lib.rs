@@ -2,7 +2,7 @@
 //!
 //! **Owns** the daemon's contact with the system it runs on: its listeners, its state directory and the lock on it,
 //! its journal, its signals, its background tasks and their end, its reports to systemd, and the shape of the HTTP
-//! answers that are not the answer the caller wanted.
+//! answers that are not the answer the caller wanted; and the gRPC connections between machines (`wire`).
 //!
 //! **Knows nothing** of files, peers or catalogs: whatever is about sharing belongs to a daemon.
 //!
@@ -19,3 +19,4 @@ pub mod problem;
 pub mod signals;
 pub mod state_dir;
 pub mod tasks;
+pub mod wire;

@@ -1,62 +1,50 @@
 //! RFC 9457 problem documents: the one shape of every HTTP answer that is not what the caller asked for.
 //!
-//! Used by the rooms at a daemon's HTTP edge, which map their errors to problems, and by clients that read them.
+//! Used by the rooms at a daemon's HTTP edge, which map their errors to problems; the body itself is `p2p-proto`'s, which clients read.
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use serde::{Deserialize, Serialize};
+use p2p_proto::problem::{MEDIA_TYPE, Problem as Body};
 
 mod extract;
 
 pub use extract::{ApiJson, ApiPath, ApiQuery};
 
-/// The media type of a problem document.
-pub const CONTENT_TYPE: &str = "application/problem+json";
-
-/// What went wrong, for programs (`code`) and for people (the rest).
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema, thiserror::Error)]
-#[error("{title}: {detail}{}", hint.as_ref().map(|hint| format!("; {hint}")).unwrap_or_default())]
-pub struct Problem {
-    /// `urn:p2p:problem:` and the code.
-    // Boxed so that a `Result` with a problem stays below the size at which clippy objects to every handler.
-    pub r#type: Box<str>,
-    /// What kind of problem this is; the same for all problems with this code.
-    pub title: String,
-    /// The HTTP status.
-    pub status: u16,
-    /// What happened this time.
-    #[serde(default)]
-    pub detail: String,
-    /// A stable name in kebab-case, for programs to compare.
-    pub code: String,
-    /// What to do about it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub hint: Option<String>,
-}
+/// An error answer: a problem document that axum can send.
+// Boxed so that a `Result` with a problem stays below the size at which clippy objects to every handler.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem(Box<Body>);
 
 impl Problem {
     /// A problem without particulars.
     pub fn new(status: StatusCode, code: &str, title: impl Into<String>) -> Problem {
-        Problem {
-            r#type: format!("urn:p2p:problem:{code}").into(),
+        Problem(Box::new(Body {
+            r#type: format!("urn:p2p:problem:{code}"),
             title: title.into(),
             status: status.as_u16(),
             detail: String::new(),
             code: code.to_owned(),
             hint: None,
-        }
+        }))
+    }
+
+    /// What is sent.
+    pub fn body(&self) -> &Body {
+        &self.0
     }
 
     /// The same, saying what happened this time.
     #[must_use]
-    pub fn detail(self, detail: impl Into<String>) -> Problem {
-        Problem { detail: detail.into(), ..self }
+    pub fn detail(mut self, detail: impl Into<String>) -> Problem {
+        self.0.detail = detail.into();
+        self
     }
 
     /// The same, saying what to do about it.
     #[must_use]
-    pub fn hint(self, hint: impl Into<String>) -> Problem {
-        Problem { hint: Some(hint.into()), ..self }
+    pub fn hint(mut self, hint: impl Into<String>) -> Problem {
+        self.0.hint = Some(hint.into());
+        self
     }
 
     /// 400: the request cannot be understood.
@@ -87,9 +75,9 @@ impl Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let mut response = (status, axum::Json(self)).into_response();
-        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE));
+        let status = StatusCode::from_u16(self.0.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let mut response = (status, axum::Json(*self.0)).into_response();
+        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));
         response
     }
 }

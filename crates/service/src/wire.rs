@@ -1,0 +1,46 @@
+//! gRPC between machines: TLS in which both ends are their keys, tuned for bulk data.
+//!
+//! Owns the settings of the data path and the handshakes. [`incoming`] turns a TCP listener into the connections that
+//! a tonic server serves; [`connect`] makes a channel to whoever must answer. Who may do what is the callers' matter.
+//!
+//! The settings are measured ones. Frames of 256 KiB: with HTTP/2's default of 16 KiB each frame costs a flush of its
+//! own, 65,000 per GiB. A read buffer of that size *under* TLS, since rustls asks for 4 KiB at a time. The windows are
+//! neutral on loopback and needed on long links.
+
+mod connect;
+mod incoming;
+mod refuse;
+mod stream;
+
+use std::time::Duration;
+
+pub use connect::{ConnectError, Connection, connect};
+pub use incoming::{Accept, Plaintext, incoming};
+pub use stream::{Caller, PeerStream};
+
+/// Largest HTTP/2 frame that this program asks its peers to send.
+const FRAME_LEN: u32 = 256 * 1024;
+/// Bytes that may be on their way in one stream.
+const STREAM_WINDOW: u32 = 4 << 20;
+/// Bytes that may be on their way in one connection.
+const CONNECTION_WINDOW: u32 = 8 << 20;
+/// A connection that says nothing for so long is asked whether it is alive.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
+/// … and given up when it does not answer for so long.
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a TLS handshake may take.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A tonic server with the data path's settings.
+pub fn server() -> tonic::transport::Server {
+    tonic::transport::Server::builder()
+        .max_frame_size(FRAME_LEN)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_concurrent_streams(256)
+        .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
+        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,141 @@
+//! A channel to whoever must answer, at whichever of their addresses does.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures::stream::{FuturesUnordered, StreamExt};
+use hyper_util::rt::TokioIo;
+use p2p_identity::{Identity, PeerId, TlsError, WrongPeer, client_config, peer_of, wrong_peer};
+use tokio::io::BufReader;
+use tokio::net::TcpStream;
+use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tokio_rustls::rustls::pki_types::ServerName;
+use tonic::transport::{Channel, Endpoint};
+
+use super::{
+    CONNECTION_WINDOW, FRAME_LEN, HANDSHAKE_TIMEOUT, KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT, STREAM_WINDOW,
+};
+
+/// How long one address may take to answer before it counts as silent.
+const DIAL_TIMEOUT: Duration = Duration::from_secs(5);
+/// Head start of each address over the next (RFC 8305, section 5: "Connection Attempt Delay").
+const HEAD_START: Duration = Duration::from_millis(250);
+
+/// An open channel. It does not reconnect by itself: who needs it again calls [`connect`] again.
+#[derive(Debug, Clone)]
+pub struct Connection {
+    /// The channel for tonic's clients.
+    pub channel: Channel,
+    /// Who answered, and proved it.
+    pub peer: PeerId,
+    /// Where.
+    pub address: SocketAddr,
+}
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// Somebody else answers there.
+    #[error("{address} is not who it should be: {wrong}")]
+    WrongPeer {
+        /// Where.
+        address: String,
+        /// Who was expected, and who answered.
+        wrong: WrongPeer,
+    },
+    /// No address answered; each with its reason.
+    #[error("cannot connect: {}", .0.join("; "))]
+    Unreachable(Vec<String>),
+    /// There is no address to try.
+    #[error("no address is known")]
+    NoAddress,
+    /// The own identity makes no TLS configuration.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+}
+
+/// Connects to the first of these addresses (`host:port`, best first) where `expected` answers; with `None`, where
+/// anyone does. Each address has a head start of 250 ms over the next one.
+///
+/// # Errors
+/// [`ConnectError::WrongPeer`] where somebody else answered and the right one nowhere.
+pub async fn connect(
+    identity: &Identity,
+    addresses: &[String],
+    expected: Option<PeerId>,
+) -> Result<Connection, ConnectError> {
+    let connector = TlsConnector::from(client_config(identity, expected)?);
+    let mut attempts: FuturesUnordered<_> = (0u32..)
+        .zip(addresses)
+        .map(|(place, address)| {
+            let connector = connector.clone();
+            async move {
+                sleep(HEAD_START * place).await;
+                dial(&connector, address).await.map_err(|error| (address.clone(), error))
+            }
+        })
+        .collect();
+    let (mut silent, mut wrong) = (Vec::new(), None);
+    while let Some(attempt) = attempts.next().await {
+        match attempt {
+            Ok((stream, peer, address)) => {
+                return match channel(stream).await {
+                    Ok(channel) => Ok(Connection { channel, peer, address }),
+                    Err(error) => Err(ConnectError::Unreachable(vec![format!("{address}: {error}")])),
+                };
+            }
+            Err((address, error)) => {
+                match error.get_ref().and_then(|inner| inner.downcast_ref()).and_then(wrong_peer) {
+                    Some(found) => wrong = Some(ConnectError::WrongPeer { address, wrong: found }),
+                    None => silent.push(format!("{address}: {error}")),
+                }
+            }
+        }
+    }
+    Err(match wrong {
+        Some(wrong) => wrong,
+        None if silent.is_empty() => ConnectError::NoAddress,
+        None => ConnectError::Unreachable(silent),
+    })
+}
+
+type Tls = TlsStream<BufReader<TcpStream>>;
+
+async fn dial(connector: &TlsConnector, address: &str) -> io::Result<(Tls, PeerId, SocketAddr)> {
+    let silent = || io::Error::new(io::ErrorKind::TimedOut, "no answer within 5 s");
+    let tcp = timeout(DIAL_TIMEOUT, TcpStream::connect(address)).await.map_err(|_| silent())??;
+    tcp.set_nodelay(true)?;
+    let address = tcp.peer_addr()?;
+    let tcp = BufReader::with_capacity(FRAME_LEN as usize, tcp);
+    // The name is not sent and proves nothing: the key does.
+    let name = ServerName::IpAddress(address.ip().into());
+    let stream = timeout(HANDSHAKE_TIMEOUT, connector.connect(name, tcp)).await.map_err(|_| silent())??;
+    let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
+    let peer = certificate
+        .ok_or_else(|| io::Error::other("it showed no certificate"))
+        .and_then(|certificate| peer_of(certificate).map_err(io::Error::other))?;
+    Ok((stream, peer, address))
+}
+
+/// Hands the one open stream to tonic. A second connect on this channel fails: the identity that was checked was that
+/// of this stream, and callers decide when to try again.
+async fn channel(stream: Tls) -> Result<Channel, tonic::transport::Error> {
+    let once = Arc::new(Mutex::new(Some(stream)));
+    let connector = tower::service_fn(move |_| {
+        let stream = once.lock().unwrap_or_else(PoisonError::into_inner).take();
+        async move { stream.map(TokioIo::new).ok_or_else(|| io::Error::other("the connection is closed")) }
+    });
+    Endpoint::from_static("http://peer")
+        .max_frame_size(FRAME_LEN)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
+        .keep_alive_timeout(KEEPALIVE_TIMEOUT)
+        .keep_alive_while_idle(true)
+        .connect_with_connector(connector)
+        .await
+}

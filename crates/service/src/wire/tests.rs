@@ -1,0 +1,127 @@
+//! Real sockets, real handshakes; the service behind them is the least one that tells who called.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use http_body_util::Empty;
+use p2p_identity::Identity;
+use tokio::net::{TcpListener, TcpStream};
+use tonic::body::Body;
+
+use super::*;
+use crate::tasks::Tasks;
+
+/// Answers every call with the caller's identity in a header.
+async fn serve(identity: &Identity, plaintext: Plaintext) -> (SocketAddr, Tasks) {
+    let tasks = Tasks::new();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let connections = incoming(listener, identity, Accept::bulk(plaintext), &tasks).unwrap();
+    let tell = tower::service_fn(|request: http::Request<Body>| async move {
+        let caller = request.extensions().get::<Caller>().unwrap();
+        let who = caller.peer.map_or("nobody".to_owned(), |peer| peer.to_string());
+        Ok::<_, Infallible>(
+            http::Response::builder()
+                .header("grpc-status", "0")
+                .header("caller", who)
+                .body(Body::empty())
+                .unwrap(),
+        )
+    });
+    let token = tasks.token();
+    tasks.spawn("serve", async move {
+        server().serve_with_incoming_shutdown(tell, connections, token.cancelled_owned()).await?;
+        Ok(())
+    });
+    (address, tasks)
+}
+
+async fn call(mut channel: tonic::transport::Channel) -> http::Response<Body> {
+    use tower::{Service, ServiceExt};
+    let request = http::Request::post("http://peer/x.Y/Z").body(Body::new(Empty::new())).unwrap();
+    channel.ready().await.unwrap().call(request).await.unwrap()
+}
+
+#[tokio::test]
+async fn each_end_knows_who_the_other_is() {
+    let (server, client) = (Identity::generate().unwrap(), Identity::generate().unwrap());
+    let (address, tasks) = serve(&server, Plaintext::Off).await;
+    let connection = connect(&client, &[address.to_string()], Some(server.id())).await.unwrap();
+    assert_eq!((connection.peer, connection.address), (server.id(), address));
+    let answer = call(connection.channel).await;
+    assert_eq!(answer.headers()["caller"], client.id().to_string());
+    assert!(tasks.shutdown(Duration::from_secs(5)).await);
+}
+
+#[tokio::test]
+async fn a_dead_address_does_not_hide_a_living_one() {
+    let (server, client) = (Identity::generate().unwrap(), Identity::generate().unwrap());
+    let (address, _tasks) = serve(&server, Plaintext::Off).await;
+    let dead = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let (mute, impostor) = (TcpListener::bind("127.0.0.1:0").await.unwrap(), Identity::generate().unwrap());
+    let (imposing, _others) = serve(&impostor, Plaintext::Off).await;
+    let addresses = [dead, mute.local_addr().unwrap(), imposing, address].map(|address| address.to_string());
+    let connection = connect(&client, &addresses, Some(server.id())).await.unwrap();
+    assert_eq!(connection.address, address);
+}
+
+#[tokio::test]
+async fn somebody_else_is_refused_by_name() {
+    let (server, client) = (Identity::generate().unwrap(), Identity::generate().unwrap());
+    let (address, _tasks) = serve(&server, Plaintext::Off).await;
+    let error = connect(&client, &[address.to_string()], Some(client.id())).await.unwrap_err();
+    let ConnectError::WrongPeer { wrong, .. } = &error else { panic!("{error}") };
+    assert_eq!((wrong.expected, wrong.found), (client.id(), server.id()));
+}
+
+#[tokio::test]
+async fn nobody_there_is_said_with_the_address() {
+    let client = Identity::generate().unwrap();
+    let dead = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let error = connect(&client, &[dead.to_string()], None).await.unwrap_err();
+    assert!(error.to_string().contains(&dead.to_string()), "{error}");
+    assert!(matches!(connect(&client, &[], None).await, Err(ConnectError::NoAddress)));
+}
+
+async fn plain_channel(address: SocketAddr) -> tonic::transport::Channel {
+    tonic::transport::Endpoint::from_shared(format!("http://{address}")).unwrap().connect().await.unwrap()
+}
+
+#[tokio::test]
+async fn plaintext_is_nobody_where_it_is_allowed() {
+    let server = Identity::generate().unwrap();
+    let (address, _tasks) = serve(&server, Plaintext::Loopback).await;
+    assert_eq!(call(plain_channel(address).await).await.headers()["caller"], "nobody");
+}
+
+#[tokio::test]
+async fn plaintext_is_told_why_where_it_is_not_allowed() {
+    let server = Identity::generate().unwrap();
+    let (address, _tasks) = serve(&server, Plaintext::Off).await;
+    let answer = call(plain_channel(address).await).await;
+    assert_eq!(answer.headers()["grpc-status"], "16");
+    assert!(answer.headers()["grpc-message"].to_str().unwrap().contains("TLS"));
+}
+
+#[tokio::test]
+async fn a_handshake_that_never_comes_holds_up_nobody() {
+    let (server, client) = (Identity::generate().unwrap(), Identity::generate().unwrap());
+    let (address, _tasks) = serve(&server, Plaintext::Off).await;
+    let mut idle = Vec::new();
+    for _ in 0..32 {
+        idle.push(TcpStream::connect(address).await.unwrap());
+    }
+    connect(&client, &[address.to_string()], Some(server.id())).await.unwrap();
+}
+
+#[test]
+fn loopback_is_loopback_in_every_spelling() {
+    for (address, is) in
+        [("127.0.0.1:1", true), ("[::1]:1", true), ("[::ffff:127.0.0.1]:1", true), ("10.0.0.1:1", false)]
+    {
+        assert_eq!(Plaintext::Loopback.admits(address.parse().unwrap()), is, "{address}");
+        assert!(Plaintext::Anyone.admits(address.parse().unwrap()));
+        assert!(!Plaintext::Off.admits(address.parse().unwrap()));
+    }
+}
