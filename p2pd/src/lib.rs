@@ -1,4 +1,4 @@
 //! The rooms of the peer daemon.
 
 pub mod catalog;
-// pub mod shares;
+pub mod shares;

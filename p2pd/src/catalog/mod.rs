@@ -31,7 +31,6 @@ pub use fact::{
     Applied, Change, Changed, Changes, Fact, FactChange, ListQuery, ShareRecord, Stamp, Totals, Viewer,
 };
 pub(crate) use pool::Reader;
-pub(crate) use read::Twin;
 
 use pool::Pool;
 use write::Written;

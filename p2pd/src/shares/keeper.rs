@@ -1,0 +1,365 @@
+//! The loop that keeps the catalog true to the disks. It alone holds the state of the shares: it takes what happened,
+//! changes its state, and then starts the work that follows from it (`dispatch`).
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::{Duration, Instant};
+
+use p2p_content::{ContentHash, FileName, Manifest};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::board::{Board, BoardReader};
+use super::kept::Kept;
+use super::look::{Finding, LookError};
+use super::refresh::{self, Refreshes};
+use super::scan::{ScanError, Told, What};
+use super::settle::{Cause, Due};
+use super::watch::Hinted;
+use super::work::{About, Adopted, Batch, Done, Workers};
+use super::{ShareConfig, ShareError, Timing};
+use crate::catalog::{Applied, Catalog, CatalogError, FactChange};
+
+/// How many files are looked at or hashed at once.
+const WORKERS: usize = 2;
+
+/// How many hints may wait: as many events as the kernel itself keeps by default.
+const HINTS: usize = 16_384;
+
+/// How many batches of a scan may wait.
+const TOLD: usize = 8;
+
+/// How long what failed for want of a share's directory, or of the catalog, waits to be tried again.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// What the loop is asked for.
+#[derive(Debug)]
+pub(super) enum Command {
+    Refresh {
+        reply: refresh::Reply,
+    },
+    Adopt {
+        share: String,
+        name: FileName,
+        content: ContentHash,
+        manifest: Box<Manifest>,
+        reply: Adopted,
+    },
+    Reload {
+        configs: Vec<ShareConfig>,
+        reply: oneshot::Sender<Result<(), ShareError>>,
+    },
+    /// A file was found changed by who wanted to read it.
+    Suspect {
+        share: String,
+        name: FileName,
+    },
+}
+
+/// The state of the shares.
+#[derive(Debug)]
+pub(super) struct Keeper {
+    pub(super) catalog: Catalog,
+    pub(super) timing: Timing,
+    pub(super) cancel: CancellationToken,
+    pub(super) hashed_bytes: Arc<AtomicU64>,
+    pub(super) shares: Vec<Kept>,
+    pub(super) refreshes: Refreshes,
+    pub(super) workers: Workers,
+    pub(super) jobs: JoinSet<Done>,
+    /// Changes that are not on their way yet.
+    pub(super) changes: Vec<FactChange>,
+    pub(super) abouts: Vec<About>,
+    /// Changes that the catalog did not take, and when to try again.
+    pub(super) failed: Option<(Instant, Batch)>,
+    pub(super) is_applying: bool,
+    pub(super) flush_at: Instant,
+    pub(super) told_sender: mpsc::Sender<Told>,
+    board: watch::Sender<Arc<Board>>,
+    commands: mpsc::Receiver<Command>,
+    hints: mpsc::Receiver<Hinted>,
+    pub(super) hint_sender: mpsc::Sender<Hinted>,
+    told: mpsc::Receiver<Told>,
+    last_id: u64,
+}
+
+impl Keeper {
+    pub(super) fn new(
+        catalog: Catalog,
+        timing: Timing,
+        cancel: CancellationToken,
+        commands: mpsc::Receiver<Command>,
+        hashed_bytes: Arc<AtomicU64>,
+    ) -> Keeper {
+        let (hint_sender, hints) = mpsc::channel(HINTS);
+        let (told_sender, told) = mpsc::channel(TOLD);
+        Keeper {
+            catalog,
+            timing,
+            cancel,
+            hashed_bytes,
+            shares: Vec::new(),
+            refreshes: Refreshes::default(),
+            workers: Workers::new(WORKERS),
+            jobs: JoinSet::new(),
+            changes: Vec::new(),
+            abouts: Vec::new(),
+            failed: None,
+            is_applying: false,
+            flush_at: Instant::now(),
+            told_sender,
+            board: watch::Sender::new(Arc::default()),
+            commands,
+            hints,
+            hint_sender,
+            told,
+            last_id: 0,
+        }
+    }
+
+    pub(super) fn board(&self) -> BoardReader {
+        self.board.subscribe()
+    }
+
+    /// Runs until the token is cancelled. What is on its way to the catalog then is written all the same.
+    pub(super) async fn run(mut self) -> Result<(), ShareError> {
+        let cancel = self.cancel.clone();
+        let mut hints = Vec::new();
+        loop {
+            let wake_at = self.start_work(Instant::now());
+            self.post();
+            let has_room = self.has_room();
+            tokio::select! {
+                () = cancel.cancelled() => return Ok(()),
+                Some(command) = self.commands.recv() => self.on_command(command).await?,
+                _ = self.hints.recv_many(&mut hints, 1024) => self.on_hints(&mut hints),
+                Some(told) = self.told.recv(), if has_room => self.on_told(told),
+                Some(done) = self.jobs.join_next() => self.on_done(done?).await,
+                () = tokio::time::sleep_until(wake_at.into()) => {}
+            }
+        }
+    }
+
+    async fn on_command(&mut self, command: Command) -> Result<(), ShareError> {
+        match command {
+            Command::Refresh { reply } => self.refreshes.ask(reply),
+            Command::Adopt { share, name, content, manifest, reply } => {
+                self.adopt(&share, name, content, *manifest, reply);
+            }
+            Command::Reload { configs, reply } => {
+                let result = self.configure(configs).await;
+                let _ = reply.send(result);
+            }
+            Command::Suspect { share, name } => {
+                if let Some(kept) = self.shares.iter_mut().find(|kept| *kept.name == *share) {
+                    kept.pending.sighted(name.as_str(), Instant::now());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn on_hints(&mut self, hints: &mut Vec<Hinted>) {
+        let now = Instant::now();
+        for (id, hint) in hints.drain(..) {
+            let Some(at) = self.position(id) else { continue };
+            self.shares[at].on_hint(hint, now);
+        }
+    }
+
+    fn on_told(&mut self, told: Told) {
+        let now = Instant::now();
+        let Some(at) = self.position(told.share) else { return };
+        let kept = &mut self.shares[at];
+        match told.what {
+            What::Look(names) => names.iter().for_each(|name| kept.pending.sighted(name, now)),
+            What::Skipped { shown, reason } => kept.skip(&shown, &reason),
+            What::End(end) => {
+                let Some(ran) = kept.scans.running.take() else { return };
+                if ran.is_whole && end.is_ok() {
+                    kept.whole_scan_ended();
+                }
+                if ran.is_awaited {
+                    self.refreshes.scanned(told.share, kept.pending.names(), now);
+                }
+                match end {
+                    Ok(()) | Err(ScanError::Cancelled) => {}
+                    Err(ScanError::Lost(lost)) => {
+                        tracing::debug!(share = %kept.name, %lost, "a scan ended early");
+                        kept.next_probe = now;
+                    }
+                    Err(ScanError::Catalog(error)) => {
+                        tracing::error!(share = %kept.name, %error, "a scan ended early; it is repeated");
+                        kept.next_rescan = now + RETRY;
+                    }
+                }
+            }
+        }
+    }
+
+    async fn on_done(&mut self, done: Done) {
+        let now = Instant::now();
+        match done {
+            Done::Scanned => {}
+            Done::Probed { share, result } => {
+                let Some(at) = self.position(share) else { return };
+                self.shares[at].is_probing = false;
+                self.shares[at].next_probe = now + self.timing.probe;
+                let judged = match result {
+                    Ok(probed) => self.judge(at, &probed).await,
+                    Err(error) => Err(error),
+                };
+                if let Err(error) = judged {
+                    tracing::error!(share = %self.shares[at].name, %error, "cannot note how a share stands; trying again");
+                }
+            }
+            Done::Looked { share, names, result } => {
+                self.workers.end_look();
+                match result {
+                    Ok(found) => {
+                        found.into_iter().for_each(|(due, finding)| self.on_finding(share, due, finding, now))
+                    }
+                    Err(error) => names.into_iter().for_each(|due| self.on_no_look(share, &due, &error, now)),
+                }
+            }
+            Done::Hashed { share, due, is_long, result } => {
+                self.workers.end_hash(share, &due, is_long);
+                match result {
+                    Ok(finding) => self.on_finding(share, due, finding, now),
+                    Err(error) => self.on_no_look(share, &due, &error, now),
+                }
+            }
+            Done::Stated { share, due, reply, result } => match result {
+                Ok((fact, manifest)) => {
+                    let change = FactChange::Upsert { fact, manifest: Some(manifest) };
+                    self.change(change, About { share, due, reply: Some(reply) }, now);
+                }
+                Err(error) => {
+                    self.settled(share, &due);
+                    let _ = reply.send(Err(error));
+                }
+            },
+            Done::Applied { batch, result } => self.on_applied(batch, result, now),
+        }
+    }
+
+    fn on_applied(&mut self, batch: Batch, result: Result<Applied, CatalogError>, now: Instant) {
+        self.is_applying = false;
+        match result {
+            Ok(applied) => {
+                self.refreshes.applied(applied);
+                for About { share, due, reply } in batch.abouts {
+                    self.settled(share, &due);
+                    if let Some(reply) = reply {
+                        let _ = reply.send(Ok(applied.sequence));
+                    }
+                }
+            }
+            Err(error) => {
+                tracing::error!(%error, changes = batch.changes.len(), "the catalog takes no changes; trying again");
+                self.failed = Some((now + RETRY, batch));
+            }
+        }
+    }
+
+    fn on_finding(&mut self, share: u64, due: Due, finding: Finding, now: Instant) {
+        let Some(at) = self.position(share) else { return };
+        let (debounce, settle) = (self.timing.debounce, self.timing.settle);
+        let kept = &mut self.shares[at];
+        if !kept.pending.is_current(&due.name, due.ticket) {
+            return;
+        }
+        match &finding {
+            Finding::Skipped { reason, .. } => kept.skip(&due.name, reason),
+            Finding::Failed { error } => kept.skip(&due.name, &format!("it cannot be read: {error}")),
+            Finding::Cancelled | Finding::Moving | Finding::Unhashed { .. } => {}
+            _ => kept.unskip(&due.name),
+        }
+        let was_known = match finding {
+            Finding::File { fact, manifest } => {
+                let change = FactChange::Upsert { fact, manifest };
+                return self.change(change, About { share, due, reply: None }, now);
+            }
+            Finding::Unhashed { size } => return kept.queue_for_hashing(due, size),
+            Finding::Unsettled { wait } => {
+                // Not less than a moment, so that a clock that stands still is not asked without end.
+                let wait = wait.clamp(debounce / 4, settle.max(debounce));
+                return kept.pending.again(&due.name, due.ticket, due.cause, now, wait);
+            }
+            Finding::StillOpen => return kept.pending.still_open(&due.name, due.ticket, now),
+            Finding::Moving => {
+                kept.pending.again(&due.name, due.ticket, Cause::Sighted, now, settle);
+                return self.refreshes.settled(share, &due.name);
+            }
+            Finding::Gone { was_known, was_directory } => {
+                if was_directory {
+                    kept.scans.want(&due.name);
+                }
+                was_known
+            }
+            Finding::Directory { was_known } => {
+                kept.scans.want(&due.name);
+                was_known
+            }
+            Finding::Skipped { was_known, .. } | Finding::Ignored { was_known } => was_known,
+            Finding::Unchanged | Finding::Failed { .. } | Finding::Cancelled => false,
+        };
+        match FileName::parse(&due.name) {
+            Ok(name) if was_known => {
+                let change = FactChange::Remove { share: kept.name.to_string(), name };
+                self.change(change, About { share, due, reply: None }, now);
+            }
+            _ => self.settled(share, &due),
+        }
+    }
+
+    fn on_no_look(&mut self, share: u64, due: &Due, error: &LookError, now: Instant) {
+        let Some(at) = self.position(share) else { return };
+        let kept = &mut self.shares[at];
+        match error {
+            LookError::Lost => kept.next_probe = now,
+            LookError::Catalog(error) => {
+                tracing::error!(share = %kept.name, %error, "cannot ask the catalog; trying again");
+            }
+        }
+        kept.pending.again(&due.name, due.ticket, due.cause.clone(), now, RETRY);
+    }
+
+    /// Has a change made, with others.
+    fn change(&mut self, change: FactChange, about: About, now: Instant) {
+        if self.changes.is_empty() {
+            self.flush_at = now + self.timing.debounce;
+        }
+        self.changes.push(change);
+        self.abouts.push(about);
+    }
+
+    /// What was found of a file is in the catalog, or need not be.
+    fn settled(&mut self, share: u64, due: &Due) {
+        if let Some(at) = self.position(share) {
+            self.shares[at].pending.finish(&due.name, due.ticket);
+            self.refreshes.settled(share, &due.name);
+        }
+    }
+
+    pub(super) fn position(&self, id: u64) -> Option<usize> {
+        self.shares.iter().position(|kept| kept.id == id)
+    }
+
+    pub(super) fn next_id(&mut self) -> u64 {
+        self.last_id += 1;
+        self.last_id
+    }
+
+    pub(super) fn post(&mut self) {
+        let board: Board = self.shares.iter_mut().map(Kept::posted).collect();
+        self.board.send_if_modified(|shown| {
+            let is_news = **shown != board;
+            if is_news {
+                *shown = Arc::new(board);
+            }
+            is_news
+        });
+    }
+}

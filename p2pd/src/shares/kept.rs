@@ -1,0 +1,268 @@
+//! What the loop keeps of one share. It changes by what it is told, and says what there is to do.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use p2p_content::FileName;
+
+use super::board::Posted;
+use super::look::SMALL_BYTES;
+use super::root::Place;
+use super::settle::{Due, Pending, Waits};
+use super::watch::{Hint, Watch};
+use super::{ShareConfig, Timing};
+
+/// How many things that can't be shared are remembered.
+const SKIPS: usize = 1000;
+
+/// Files longer than this, in bytes, are not hashed by all workers at once, so that short ones need not wait for them.
+const LONG_BYTES: u64 = 64 * SMALL_BYTES;
+
+/// How soon the files that seem to be open are looked at after their closing may have gone unseen.
+const AFTER_LOST_HINTS: Duration = Duration::from_secs(2);
+
+/// One share.
+#[derive(Debug)]
+pub(super) struct Kept {
+    /// Which life of the share this is: what is told of an earlier one is of no interest.
+    pub(super) id: u64,
+    pub(super) config: ShareConfig,
+    pub(super) name: Arc<str>,
+    pub(super) path: PathBuf,
+    /// Its directory, or why it is not available.
+    pub(super) place: Result<Place, Arc<str>>,
+    pub(super) watch: Option<Arc<Watch>>,
+    pub(super) pending: Pending,
+    /// Files to hash that are too long for who looks, the very long ones apart.
+    medium: VecDeque<Due>,
+    long: VecDeque<Due>,
+    pub(super) scans: Scans,
+    skips: Skips,
+    pub(super) next_probe: Instant,
+    pub(super) is_probing: bool,
+    pub(super) next_rescan: Instant,
+}
+
+/// Which scans are wanted, and which one runs.
+#[derive(Debug, Default)]
+pub(super) struct Scans {
+    whole: bool,
+    directories: BTreeSet<FileName>,
+    pub(super) running: Option<RunningScan>,
+}
+
+/// The scan that runs.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct RunningScan {
+    pub(super) is_whole: bool,
+    /// Whether a refresh waits for it.
+    pub(super) is_awaited: bool,
+}
+
+impl Scans {
+    pub(super) fn want_whole(&mut self) {
+        self.whole = true;
+    }
+
+    pub(super) fn want(&mut self, directory: &str) {
+        if let Ok(name) = FileName::parse(directory)
+            && !self.whole
+        {
+            self.directories.insert(name);
+        }
+    }
+
+    /// The next scan, if none runs; the inner `None` is the whole share.
+    pub(super) fn take(&mut self) -> Option<Option<FileName>> {
+        if self.running.is_some() {
+            return None;
+        }
+        if std::mem::take(&mut self.whole) {
+            self.directories.clear();
+            return Some(None);
+        }
+        self.directories.pop_first().map(Some)
+    }
+}
+
+impl Kept {
+    pub(super) fn new(id: u64, config: ShareConfig, timing: &Timing, now: Instant) -> Kept {
+        let path = std::path::absolute(&config.path).unwrap_or_else(|_| config.path.clone());
+        Kept {
+            id,
+            name: config.name.as_str().into(),
+            path,
+            config,
+            place: Err("it was not looked at yet".into()),
+            watch: None,
+            pending: Pending::new(waits(timing)),
+            medium: VecDeque::new(),
+            long: VecDeque::new(),
+            scans: Scans::default(),
+            skips: Skips::default(),
+            next_probe: now,
+            is_probing: false,
+            next_rescan: now,
+        }
+    }
+
+    /// Begins another life: nothing that was told of the one before counts.
+    pub(super) fn begin_life(
+        &mut self,
+        id: u64,
+        place: Result<Place, Arc<str>>,
+        watch: Option<Arc<Watch>>,
+        timing: &Timing,
+    ) {
+        self.id = id;
+        self.scans = Scans { whole: place.is_ok(), ..Scans::default() };
+        self.place = place;
+        self.watch = watch;
+        self.pending = Pending::new(waits(timing));
+        self.medium.clear();
+        self.long.clear();
+        self.skips = Skips::default();
+    }
+
+    /// The kernel told of something.
+    pub(super) fn on_hint(&mut self, hint: Hint, now: Instant) {
+        match hint {
+            Hint::Created(name) => self.pending.created(&name, now),
+            Hint::NewDirectory(name) => self.scans.want(&name),
+            Hint::Written(name) => self.pending.written(&name, now),
+            Hint::Closed(name) => self.pending.closed(&name, now),
+            Hint::Touched(name) => self.pending.touched(&name, now),
+            Hint::Left(name) => self.pending.left(&name, now),
+            Hint::Arrived(name) => self.pending.arrived(&name, now),
+            Hint::Renamed { from, to } => self.pending.renamed(&from, &to, now),
+            Hint::Root => self.next_probe = now,
+            Hint::Unnameable { shown, reason } => self.skip(&shown, &reason),
+        }
+        self.check_hints(now);
+    }
+
+    /// Where hints were lost, only a scan tells what happened.
+    pub(super) fn check_hints(&mut self, now: Instant) {
+        if self.watch.as_ref().is_some_and(|watch| watch.take_lost_hints()) {
+            tracing::debug!(share = %self.name, "changes came faster than they could be told; scanning");
+            self.pending.signs_lost(now, AFTER_LOST_HINTS);
+            self.scans.want_whole();
+        }
+    }
+
+    /// Whether the kernel can't tell of everything.
+    pub(super) fn is_unwatched(&self) -> bool {
+        self.watch.as_ref().is_none_or(|watch| watch.is_short())
+    }
+
+    /// A whole scan begins.
+    pub(super) fn whole_scan_begins(&mut self) {
+        self.skips.scan += 1;
+    }
+
+    /// A whole scan has seen everything.
+    pub(super) fn whole_scan_ended(&mut self) {
+        self.skips.forget_unseen();
+    }
+
+    /// Remembers that something can't be shared, and says so once.
+    pub(super) fn skip(&mut self, shown: &str, reason: &str) {
+        // What a scan and a look show of one name is the same, and safe on a terminal.
+        let shown: String =
+            shown.chars().flat_map(|c| if c.is_control() { escaped(c) } else { vec![c] }).collect();
+        if self.skips.add(&shown, reason) {
+            tracing::info!(share = %self.name, file = shown, reason, "not shared");
+        }
+    }
+
+    /// Nothing keeps the file from being shared, or it's not there.
+    pub(super) fn unskip(&mut self, name: &str) {
+        self.skips.remove(name);
+    }
+
+    /// Has a file hashed when its turn comes.
+    pub(super) fn queue_for_hashing(&mut self, due: Due, size: u64) {
+        if size > LONG_BYTES { self.long.push_back(due) } else { self.medium.push_back(due) }
+    }
+
+    /// The next file to hash, and whether it's a very long one.
+    pub(super) fn take_for_hashing(&mut self, may_be_long: bool) -> Option<(Due, bool)> {
+        let medium = self.medium.pop_front().map(|due| (due, false));
+        medium.or_else(|| if may_be_long { self.long.pop_front().map(|due| (due, true)) } else { None })
+    }
+
+    /// What is shown of it. While a scan runs, the list of what is not shared stays what it was.
+    pub(super) fn posted(&mut self) -> Posted {
+        if self.scans.running.is_none() {
+            self.skips.show();
+        }
+        Posted {
+            name: Arc::clone(&self.name),
+            path: self.path.clone(),
+            visible: self.config.visible,
+            downloads: self.config.downloads,
+            place: self.place.clone(),
+            skipped: Arc::clone(&self.skips.shown),
+            pending: self.pending.len() as u64,
+        }
+    }
+}
+
+fn waits(timing: &Timing) -> Waits {
+    Waits { debounce: timing.debounce, open_grace: timing.open_grace }
+}
+
+fn escaped(c: char) -> Vec<char> {
+    c.escape_default().collect()
+}
+
+/// What can't be shared, by name.
+#[derive(Debug, Default)]
+struct Skips {
+    scan: u64,
+    by_name: BTreeMap<String, (String, u64)>,
+    is_changed: bool,
+    shown: Arc<Vec<String>>,
+}
+
+impl Skips {
+    /// Whether it is news.
+    fn add(&mut self, name: &str, reason: &str) -> bool {
+        if let Some((known, scan)) = self.by_name.get_mut(name) {
+            *scan = self.scan;
+            if known == reason {
+                return false;
+            }
+            reason.clone_into(known);
+        } else if self.by_name.len() < SKIPS {
+            self.by_name.insert(name.to_owned(), (reason.to_owned(), self.scan));
+        } else {
+            return false;
+        }
+        self.is_changed = true;
+        true
+    }
+
+    fn remove(&mut self, name: &str) {
+        if !self.by_name.is_empty() && self.by_name.remove(name).is_some() {
+            self.is_changed = true;
+        }
+    }
+
+    /// Forgets what neither the last scan has come across nor the one before: what a scan finds is looked at after its
+    /// end.
+    fn forget_unseen(&mut self) {
+        let before = self.by_name.len();
+        self.by_name.retain(|_, (_, scan)| *scan + 1 >= self.scan);
+        self.is_changed |= self.by_name.len() != before;
+    }
+
+    fn show(&mut self) {
+        if std::mem::take(&mut self.is_changed) {
+            let lines = self.by_name.iter().map(|(name, (reason, _))| format!("{name}: {reason}"));
+            self.shown = Arc::new(lines.collect());
+        }
+    }
+}
