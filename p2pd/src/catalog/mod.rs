@@ -95,6 +95,9 @@ impl Catalog {
 
     /// A maestro that holds the changes up to a sequence number below this one must be sent the whole catalog: some
     /// removals after it are forgotten.
+    ///
+    /// That holds also in the midst of sending: where this rises above what was sent so far, the sending begins again
+    /// from 0. (That it was above already when a whole catalog began to be sent does no harm.)
     pub fn oldest_resumable(&self) -> u64 {
         *self.inner.pruned.borrow()
     }

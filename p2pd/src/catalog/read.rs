@@ -201,10 +201,12 @@ impl Reader {
         before: &str,
         limit: u32,
     ) -> Result<Vec<(String, Stamp)>, CatalogError> {
-        let mut statement = self.connection()?.prepare_cached(
+        // Both bounds are plain comparisons, so that the index ends the search too: it is asked once per file.
+        let end = if before.is_empty() { "?3 = ''" } else { "name < ?3" };
+        let mut statement = self.connection()?.prepare_cached(&format!(
             "SELECT name, size, modified_ns, changed_ns, inode FROM files \
-             WHERE share = ?1 AND name > ?2 AND (?3 = '' OR name < ?3) AND live ORDER BY name LIMIT ?4",
-        )?;
+             WHERE share = ?1 AND name > ?2 AND {end} AND live ORDER BY name LIMIT ?4",
+        ))?;
         let rows = statement.query_map((share, after, before, limit), |row| {
             let stamp = Stamp {
                 size: row.get::<_, i64>(1)?.cast_unsigned(),

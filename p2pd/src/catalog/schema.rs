@@ -13,6 +13,9 @@ pub(super) const VERSION: i64 = 1;
 /// How long a statement waits for another connection's transaction.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// More sequence numbers than the commits have that are not safe on the disk yet.
+const MORE_THAN_CAN_BE_LOST: i64 = 1 << 32;
+
 /// Statements that a connection keeps prepared.
 const STATEMENTS_KEPT: usize = 32;
 
@@ -23,6 +26,7 @@ const SHAPE: &str = "
 CREATE TABLE catalog (
     one INTEGER PRIMARY KEY CHECK (one = 1),
     epoch INTEGER NOT NULL,
+    boot TEXT NOT NULL,
     sequence INTEGER NOT NULL,
     digest BLOB NOT NULL,
     announced INTEGER NOT NULL,
@@ -69,25 +73,46 @@ pub(super) fn open_writer(path: &Path) -> Result<Connection, CatalogError> {
     let in_path = |source| CatalogError::Open { path: path.to_owned(), source };
     let mut connection = connect(path).map_err(in_path)?;
     connection.pragma_update(None, "journal_mode", "wal").map_err(in_path)?;
-    // A sequence number that a maestro has seen must not be given out again after a power cut.
-    connection.pragma_update(None, "synchronous", "full").map_err(in_path)?;
+    // Not "full": waiting for the disk at each commit would slow down whoever fills a share on the same disk. A power
+    // cut can then lose the last commits (a crash can't), and `begin_boot` sees to it that this does no harm.
+    connection.pragma_update(None, "synchronous", "normal").map_err(in_path)?;
     connection.pragma_update(None, "foreign_keys", true).map_err(in_path)?;
     let transaction =
         connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(in_path)?;
+    let boot = boot_id();
     let found: i64 = transaction.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(in_path)?;
     match found {
         0 => {
             transaction.execute_batch(SHAPE).map_err(in_path)?;
             transaction
-                .execute("INSERT INTO catalog VALUES (1, ?1, 0, zeroblob(16), 0, 0, 0)", [new_epoch()?])
+                .execute(
+                    "INSERT INTO catalog VALUES (1, ?1, ?2, 0, zeroblob(16), 0, 0, 0)",
+                    (new_epoch()?, boot),
+                )
                 .map_err(in_path)?;
             transaction.pragma_update(None, "user_version", VERSION).map_err(in_path)?;
         }
-        VERSION => {}
+        VERSION => begin_boot(&transaction, &boot).map_err(in_path)?,
         found => return Err(CatalogError::Newer { path: path.to_owned(), found, known: VERSION }),
     }
     transaction.commit().map_err(in_path)?;
     Ok(connection)
+}
+
+/// The first time after a boot of the machine, goes on with sequence numbers that were never given out: the last ones
+/// that were may have been lost with the power, and a maestro may have seen them. The changes themselves are found
+/// again by scanning, and get new numbers.
+fn begin_boot(connection: &Connection, boot: &str) -> rusqlite::Result<()> {
+    connection.execute(
+        "UPDATE catalog SET boot = ?1, sequence = sequence + ?2 WHERE boot != ?1 OR ?1 = ''",
+        (boot, MORE_THAN_CAN_BE_LOST),
+    )?;
+    Ok(())
+}
+
+/// Differs from boot to boot; empty if the system doesn't say.
+fn boot_id() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
 }
 
 /// Opens the database, which [`open_writer`] has made, for questions only.
