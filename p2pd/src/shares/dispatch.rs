@@ -112,6 +112,7 @@ impl Keeper {
         kept.scans.running = Some(RunningScan { is_whole, is_awaited });
         if is_whole {
             kept.whole_scan_begins();
+            watch.try_again();
         }
         let scan = Scan {
             id: kept.id,

@@ -353,7 +353,8 @@ impl Keeper {
     }
 
     pub(super) fn post(&mut self) {
-        let board: Board = self.shares.iter_mut().map(Kept::posted).collect();
+        let now = Instant::now();
+        let board: Board = self.shares.iter_mut().map(|kept| kept.posted(now)).collect();
         self.board.send_if_modified(|shown| {
             let is_news = **shown != board;
             if is_news {

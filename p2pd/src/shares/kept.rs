@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use p2p_content::FileName;
 
 use super::board::Posted;
-use super::look::SMALL_BYTES;
+use super::look::{self, SMALL_BYTES};
 use super::root::Place;
 use super::settle::{Due, Pending, Waits};
 use super::watch::{Hint, Watch};
@@ -19,6 +19,9 @@ const SKIPS: usize = 1000;
 
 /// Files longer than this, in bytes, are not hashed by all workers at once, so that short ones need not wait for them.
 const LONG_BYTES: u64 = 64 * SMALL_BYTES;
+
+/// How often the list of what can't be shared is made while a scan runs.
+const SHOW_SKIPS: Duration = Duration::from_secs(1);
 
 /// How soon the files that seem to be open are looked at after their closing may have gone unseen.
 const AFTER_LOST_HINTS: Duration = Duration::from_secs(2);
@@ -40,6 +43,7 @@ pub(super) struct Kept {
     long: VecDeque<Due>,
     pub(super) scans: Scans,
     skips: Skips,
+    next_show: Instant,
     pub(super) next_probe: Instant,
     pub(super) is_probing: bool,
     pub(super) next_rescan: Instant,
@@ -83,7 +87,11 @@ impl Scans {
             self.directories.clear();
             return Some(None);
         }
-        self.directories.pop_first().map(Some)
+        let directory = self.directories.pop_first()?;
+        // Its scan sees what is below it, and that is later than when they were wanted.
+        let (below, past) = (look::below(&directory), look::past(&directory));
+        self.directories.retain(|other| !(below.as_str()..past.as_str()).contains(&other.as_str()));
+        Some(Some(directory))
     }
 }
 
@@ -102,6 +110,7 @@ impl Kept {
             long: VecDeque::new(),
             scans: Scans::default(),
             skips: Skips::default(),
+            next_show: now,
             next_probe: now,
             is_probing: false,
             next_rescan: now,
@@ -193,10 +202,12 @@ impl Kept {
         medium.or_else(|| if may_be_long { self.long.pop_front().map(|due| (due, true)) } else { None })
     }
 
-    /// What is shown of it. While a scan runs, the list of what is not shared stays what it was.
-    pub(super) fn posted(&mut self) -> Posted {
-        if self.scans.running.is_none() {
+    /// What is shown of it. While a scan runs, the list of what is not shared is brought up to date now and then only:
+    /// making it costs more than adding to it.
+    pub(super) fn posted(&mut self, now: Instant) -> Posted {
+        if self.scans.running.is_none() || now >= self.next_show {
             self.skips.show();
+            self.next_show = now + SHOW_SKIPS;
         }
         Posted {
             name: Arc::clone(&self.name),
@@ -264,5 +275,26 @@ impl Skips {
             let lines = self.by_name.iter().map(|(name, (reason, _))| format!("{name}: {reason}"));
             self.shown = Arc::new(lines.collect());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scan_answers_all_that_was_wanted_below_it() {
+        let mut scans = Scans::default();
+        for name in ["a/b", "a-b", "a", "a/b/c", "a0", "b/c"] {
+            scans.want(name);
+        }
+        let mut taken = Vec::new();
+        while let Some(Some(directory)) = scans.take() {
+            taken.push(directory.to_string());
+        }
+        assert_eq!(taken, ["a", "a-b", "a0", "b/c"]);
+        scans.want("a");
+        scans.want_whole();
+        assert_eq!((scans.take(), scans.take()), (Some(None), None));
     }
 }

@@ -168,3 +168,25 @@ pub(super) fn is_gone(error: &io::Error) -> bool {
 fn nanoseconds(seconds: i64, nanoseconds: i64) -> i64 {
     seconds.saturating_mul(1_000_000_000).saturating_add(nanoseconds)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_directory_in_its_place_is_not_opened() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("share");
+        std::fs::create_dir(&path).unwrap();
+        let place = Place { path: path.clone(), identity: Root::open(&path).unwrap().identity };
+        assert!(place.open().unwrap().is_empty().unwrap());
+        std::fs::rename(&path, dir.path().join("aside")).unwrap();
+        assert!(place.open().unwrap_err().to_string().contains("share"));
+        std::fs::create_dir(&path).unwrap();
+        let lost = place.open().unwrap_err();
+        assert!(lost.to_string().contains("another directory"), "{lost}");
+        std::fs::remove_dir(&path).unwrap();
+        std::fs::rename(dir.path().join("aside"), &path).unwrap();
+        place.open().unwrap();
+    }
+}

@@ -271,3 +271,6 @@ impl Pending {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

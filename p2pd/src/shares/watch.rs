@@ -54,6 +54,8 @@ struct State {
     lost_hints: AtomicBool,
     /// Not every directory is watched.
     is_short: AtomicBool,
+    /// That was said.
+    is_said: AtomicBool,
 }
 
 impl Watch {
@@ -100,12 +102,21 @@ impl Watch {
         match watcher.watch(&path, RecursiveMode::NonRecursive) {
             Ok(()) => {}
             Err(error) if matches!(error.kind, ErrorKind::MaxFilesWatch) => {
-                if !self.state.is_short.swap(true, Ordering::Relaxed) {
+                self.state.is_short.store(true, Ordering::Relaxed);
+                if !self.state.is_said.swap(true, Ordering::Relaxed) {
                     say_short(&self.root, &error);
                 }
             }
             // It's gone, or closed to us: the scan is about to find that out.
             Err(error) => tracing::debug!(path = %path.display(), %error, "a directory cannot be watched"),
+        }
+    }
+
+    /// Lets [`add`](Watch::add) try again where there were no more watches to be had: a scan of everything begins.
+    pub(super) fn try_again(&self) {
+        let has_watcher = self.watcher.lock().unwrap_or_else(PoisonError::into_inner).is_some();
+        if has_watcher {
+            self.state.is_short.store(false, Ordering::Relaxed);
         }
     }
 
