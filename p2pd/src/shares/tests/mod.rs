@@ -1,6 +1,10 @@
 //! The shares as a whole, with real directories and a real catalog.
 
+mod disks;
+mod downloads;
 mod files;
+mod hostile;
+mod many;
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -10,7 +14,7 @@ use p2p_proto::control::Visibility;
 use p2p_service::tasks::Tasks;
 use tempfile::TempDir;
 
-use super::{ShareConfig, Shares, Timing};
+use super::{DownloadDir, OpenError, PublishError, ShareConfig, ShareError, ShareState, Shares, Timing};
 use crate::catalog::{Catalog, Changed, Fact, ListQuery, Viewer};
 
 /// Longer than anything here takes on a busy machine.
@@ -25,8 +29,15 @@ struct House {
 }
 
 impl House {
+    /// With an empty share that is scanned and watched.
     async fn new() -> House {
-        House::with(|_| {}, fast()).await
+        House::timed(fast()).await
+    }
+
+    async fn timed(timing: Timing) -> House {
+        let house = House::with(|_| {}, timing).await;
+        house.shares.refresh().await.unwrap();
+        house
     }
 
     /// `prepare` is given the shared directory before anything looks at it.
