@@ -6,11 +6,12 @@
 use std::error::Error;
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::TryStreamExt as _;
 use futures::stream::BoxStream;
+use futures::{StreamExt as _, TryStreamExt as _};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Full, Limited, StreamBody};
 use hyper::body::{Frame, Incoming};
@@ -21,6 +22,7 @@ use hyperlocal::UnixConnector;
 use p2p_proto::problem::Problem;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::sync::Notify;
 
 use crate::exit::Exit;
 use crate::failure::Failure;
@@ -36,6 +38,9 @@ pub(crate) const CALL: Duration = Duration::from_secs(60);
 
 /// How long a call may take that looks at every shared file, or greets a maestro far away.
 pub(crate) const LONG_CALL: Duration = Duration::from_secs(15 * 60);
+
+/// How long to wait for the daemon to ask for the bytes of an upload; one that never asks gets them all the same.
+const UNASKED: Duration = Duration::from_secs(2);
 
 /// No answer that is read whole is larger than this.
 const MAX_ANSWER_LEN: usize = 64 << 20;
@@ -87,20 +92,34 @@ impl Client {
     }
 
     /// Sends bytes as they come, and waits for the answer as long as they flow.
+    ///
+    /// No byte is sent before the daemon asks for it: a refusal would otherwise be lost among writes that fail.
     pub(crate) async fn upload<T: DeserializeOwned>(
         &self,
         path: &str,
         bytes: BoxStream<'static, io::Result<Bytes>>,
         len: Option<u64>,
     ) -> Result<Answer<T>, Failure> {
-        let body = StreamBody::new(bytes.map_ok(Frame::data)).boxed_unsync();
-        let request =
-            self.request(Method::POST, path).header(header::CONTENT_TYPE, "application/octet-stream");
+        let wanted = Arc::new(Notify::new());
+        let told = wanted.clone();
+        let bytes = futures::stream::once(async move {
+            let _ = tokio::time::timeout(UNASKED, wanted.notified()).await;
+            bytes
+        });
+        let body = StreamBody::new(bytes.flatten().map_ok(Frame::data)).boxed_unsync();
+        let request = self
+            .request(Method::POST, path)
+            .header(header::CONTENT_TYPE, "application/octet-stream")
+            .header(header::EXPECT, "100-continue");
         let request = match len {
             Some(len) => request.header(header::CONTENT_LENGTH, len),
             None => request,
         };
-        let response = self.send(request.body(body)).await?;
+        let request = request.body(body).map(|mut request| {
+            hyper::ext::on_informational(&mut request, move |_| told.notify_one());
+            request
+        });
+        let response = self.send(request).await?;
         decode(self.read(response).await?)
     }
 
