@@ -1,0 +1,4 @@
+//! The directory server: who is here, and who has which content. It never carries file data.
+
+pub mod config;
+pub mod directory;
