@@ -2,3 +2,7 @@
 
 pub mod config;
 pub mod directory;
+pub mod admission;
+pub mod presence;
+pub mod profile;
+pub mod registry;
