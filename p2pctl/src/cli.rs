@@ -19,6 +19,7 @@ pub(crate) struct Cli {
 
 /// What holds for every verb.
 #[derive(Debug, Args)]
+#[command(next_help_heading = "Global options")]
 pub(crate) struct Global {
     /// p2pd's control socket [default: /run/p2pd/control.sock, else $XDG_RUNTIME_DIR/p2pd/control.sock]
     #[arg(long, global = true, value_name = "PATH", env = "P2PD_SOCKET", hide_env_values = true)]
@@ -26,8 +27,8 @@ pub(crate) struct Global {
     /// Print what p2pd answers, in JSON; streams as one object per line
     #[arg(long, global = true)]
     pub(crate) json: bool,
-    /// When to use colour; NO_COLOR is respected
-    #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
+    /// When to use colour: auto, always or never; NO_COLOR is respected
+    #[arg(long, global = true, value_name = "WHEN", default_value = "auto", hide_possible_values = true)]
     pub(crate) color: Color,
 }
 

@@ -88,16 +88,16 @@ impl Progress {
         }
         let bar = self.bar.get_or_insert_with(|| {
             let bar = ProgressBar::no_length();
-            bar.set_prefix(short_name(name));
+            bar.set_prefix(short_name(name, if columns() < 100 { 14 } else { 28 }));
             bar
         });
         match of {
             Some(len) if bar.length() != Some(len) => {
-                bar.set_style(style("{prefix} {wide_bar} {msg}"));
+                bar.set_style(style(&with_bar(&bar.prefix())));
                 bar.set_length(len);
             }
             None if bar.length().is_some() || bar.position() == 0 => {
-                bar.set_style(style("{prefix} {spinner} {msg}"));
+                bar.set_style(style("{prefix} {spinner} {wide_msg}"));
                 bar.unset_length();
             }
             _ => {}
@@ -114,6 +114,21 @@ impl Drop for Progress {
     }
 }
 
+/// The template of a bar that leaves its message room: the numbers tell more than the bar does.
+fn with_bar(name: &str) -> String {
+    const MESSAGE: usize = 54;
+    let columns =
+        rustix::termios::tcgetwinsize(std::io::stderr()).map_or(80, |size| usize::from(size.ws_col));
+    match columns.saturating_sub(name.chars().count() + MESSAGE).min(40) {
+        0..4 => "{prefix}  {wide_msg}".to_owned(),
+        width => format!("{{prefix}} {{bar:{width}}} {{wide_msg}}"),
+    }
+}
+
+fn columns() -> usize {
+    rustix::termios::tcgetwinsize(std::io::stderr()).map_or(80, |size| usize::from(size.ws_col))
+}
+
 fn style(template: &str) -> ProgressStyle {
     // A template that does not parse would be a slip in this file; the plain bar is no reason to fail a fetch.
     ProgressStyle::with_template(template)
@@ -122,12 +137,11 @@ fn style(template: &str) -> ProgressStyle {
 }
 
 /// The end of a long name tells more than its beginning.
-fn short_name(name: &str) -> String {
-    const ROOM: usize = 24;
+fn short_name(name: &str, room: usize) -> String {
     let name = plain(name);
     let len = name.chars().count();
-    match len > ROOM {
-        true => format!("…{}", name.chars().skip(len - ROOM + 1).collect::<String>()),
+    match len > room {
+        true => format!("…{}", name.chars().skip(len - room + 1).collect::<String>()),
         false => name,
     }
 }
@@ -162,8 +176,8 @@ mod tests {
 
     #[test]
     fn a_long_name_keeps_its_end() {
-        assert_eq!(short_name("archivo1.txt"), "archivo1.txt");
-        let short = short_name("a/very/long/directory/with/archivo1.txt");
+        assert_eq!(short_name("archivo1.txt", 14), "archivo1.txt");
+        let short = short_name("a/very/long/directory/with/archivo1.txt", 24);
         assert_eq!(short.chars().count(), 24);
         assert!(short.starts_with('…') && short.ends_with("/archivo1.txt"), "{short}");
     }

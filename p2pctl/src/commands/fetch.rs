@@ -72,6 +72,7 @@ async fn fetch(
     }
     phase.replace(Phase::Fetching { id, name: name.clone() });
     let target = target.named(&name);
+    target.check().map_err(|failure| failure.hint(whereabouts(&started.value)))?;
     let mut progress = Progress::new(*out);
     let transfer = follow::transfer(client, started, &mut progress).await?;
     ended_well(&transfer)?;
@@ -79,10 +80,21 @@ async fn fetch(
         phase.replace(Phase::Delivering { path: transfer.path.clone().unwrap_or_default() });
         progress.doing("copying it to where you want it");
     }
-    target.check()?;
-    let delivered = target.deliver(client, &transfer).await?;
+    let delivered = target.deliver(client, &transfer).await;
     progress.clear();
+    let delivered = delivered.map_err(|failure| match failure.message() {
+        "" => failure,
+        _ => failure.hint(whereabouts(&transfer)),
+    })?;
     finish(out, &target, &transfer, delivered.as_deref())
+}
+
+/// What became of a file that could not be put where its user wants it.
+fn whereabouts(transfer: &Transfer) -> String {
+    match &transfer.path {
+        Some(path) => format!("the fetched file itself is here: {path}"),
+        None => format!("p2pd fetches it all the same; `p2pctl transfers cancel {}` ends that", transfer.id),
+    }
 }
 
 fn is_hash(what: &str) -> bool {

@@ -112,7 +112,8 @@ impl Printer<'_> {
         if !self.own {
             columns.extend([Column::right("SOURCES").at_least(7), Column::left("HERE").at_least(4)]);
         }
-        columns.extend([Column::left("HASH").at_least(hash_width), Column::flow("NAME")]);
+        // A name that is broken over lines cannot be copied into the next command: the terminal wraps it instead.
+        columns.extend([Column::left("HASH").at_least(hash_width), Column::left("NAME")]);
         let mut table = Table::new(&columns);
         for file in files {
             let modified = file.modified_ms.map_or_else(|| "-".to_owned(), |then| age(then, self.now));

@@ -16,7 +16,7 @@ pub(super) async fn run(client: &Client, out: &Output) -> Result<(), Failure> {
     let mut facts = Table::facts();
     facts.fact("peer", &status.name);
     facts.fact("ID", &status.peer_id);
-    let up = duration(u64::try_from((now - status.started_ms) / 1000).unwrap_or(0));
+    let up = duration(seconds(status.started_ms, now));
     facts.fact("daemon", format!("p2pd {}, process {}, up {up}", status.version, status.pid));
     match &status.maestro {
         Some(maestro) => maestro_facts(&mut facts, maestro, now),
@@ -56,15 +56,12 @@ fn maestro_facts(facts: &mut Table, maestro: &MaestroStatus, now: i64) {
         MaestroState::Unreachable => ("unreachable", Tone::Bad),
         MaestroState::Refused => ("refused", Tone::Bad),
     };
-    let since = match age(maestro.since_ms, now) {
-        since if since == "just now" => "since just now".to_owned(),
-        since => format!("since {since}"),
-    };
+    let since = seconds(maestro.since_ms, now);
     let pending = match maestro.changes_pending {
         0 => String::new(),
         n => format!(", {} not acknowledged", count(n, "change", "changes")),
     };
-    facts.fact("", Cell::toned(&format!("{state} {since}{pending}"), tone));
+    facts.fact("", Cell::toned(&format!("{state} for {}{pending}", duration(since)), tone));
     if let Some(detail) = &maestro.detail {
         facts.fact("", detail);
     }
@@ -74,4 +71,8 @@ fn maestro_facts(facts: &mut Table, maestro: &MaestroStatus, now: i64) {
     if let Some(id) = &maestro.maestro_id {
         facts.fact("", format!("fingerprint {id}"));
     }
+}
+
+fn seconds(since_ms: i64, now: i64) -> u64 {
+    u64::try_from((now - since_ms) / 1000).unwrap_or(0)
 }

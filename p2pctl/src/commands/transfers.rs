@@ -103,9 +103,16 @@ fn redraw(list: &TransferList, drawn: usize) -> Result<usize, Failure> {
         true => vec!["Nothing is fetched now. Ctrl-C ends this.".to_owned()],
         false => table(&list.transfers).lines(),
     };
-    let height = rustix::termios::tcgetwinsize(io::stdout()).map_or(24, |size| usize::from(size.ws_row));
+    let window = rustix::termios::tcgetwinsize(io::stdout());
+    let (width, height) =
+        window.map_or((80, 24), |size| (usize::from(size.ws_col), usize::from(size.ws_row)));
+    let rows = |line: &String| {
+        anstream::adapter::strip_str(line).to_string().chars().count().div_ceil(width.max(1)).max(1)
+    };
     // What has scrolled away cannot be drawn over.
-    lines.truncate(height.saturating_sub(1).max(1));
+    while lines.len() > 1 && lines.iter().map(rows).sum::<usize>() >= height {
+        lines.pop();
+    }
     let mut stdout = anstream::stdout();
     let mut raw = io::stdout();
     let written = match drawn {
@@ -113,7 +120,7 @@ fn redraw(list: &TransferList, drawn: usize) -> Result<usize, Failure> {
         up => write!(raw, "\x1b[{up}A\x1b[J").and_then(|()| raw.flush()),
     };
     written.and_then(|()| writeln!(stdout, "{}", lines.join("\n"))).map_err(|err| Failure::output(&err))?;
-    Ok(lines.len())
+    Ok(lines.iter().map(rows).sum())
 }
 
 fn table(transfers: &[Transfer]) -> Table {
@@ -124,9 +131,8 @@ fn table(transfers: &[Transfer]) -> Table {
         Column::right("SIZE"),
         Column::right("RATE"),
         Column::right("LEFT"),
-        Column::right("SOURCES"),
+        Column::right("FROM"),
         Column::flow("NAME"),
-        Column::flow("REMARKS"),
     ]);
     for transfer in transfers {
         let running = transfer.state == TransferState::Running;
@@ -140,8 +146,7 @@ fn table(transfers: &[Transfer]) -> Table {
             if running { rate(transfer.rate) } else { "-".to_owned() }.into(),
             left.into(),
             if running { active.to_string() } else { "-".to_owned() }.into(),
-            transfer.name.as_str().into(),
-            remarks(transfer).into(),
+            Cell::with_remarks(&transfer.name, &remarks(transfer)),
         ]);
     }
     table
@@ -167,7 +172,7 @@ fn done(transfer: &Transfer) -> String {
     }
 }
 
-fn remarks(transfer: &Transfer) -> String {
+fn remarks(transfer: &Transfer) -> Vec<String> {
     let mut remarks: Vec<String> = Vec::new();
     if let Some(reason) = transfer.reason.as_ref().filter(|_| transfer.state != TransferState::Done) {
         remarks.push(reason.clone());
@@ -181,7 +186,7 @@ fn remarks(transfer: &Transfer) -> String {
         remarks.push(format!("{} lost", count(lost as u64, "source", "sources")));
     }
     if !transfer.proven {
-        remarks.push("unproven".to_owned());
+        remarks.push("unproven: nobody vouches for its bytes".to_owned());
     }
-    remarks.join("; ")
+    remarks
 }

@@ -9,6 +9,9 @@ use super::plain;
 /// Spaces between two columns.
 const GAP: u16 = 2;
 
+/// A column of long texts is not made narrower than this, or it could not be read.
+const READABLE: u16 = 24;
+
 /// A column: its heading, and how it behaves.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Column {
@@ -73,6 +76,16 @@ impl Cell {
         }))
     }
 
+    /// A text, and remarks below it.
+    pub(crate) fn with_remarks(text: &str, remarks: &[String]) -> Cell {
+        let mut lines = plain(text).replace('\n', "\\n");
+        for remark in remarks {
+            lines.push('\n');
+            lines.push_str(&plain(remark));
+        }
+        Cell(comfy_table::Cell::new(lines))
+    }
+
     fn label(text: &str) -> Cell {
         Cell(comfy_table::Cell::new(text).add_attribute(Attribute::Bold))
     }
@@ -80,13 +93,14 @@ impl Cell {
 
 impl<T: AsRef<str>> From<T> for Cell {
     fn from(text: T) -> Cell {
-        Cell(comfy_table::Cell::new(plain(text.as_ref())))
+        Cell(comfy_table::Cell::new(plain(text.as_ref()).replace('\n', "\\n")))
     }
 }
 
 /// A table.
 pub(crate) struct Table {
     inner: comfy_table::Table,
+    columns: Vec<Column>,
     headed: bool,
 }
 
@@ -107,7 +121,7 @@ impl Table {
                 column.set_constraint(constraint);
             }
         }
-        Table { inner, headed: true }
+        Table { inner, columns: columns.to_vec(), headed: true }
     }
 
     /// Labels and what they label.
@@ -147,8 +161,16 @@ impl Table {
 
     /// Its lines, as they are printed.
     pub(crate) fn lines(&self) -> Vec<String> {
+        let mut inner = self.inner.clone();
+        let widths = inner.column_max_content_widths();
+        for ((column, behaviour), width) in inner.column_iter_mut().zip(&self.columns).zip(widths) {
+            if behaviour.flows {
+                let least = width.min(READABLE) + column.padding_width();
+                column.set_constraint(ColumnConstraint::LowerBoundary(Width::Fixed(least)));
+            }
+        }
         let skipped = usize::from(!self.headed);
-        self.inner.lines().skip(skipped).map(|line| line.trim_end().to_owned()).collect()
+        inner.lines().skip(skipped).map(|line| line.trim_end().to_owned()).collect()
     }
 }
 
@@ -189,10 +211,20 @@ mod tests {
     fn a_narrow_terminal_wraps_the_flowing_column_only() {
         let mut table = Table::new(&[Column::right("SIZE"), Column::flow("NAME")]);
         table.row(["23 B".into(), "abcdefghijklmnopqrstuvwxyz".into()]);
-        table.inner.set_width(20);
+        table.inner.set_width(32);
         let lines = unstyled(&table);
-        assert!(lines.iter().all(|line| line.len() <= 20), "{lines:?}");
+        assert!(lines.len() == 3 && lines.iter().all(|line| line.len() <= 32), "{lines:?}");
         let name: String = lines[1..].iter().map(|line| line[6..].trim()).collect();
         assert_eq!(name, "abcdefghijklmnopqrstuvwxyz");
+        table.inner.set_width(10);
+        assert_eq!(unstyled(&table), lines, "narrower than that, nobody could read it");
+    }
+
+    #[test]
+    fn only_remarks_begin_a_line() {
+        let mut table = Table::new(&[Column::right("ID"), Column::flow("NAME")]);
+        table.row(["1".into(), Cell::with_remarks("a\nb", &["dropped P3".to_owned()])]);
+        table.row(["2".into(), "c\nd".into()]);
+        assert_eq!(unstyled(&table), ["ID  NAME", " 1  a\\nb", "    dropped P3", " 2  c\\nd"]);
     }
 }

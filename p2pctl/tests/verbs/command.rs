@@ -48,7 +48,7 @@ impl Ended {
 
     /// Asserts that standard error is empty.
     #[track_caller]
-    pub(crate) fn is_silent(self) -> Ended {
+    pub(crate) fn says_nothing(self) -> Ended {
         assert_eq!(self.stderr, "", "{self:#?}");
         self
     }

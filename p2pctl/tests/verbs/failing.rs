@@ -73,7 +73,7 @@ fn a_socket_of_another_group_says_which() {
         return; // Root may open every socket.
     }
     let daemon = Daemon::start();
-    std::fs::set_permissions(daemon.socket(), std::fs::Permissions::from_mode(0)).unwrap();
+    std::fs::set_permissions(daemon.socket(), std::fs::Permissions::from_mode(0o000)).unwrap();
     run(&daemon, &["status"]).exits(5).says("it is for the group").says("usermod -aG");
 }
 
@@ -125,6 +125,6 @@ fn a_reader_that_has_seen_enough_is_no_failure() {
     for args in [&["list"][..], &["list", "--json"]] {
         let mut child = p2pctl(&daemon.socket(), args).spawn().unwrap();
         drop(child.stdout.take());
-        Ended::of(child.wait_with_output().unwrap()).exits(0).is_silent();
+        Ended::of(child.wait_with_output().unwrap()).exits(0).says_nothing();
     }
 }

@@ -55,7 +55,7 @@ fn a_fetch_ends_with_hash_and_path_as_b3sum_writes_them() {
     daemon.events(EVENTS, vec![transfer(7, "running"), transfer(7, "done")]);
     run(&daemon, &["fetch", "docs/a.txt", "--from", "P2", "--as", "b.txt"])
         .exits(0)
-        .is_silent()
+        .says_nothing()
         .prints(&format!("{HASH}  /nowhere/docs/a.txt\n"));
     let asked: Value = serde_json::from_slice(&daemon.seen()[0].body).unwrap();
     assert_eq!(asked, json!({"what": "docs/a.txt", "from": "P2", "save_as": "b.txt"}));
@@ -66,7 +66,7 @@ fn in_json_every_step_is_one_line() {
     let daemon = Daemon::start();
     daemon.on("POST /v1/transfers", created(&transfer(7, "queued")));
     daemon.events(EVENTS, vec![transfer(7, "running"), transfer(7, "done")]);
-    let ended = run(&daemon, &["fetch", "docs/a.txt", "--json"]).exits(0).is_silent();
+    let ended = run(&daemon, &["fetch", "docs/a.txt", "--json"]).exits(0).says_nothing();
     assert_eq!(ended.values(), [transfer(7, "queued"), transfer(7, "running"), transfer(7, "done")]);
 }
 
@@ -134,7 +134,7 @@ fn a_file_is_delivered_where_its_user_wants_it() {
         let path = out.path().join("mine.txt");
         run(&daemon, &["fetch", "docs/a.txt", "-o", path.to_str().unwrap()])
             .exits(0)
-            .is_silent()
+            .says_nothing()
             .prints(&format!("{HASH}  {}\n", path.display()));
         assert_eq!(std::fs::read(&path).unwrap(), BYTES);
         assert_eq!(path.metadata().unwrap().permissions().mode() & 0o600, 0o600);
@@ -158,7 +158,10 @@ fn what_is_there_is_replaced_only_by_force() {
     }
     assert!(daemon.seen().is_empty(), "refused before anything was fetched");
     // Only the answer tells which name a hash has.
-    run(&daemon, &["fetch", HASH, "-o", out.path().to_str().unwrap()]).exits(6).says("is there already");
+    run(&daemon, &["fetch", HASH, "-o", out.path().to_str().unwrap()])
+        .exits(6)
+        .says("is there already")
+        .says("the fetched file itself is here");
     assert_eq!(std::fs::read(&path).unwrap(), b"mine");
     run(&daemon, &["fetch", "docs/a.txt", "--force", "-o", path.to_str().unwrap()]).exits(0);
     assert_eq!(std::fs::read(&path).unwrap(), BYTES);
@@ -235,7 +238,7 @@ fn a_reader_that_closes_the_pipe_ends_it_quietly() {
         let daemon = having(readable);
         let mut child = p2pctl(&daemon.socket(), &["fetch", "a", "-o", "-"]).spawn().unwrap();
         drop(child.stdout.take());
-        Ended::of(child.wait_with_output().unwrap()).exits(0).is_silent();
+        Ended::of(child.wait_with_output().unwrap()).exits(0).says_nothing();
     }
 }
 

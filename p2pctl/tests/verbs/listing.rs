@@ -33,12 +33,12 @@ fn status() -> Value {
 fn status_tells_how_the_peer_is() {
     let daemon = Daemon::start();
     daemon.json("GET /v1/status", status());
-    let ended = run(&daemon, &["status"]).exits(0).is_silent();
+    let ended = run(&daemon, &["status"]).exits(0).says_nothing();
     for (label, value) in [
         ("peer", "P1"),
         ("ID", ID),
         ("maestro", "aula at localhost:9010"),
-        ("", "unreachable since 1970-01-01, 1 change not acknowledged"),
+        ("", " days, 1 change not acknowledged"),
         ("", "connection refused; is maestrod running?"),
         ("", "member until 1970-01-02"),
         ("shares", "1 file, 23 B; 2 more still to be hashed"),
@@ -56,7 +56,7 @@ fn list_asks_page_after_page_and_prints_one_table() {
     let daemon = Daemon::start();
     daemon.json("GET /v1/files", page(vec![file("a.txt")], Some("a.txt")));
     daemon.json("GET /v1/files", page(vec![file("b/ñ.txt")], None));
-    run(&daemon, &["list"]).exits(0).is_silent().prints(&format!(
+    run(&daemon, &["list"]).exits(0).says_nothing().prints(&format!(
         "      SIZE  MODIFIED     {:64}  NAME\n   1.2 GiB  1970-01-01   {HASH}  a.txt\n   1.2 GiB  1970-01-01   \
          {HASH}  b/ñ.txt\n",
         "HASH"
@@ -81,7 +81,7 @@ fn an_empty_list_says_what_to_do_next() {
     daemon.json("GET /v1/files", page(vec![], None));
     run(&daemon, &["list"]).exits(0).prints("").says("p2pctl shares");
     run(&daemon, &["list", "docs/"]).exits(0).prints("").says("starts with docs/");
-    assert_eq!(run(&daemon, &["list", "--json"]).exits(0).is_silent().values(), [page(vec![], None)]);
+    assert_eq!(run(&daemon, &["list", "--json"]).exits(0).says_nothing().values(), [page(vec![], None)]);
     assert_eq!(daemon.seen()[1].query, "prefix=docs%2F&limit=1000");
 }
 
@@ -135,7 +135,7 @@ fn a_file_that_nobody_has_is_not_found() {
     let answer = json!({"what": "x", "candidates": [], "incomplete": "the maestro is down"});
     daemon.json("GET /v1/locate", answer.clone());
     run(&daemon, &["locate", "x"]).exits(3).prints("").says("Nobody has x").says("the maestro is down");
-    assert_eq!(run(&daemon, &["locate", "x", "--json"]).exits(3).is_silent().values(), [answer]);
+    assert_eq!(run(&daemon, &["locate", "x", "--json"]).exits(3).says_nothing().values(), [answer]);
 }
 
 #[test]
@@ -181,7 +181,7 @@ fn version_tells_both_and_needs_no_daemon() {
     let daemon = Daemon::start();
     daemon.json("GET /v1/status", status());
     let ours = env!("CARGO_PKG_VERSION");
-    run(&daemon, &["version"]).exits(0).is_silent().prints(&format!("p2pctl {ours}\np2pd   0.1.0\n"));
+    run(&daemon, &["version"]).exits(0).says_nothing().prints(&format!("p2pctl {ours}\np2pd   0.1.0\n"));
     let nowhere = daemon.dir().join("nowhere.sock");
     let ended = Ended::of(p2pctl(&nowhere, &["version"]).output().unwrap());
     ended.exits(0).prints(&format!("p2pctl {ours}\n")).says("p2pd does not answer");
@@ -193,7 +193,7 @@ fn version_tells_both_and_needs_no_daemon() {
 fn every_shell_gets_its_completions() {
     let daemon = Daemon::start();
     for shell in ["bash", "zsh", "fish"] {
-        let ended = run(&daemon, &["completions", shell]).exits(0).is_silent();
+        let ended = run(&daemon, &["completions", shell]).exits(0).says_nothing();
         assert!(ended.stdout.contains("transfers") && ended.stdout.contains("detach"), "{shell}");
     }
 }

@@ -23,8 +23,9 @@ fn joining_shows_whose_fingerprint_is_pinned() {
         "Joined the network of aula at aula:9010.\n  fingerprint  {ID}\n  member until 1970-01-02, and renewed by itself\n"
     ));
     assert_eq!(body(&daemon), json!({"address": "aula"}));
-    let ended =
-        run(&daemon, &["join", "aula", "--fingerprint", ID, "--token", "t", "--json"]).exits(0).is_silent();
+    let ended = run(&daemon, &["join", "aula", "--fingerprint", ID, "--token", "t", "--json"])
+        .exits(0)
+        .says_nothing();
     assert_eq!(ended.values(), [joined(true)]);
     assert_eq!(body(&daemon), json!({"address": "aula", "maestro_id": ID, "token": "t"}));
 }
@@ -60,7 +61,7 @@ fn leaving_says_what_stays() {
     let daemon = Daemon::start();
     daemon.on("DELETE /v1/network", Reply::Body { status: 204, body: Default::default() });
     run(&daemon, &["leave"]).exits(0).prints("").says("files and friends stay");
-    run(&daemon, &["leave", "--json"]).exits(0).prints("").is_silent();
+    run(&daemon, &["leave", "--json"]).exits(0).prints("").says_nothing();
 }
 
 #[test]
@@ -77,7 +78,7 @@ fn friends_come_and_go() {
         .says("Only this peer ID is trusted")
         .prints(&format!("ana is a friend of this peer now.\n  peer ID  {ID}\n"));
     assert_eq!(body(&daemon), json!({"peer": "h:9002", "name": "ana"}));
-    run(&daemon, &["friends", "add", "h:9002", "--id", ID]).exits(0).is_silent();
+    run(&daemon, &["friends", "add", "h:9002", "--id", ID]).exits(0).says_nothing();
     run(&daemon, &["friends", "list"])
         .exits(0)
         .prints("NAME  ID        ADDED       ADDRESS\nana   y5tq3kzm  1970-01-01  h:9002 h:9003\n");
@@ -95,5 +96,5 @@ fn refreshing_tells_what_changed_and_who_knows() {
         .exits(0)
         .says("warning: the maestro is down")
         .prints("3 files shared: 2 new or changed, 1 gone; the maestro does not know yet.\n");
-    assert_eq!(run(&daemon, &["refresh", "--json"]).exits(0).is_silent().values(), [answer]);
+    assert_eq!(run(&daemon, &["refresh", "--json"]).exits(0).says_nothing().values(), [answer]);
 }

@@ -33,14 +33,14 @@ fn a_file_is_sent_under_its_own_name_and_its_arrival_is_told() {
     let file = file(&daemon);
     run(&daemon, &["send", &file, "P2"])
         .exits(0)
-        .is_silent()
+        .says_nothing()
         .prints(&format!("P2 (y5tq3kzm) has x.txt (5 B).\n  hash  {HASH}\n"));
     let seen = &daemon.seen()[0];
     assert_eq!(
         (seen.query.as_str(), seen.len, &seen.body[..]),
         ("peer=P2&name=x.txt", Some(5), &b"hello"[..])
     );
-    let ended = run(&daemon, &["send", &file, "P2", "--json"]).exits(0).is_silent();
+    let ended = run(&daemon, &["send", &file, "P2", "--json"]).exits(0).says_nothing();
     let states: Vec<Value> = ended.values().iter().map(|value| value["state"].clone()).collect();
     assert_eq!(states, ["offered", "accepted", "delivered"]);
 }

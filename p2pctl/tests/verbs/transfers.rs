@@ -57,7 +57,7 @@ fn watching_prints_what_changes_until_ctrl_c() {
     daemon.json("GET /v1/transfers", json!({"transfers": [transfer(1, "done")]}));
     let child = p2pctl(&daemon.socket(), &["transfers", "--watch", "--json"]).spawn().unwrap();
     daemon.wait_for("GET /v1/transfers", 4);
-    let ended = interrupt(child).exits(0).is_silent();
+    let ended = interrupt(child).exits(0).says_nothing();
     let states: Vec<Value> =
         ended.values().iter().map(|list| list["transfers"][0]["state"].clone()).collect();
     assert_eq!(states, ["running", "done"]);
