@@ -25,6 +25,9 @@ use crate::directory::{
 use crate::presence::now_ms;
 use crate::sync::{self, SyncContext, status_of};
 
+#[cfg(test)]
+mod tests;
+
 /// Sources per candidate where the caller does not say.
 const DEFAULT_SOURCES: usize = 100;
 /// Sources per candidate at the most.

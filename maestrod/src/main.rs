@@ -16,6 +16,7 @@ use maestrod::server::{Running, Server, read_join_token};
 use p2p_service::signals::{Signal, Signals};
 use p2p_service::tasks::Tasks;
 use p2p_service::{log, notify};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -128,6 +129,7 @@ fn main() -> ExitCode {
 
 async fn run(args: &Args, config: Config) -> anyhow::Result<()> {
     let mut signals = Signals::install().context("cannot take the signals over")?;
+    raise_file_limit();
     let tasks = Tasks::new();
     let server = Server::bind(config).await?;
     let (rest, grpc) = (server.rest_addr().to_string(), server.grpc_addr().to_string());
@@ -146,6 +148,15 @@ async fn run(args: &Args, config: Config) -> anyhow::Result<()> {
     match failure {
         None => Ok(()),
         Some(failure) => Err(failure),
+    }
+}
+
+/// Each peer is a connection, and the usual limit of 1024 descriptors is one for programs that use `select`.
+fn raise_file_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!(%error, limit = limit.current, "cannot raise the limit of open files");
     }
 }
 

@@ -26,6 +26,8 @@ use crate::profile;
 use session::Session;
 
 mod session;
+#[cfg(test)]
+pub(crate) mod tests;
 
 /// How long a peer may take to say Hello.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
@@ -112,7 +114,7 @@ async fn enter(
         session,
         attendance,
         answers: answers.clone(),
-        resyncs: 0,
+        agreement: Agreement::default(),
     };
     let settings = stream.settings();
     stream
@@ -152,7 +154,38 @@ struct SyncStream {
     session: Session,
     attendance: Attendance,
     answers: mpsc::Sender<Result<SyncResponse, Status>>,
-    resyncs: u32,
+    agreement: Agreement,
+}
+
+/// Whether both sides hold the same, and what was done about it.
+#[derive(Default)]
+struct Agreement {
+    /// A full catalog is being sent.
+    whole: bool,
+    /// The peer was asked for a full catalog and has not begun it: what comes meanwhile was sent before it heard.
+    asked: bool,
+    /// Full catalogs in a row that still differed.
+    failures: u32,
+}
+
+impl Agreement {
+    /// Whether the peer is to be asked to send all again.
+    fn after(&mut self, reset: bool, complete: bool, agrees: bool) -> bool {
+        if reset {
+            (self.whole, self.asked) = (true, false);
+        }
+        if !complete || self.asked {
+            return false;
+        }
+        let whole = std::mem::take(&mut self.whole);
+        if agrees {
+            self.failures = 0;
+            return false;
+        }
+        self.failures += u32::from(whole);
+        self.asked = true;
+        true
+    }
 }
 
 impl SyncStream {
@@ -203,27 +236,18 @@ impl SyncStream {
 
     async fn take(&mut self, delta: CatalogDelta) -> Result<(), Status> {
         let batch = self.session.check(delta).map_err(invalid)?;
-        let (changes, complete) = (batch.changes.len(), batch.complete);
+        let (changes, reset, complete) = (batch.changes.len(), batch.reset, batch.complete.is_some());
         let applied =
             self.context.directory.apply(self.peer, self.key, batch, now_ms()).await.map_err(status_of)?;
         self.session.applied(applied.sequence);
         let peer = self.peer.short();
-        tracing::debug!(peer, changes, through = applied.sequence, "changes applied");
-        if let Some(complete) = complete {
-            if applied.agrees {
-                self.resyncs = 0;
-                tracing::debug!(peer, files = complete.files, "catalog is complete");
-            } else {
-                self.resyncs += 1;
-                tracing::warn!(peer, "catalog differs from the peer's, which is to send it again");
-            }
+        let resync = self.agreement.after(reset, complete, applied.agrees);
+        tracing::debug!(peer, changes, through = applied.sequence, reset, complete, "changes applied");
+        if resync {
+            tracing::warn!(peer, "the catalog held differs from the peer's, which is to send it again");
         }
-        self.send(sync_response::Message::Ack(Ack {
-            applied_sequence: applied.sequence,
-            resync: !applied.agrees,
-        }))
-        .await?;
-        if self.resyncs > MAX_RESYNCS {
+        self.send(sync_response::Message::Ack(Ack { applied_sequence: applied.sequence, resync })).await?;
+        if self.agreement.failures > MAX_RESYNCS {
             // Both sides would go on like this for ever.
             return Err(Status::failed_precondition(
                 "the catalog was sent whole and its digest still differs: peer and maestro compute it differently",

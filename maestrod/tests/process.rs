@@ -1,4 +1,5 @@
 //! The program itself: started, asked, told to end, and refused a start.
+#![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
 
 use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
@@ -143,6 +144,27 @@ fn the_token_is_printed_by_its_command_and_nowhere_else() {
     assert!(output.status.success());
     let kept = std::fs::read_to_string(dir.path().join("state/join-token")).unwrap();
     assert_eq!(String::from_utf8(output.stdout).unwrap().trim(), kept.trim());
+    daemon.signal(Signal::TERM);
+    assert!(daemon.wait(Duration::from_secs(5)).0.success());
+}
+
+#[tokio::test]
+async fn a_killed_maestro_loses_nothing_that_it_acknowledged() {
+    let dir = TempDir::new().unwrap();
+    let daemon = start(dir.path(), &[]);
+    let rest = daemon.assignment("X_P2P_REST").to_owned();
+    let body = serde_json::json!({ "peer": "http://localhost:9001", "files": ["a.txt"], "grpc_port": 9002 });
+    let answer =
+        reqwest::Client::new().post(format!("http://{rest}/register")).json(&body).send().await.unwrap();
+    assert_eq!(answer.status(), 200);
+    daemon.signal(Signal::KILL);
+    assert!(!daemon.wait(Duration::from_secs(5)).0.success());
+    let daemon = start(dir.path(), &[]);
+    let rest = daemon.assignment("X_P2P_REST").to_owned();
+    let located = reqwest::get(format!("http://{rest}/locate?file=a.txt")).await.unwrap();
+    let located: serde_json::Value = located.json().await.unwrap();
+    assert_eq!(located["peers"][0]["rest"], "http://localhost:9001");
+    assert_eq!(daemon.assignment("STATUS"), "1 peer online; 1 file");
     daemon.signal(Signal::TERM);
     assert!(daemon.wait(Duration::from_secs(5)).0.success());
 }

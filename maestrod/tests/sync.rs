@@ -1,17 +1,22 @@
 //! The Sync stream over real TLS, as a peer sees it.
+#![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
 
 mod harness;
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use harness::{Maestro, Peer, complete, delta, eventually, file, message, removal, upserts};
+use harness::{Maestro, Peer, Proxy, complete, delta, eventually, file, message, removal, upserts};
 use p2p_identity::Membership;
 use p2p_proto::v1::directory_client::DirectoryClient;
-use p2p_proto::v1::{CatalogDelta, Hello, SyncRequest, sync_request, sync_response};
+use p2p_proto::v1::{CatalogDelta, Hello, ListPeersRequest, SyncRequest, sync_request, sync_response};
 use tonic::Code;
 
+fn now() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap()
+}
+
 fn now_secs() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
+    now().as_secs()
 }
 
 #[tokio::test]
@@ -123,6 +128,24 @@ async fn a_difference_is_found_and_mended() {
     assert_eq!(stream.next().await.unwrap_err().code(), Code::FailedPrecondition);
 }
 
+/// A peer has several batches on their way. What it sent before it heard of a difference is no further difference.
+#[tokio::test]
+async fn a_difference_is_told_once_while_batches_are_on_their_way() {
+    let maestro = Maestro::start().await;
+    let mut stream = Peer::new("ada").announce(&maestro, &[file("a", "1")]).await;
+    let files = [file("a", "1"), file("b", "2")];
+    for _ in 0..3 {
+        stream.send(complete(CatalogDelta { through_sequence: 2, ..delta(1, Vec::new()) }, &files)).await;
+    }
+    stream.send(CatalogDelta { reset: true, ..complete(delta(1, upserts(1, &files)), &files) }).await;
+    let mut asked = Vec::new();
+    for _ in 0..4 {
+        let Ok(sync_response::Message::Ack(ack)) = stream.next().await else { panic!("no acknowledgement") };
+        asked.push(ack.resync);
+    }
+    assert_eq!(asked, [true, false, false, false]);
+}
+
 #[tokio::test]
 async fn violations_end_the_stream_with_a_reason() {
     let maestro = Maestro::start().await;
@@ -218,6 +241,36 @@ async fn a_crash_hides_after_the_lease_and_not_before() {
     assert_eq!(maestro.who_has("a").await, ["ada"]);
 }
 
+/// A machine that is switched off closes nothing: only that it does not answer tells that it is gone.
+#[tokio::test]
+async fn a_silent_peer_is_found_out_and_hidden() {
+    let maestro = Maestro::start_with(|config| config.directory.lease_secs = 3).await;
+    let proxy = Proxy::start(&maestro.grpc).await;
+    let peer = Peer::new("ada");
+    let mut through = peer.announce_at(&maestro, &proxy.address, &[file("a", "1")]).await;
+    let lister = Peer::new("bob").sync(&maestro, 1, 0).await;
+    let last_seen_ms = async || {
+        let listed =
+            lister.client.clone().list_peers(ListPeersRequest::default()).await.unwrap().into_inner();
+        let entry =
+            listed.peers.into_iter().find(|entry| entry.peer.as_ref().unwrap().name == "ada").unwrap();
+        entry.last_seen_ms
+    };
+    proxy.freeze();
+    let frozen = Instant::now();
+    // While the stream counts as open the peer counts as heard of now; after that, the time stands still.
+    let silent = async || u128::from(last_seen_ms().await.cast_unsigned()) + 300 < now().as_millis();
+    assert!(!silent().await);
+    eventually(true, silent).await;
+    let found_out_after = frozen.elapsed();
+    assert!(found_out_after < Duration::from_secs(3), "found out after {found_out_after:?}");
+    assert_eq!(maestro.who_has("a").await, ["ada"]);
+    eventually(Vec::<String>::new(), async || maestro.who_has("a").await).await;
+    assert!(frozen.elapsed() < Duration::from_secs(7), "hidden after {:?}", frozen.elapsed());
+    proxy.thaw();
+    assert!(through.next().await.is_err());
+}
+
 #[tokio::test]
 async fn a_peer_cannot_speak_for_another() {
     let maestro = Maestro::start().await;
@@ -253,10 +306,7 @@ async fn plaintext_and_silence_get_nothing() {
     let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{}", maestro.grpc)).unwrap();
     let refused = match endpoint.connect().await {
         Err(_) => true,
-        Ok(channel) => DirectoryClient::new(channel)
-            .list_peers(p2p_proto::v1::ListPeersRequest::default())
-            .await
-            .is_err(),
+        Ok(channel) => DirectoryClient::new(channel).list_peers(ListPeersRequest::default()).await.is_err(),
     };
     assert!(refused);
     let mut client = Peer::new("ada").connect(&maestro).await;

@@ -17,7 +17,10 @@ use p2p_proto::v1::{
 use p2p_service::tasks::Tasks;
 use p2p_service::wire;
 use tempfile::TempDir;
-use tokio::sync::mpsc;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 use tonic::{Status, Streaming};
@@ -105,7 +108,11 @@ impl Peer {
     }
 
     pub(crate) async fn connect(&self, maestro: &Maestro) -> DirectoryClient<Channel> {
-        let addresses = [maestro.grpc.clone()];
+        self.connect_at(maestro, &maestro.grpc).await
+    }
+
+    async fn connect_at(&self, maestro: &Maestro, address: &str) -> DirectoryClient<Channel> {
+        let addresses = [address.to_owned()];
         let connection = wire::connect(&self.identity, &addresses, Some(maestro.id)).await.unwrap();
         DirectoryClient::new(connection.channel)
     }
@@ -125,25 +132,28 @@ impl Peer {
 
     /// A stream that is welcomed.
     pub(crate) async fn sync(&self, maestro: &Maestro, epoch: u64, last_sequence: u64) -> SyncStream {
-        let mut stream = self.open(maestro, self.hello(epoch, last_sequence)).await;
-        match stream.next().await {
-            Ok(sync_response::Message::Welcome(welcome)) => stream.welcome = welcome,
-            other => panic!("no welcome but {other:?}"),
-        }
-        stream
+        SyncStream::welcomed(self.open(maestro, self.hello(epoch, last_sequence)).await).await
     }
 
     pub(crate) async fn open(&self, maestro: &Maestro, hello: Hello) -> SyncStream {
-        let mut client = self.connect(maestro).await;
-        let (requests, queue) = mpsc::channel(16);
-        requests.send(message(sync_request::Message::Hello(hello))).await.unwrap();
-        let answers = client.sync(ReceiverStream::new(queue)).await.unwrap().into_inner();
-        SyncStream { client, requests, answers, welcome: Welcome::default() }
+        SyncStream::open(self.connect(maestro).await, hello).await
     }
 
     /// A stream with these files announced, in epoch 1.
     pub(crate) async fn announce(&self, maestro: &Maestro, files: &[FileEntry]) -> SyncStream {
-        let mut stream = self.sync(maestro, 1, files.len() as u64).await;
+        self.announce_at(maestro, &maestro.grpc, files).await
+    }
+
+    /// The same, by another way to the maestro.
+    pub(crate) async fn announce_at(
+        &self,
+        maestro: &Maestro,
+        address: &str,
+        files: &[FileEntry],
+    ) -> SyncStream {
+        let client = self.connect_at(maestro, address).await;
+        let stream = SyncStream::open(client, self.hello(1, files.len() as u64)).await;
+        let mut stream = SyncStream::welcomed(stream).await;
         let ack =
             stream.apply(CatalogDelta { reset: true, ..complete(delta(1, upserts(1, files)), files) }).await;
         assert!(!ack.resync);
@@ -160,6 +170,20 @@ pub(crate) struct SyncStream {
 }
 
 impl SyncStream {
+    async fn open(mut client: DirectoryClient<Channel>, hello: Hello) -> SyncStream {
+        let (requests, queue) = mpsc::channel(16);
+        requests.send(message(sync_request::Message::Hello(hello))).await.unwrap();
+        let answers = client.sync(ReceiverStream::new(queue)).await.unwrap().into_inner();
+        SyncStream { client, requests, answers, welcome: Welcome::default() }
+    }
+
+    async fn welcomed(mut stream: SyncStream) -> SyncStream {
+        match stream.next().await {
+            Ok(sync_response::Message::Welcome(welcome)) => SyncStream { welcome, ..stream },
+            other => panic!("no welcome but {other:?}"),
+        }
+    }
+
     pub(crate) async fn next(&mut self) -> Result<sync_response::Message, Status> {
         let next = tokio::time::timeout(Duration::from_secs(20), self.answers.message());
         match next.await.expect("no answer came") {
@@ -254,5 +278,47 @@ pub(crate) async fn eventually<T: PartialEq + std::fmt::Debug>(expected: T, mut 
         }
         assert!(tokio::time::Instant::now() < deadline, "still {answer:?}, not {expected:?}");
         tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// A way to the maestro that can fall silent without closing.
+pub(crate) struct Proxy {
+    pub(crate) address: String,
+    frozen: watch::Sender<bool>,
+}
+
+impl Proxy {
+    pub(crate) async fn start(target: &str) -> Proxy {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let (frozen, seen) = watch::channel(false);
+        let target = target.to_owned();
+        tokio::spawn(async move {
+            while let Ok((near, _)) = listener.accept().await {
+                let far = TcpStream::connect(&target).await.unwrap();
+                let ((near_in, near_out), (far_in, far_out)) = (near.into_split(), far.into_split());
+                tokio::spawn(carry(near_in, far_out, seen.clone()));
+                tokio::spawn(carry(far_in, near_out, seen.clone()));
+            }
+        });
+        Proxy { address, frozen }
+    }
+
+    pub(crate) fn freeze(&self) {
+        self.frozen.send_replace(true);
+    }
+
+    pub(crate) fn thaw(&self) {
+        self.frozen.send_replace(false);
+    }
+}
+
+async fn carry(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut frozen: watch::Receiver<bool>) {
+    let mut buffer = vec![0; 64 * 1024];
+    loop {
+        let Ok(len @ 1..) = from.read(&mut buffer).await else { return };
+        if frozen.wait_for(|frozen| !frozen).await.is_err() || to.write_all(&buffer[..len]).await.is_err() {
+            return;
+        }
     }
 }
