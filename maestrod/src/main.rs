@@ -1,2 +1,246 @@
-//! Under construction.
-fn main() {}
+//! The program: its command line, its life from the start to the last signal, and its exit codes.
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "what this file prints is the program's answer to its caller"
+)]
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::{Parser, Subcommand};
+use maestrod::config::{Config, DEFAULT_PATH, Policy};
+use maestrod::server::{Running, Server, read_join_token};
+use p2p_service::signals::{Signal, Signals};
+use p2p_service::tasks::Tasks;
+use p2p_service::{log, notify};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// How long the tasks may take to end: below the five seconds in which the whole program must.
+const GRACE: Duration = Duration::from_secs(4);
+/// Exit code of a usage or configuration that is not valid, clap's own.
+const EXIT_CONFIG: u8 = 2;
+
+const EXAMPLES: &str = "\
+Examples:
+  maestrod                                   with /etc/maestrod/maestrod.toml, if it is there
+  maestrod --state-dir ~/maestro --admission open
+  maestrod --config lab.toml --check-config  says what is wrong with it
+  maestrod token                             prints the join token, for `p2pctl join HOST --token TOKEN`
+
+Exit codes: 0 after SIGTERM or SIGINT, 1 if it cannot start or go on, 2 if the usage or the configuration is not valid.
+SIGHUP reads the configuration again. P2P_LOG replaces the configured log filter.";
+
+/// The directory server of a peer-to-peer network: who is here, and who has which content.
+#[derive(Debug, Parser)]
+#[command(name = "maestrod", version, after_help = EXAMPLES)]
+struct Args {
+    /// Configuration file [default: /etc/maestrod/maestrod.toml, if it exists]
+    #[arg(long, value_name = "FILE", global = true)]
+    config: Option<PathBuf>,
+    /// Where the identity, the join token and the database are
+    #[arg(long, value_name = "DIR", global = true)]
+    state_dir: Option<PathBuf>,
+    /// What this maestro calls itself
+    #[arg(long)]
+    name: Option<String>,
+    /// Host and port of the REST interface
+    #[arg(long, value_name = "HOST:PORT")]
+    rest_listen: Option<String>,
+    /// Host and port on which peers connect
+    #[arg(long, value_name = "HOST:PORT")]
+    grpc_listen: Option<String>,
+    /// What a new peer must show
+    #[arg(long, value_name = "POLICY")]
+    admission: Option<Policy>,
+    /// Check the configuration and exit
+    #[arg(long)]
+    check_config: bool,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Print the join token that a new peer shows
+    Token,
+}
+
+impl Args {
+    /// The file's configuration with the flags over it.
+    fn load(&self) -> anyhow::Result<Config> {
+        let mut config = match &self.config {
+            Some(path) => Config::load(path)?,
+            None if Path::new(DEFAULT_PATH).exists() => Config::load(Path::new(DEFAULT_PATH))?,
+            None => Config::default(),
+        };
+        let replace = |value: &mut String, flag: &Option<String>| {
+            if let Some(flag) = flag {
+                value.clone_from(flag);
+            }
+        };
+        replace(&mut config.name, &self.name);
+        replace(&mut config.rest.listen, &self.rest_listen);
+        replace(&mut config.grpc.listen, &self.grpc_listen);
+        if let Some(state_dir) = &self.state_dir {
+            config.state_dir.clone_from(state_dir);
+        }
+        if let Some(policy) = self.admission {
+            config.admission.policy = policy;
+        }
+        config.check()?;
+        Ok(config)
+    }
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let config = match args.load() {
+        Ok(config) => config,
+        Err(error) => return fail(EXIT_CONFIG, &error),
+    };
+    if args.check_config {
+        println!("the configuration is valid");
+        return ExitCode::SUCCESS;
+    }
+    if let Some(Command::Token) = args.command {
+        return print_token(&config);
+    }
+    if let Err(error) = log::init("maestrod", &config.log) {
+        return fail(EXIT_CONFIG, &error.into());
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let result = runtime.context("cannot start the runtime").and_then(|runtime| {
+        let result = runtime.block_on(run(&args, config));
+        // A question that still runs on a blocking thread is nobody's any more.
+        runtime.shutdown_timeout(Duration::from_millis(200));
+        result
+    });
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(1, &error),
+    }
+}
+
+async fn run(args: &Args, config: Config) -> anyhow::Result<()> {
+    let mut signals = Signals::install().context("cannot take the signals over")?;
+    raise_file_limit();
+    let tasks = Tasks::new();
+    let server = Server::bind(config).await?;
+    let (rest, grpc) = (server.rest_addr().to_string(), server.grpc_addr().to_string());
+    let id = server.maestro_id().to_string();
+    let running = server.run(&tasks).await?;
+    tracing::info!(rest, grpc, id, version = env!("CARGO_PKG_VERSION"), "maestrod is ready");
+    let bound = [("X_P2P_REST", &*rest), ("X_P2P_GRPC", &*grpc), ("X_P2P_ID", &*id)];
+    notify::ready(&running.status().await?, &bound);
+
+    let failure = serve_until_told(args, &mut signals, &tasks, &running, &bound).await;
+    notify::stopping();
+    tokio::select! {
+        _ = tasks.shutdown(GRACE) => {}
+        () = second_terminate(&mut signals) => tracing::warn!("told twice to end, ending at once"),
+    }
+    match failure {
+        None => Ok(()),
+        Some(failure) => Err(failure),
+    }
+}
+
+/// Each peer is a connection, and the usual limit of 1024 descriptors is one for programs that use `select`.
+fn raise_file_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!(%error, limit = limit.current, "cannot raise the limit of open files");
+    }
+}
+
+/// Ends with `None` when a signal says so, or with the failure that ends the maestro.
+async fn serve_until_told(
+    args: &Args,
+    signals: &mut Signals,
+    tasks: &Tasks,
+    running: &Running,
+    bound: &[(&str, &str)],
+) -> Option<anyhow::Error> {
+    let interval = notify::watchdog_interval();
+    let mut watchdog = tokio::time::interval(interval.unwrap_or(Duration::from_secs(3600)));
+    loop {
+        tokio::select! {
+            signal = signals.next() => match signal {
+                Signal::Terminate => {
+                    tracing::info!("ending");
+                    return None;
+                }
+                Signal::Reload => {
+                    notify::reloading();
+                    reload(args, running);
+                    match running.status().await {
+                        Ok(status) => notify::ready(&status, bound),
+                        Err(error) => return Some(error.into()),
+                    }
+                }
+            },
+            failure = tasks.failed() => {
+                tracing::error!(%failure, "ending");
+                return Some(failure.into());
+            }
+            _ = watchdog.tick(), if interval.is_some() => notify::watchdog(),
+        }
+    }
+}
+
+async fn second_terminate(signals: &mut Signals) {
+    while signals.next().await != Signal::Terminate {}
+}
+
+fn reload(args: &Args, running: &Running) {
+    let config = match args.load() {
+        Ok(config) => config,
+        Err(error) => {
+            tracing::error!("the configuration is not valid and the old one stays: {error:#}");
+            return;
+        }
+    };
+    let reloaded = running.reload(config);
+    for key in &reloaded.changed {
+        tracing::info!(key, "configuration changed");
+    }
+    if !reloaded.needs_restart.is_empty() {
+        let keys = reloaded.needs_restart.join(", ");
+        tracing::warn!("these keys keep their old values until maestrod is restarted: {keys}");
+    }
+    if reloaded.changed.is_empty() && reloaded.needs_restart.is_empty() {
+        tracing::info!("the configuration was read again and is the same");
+    }
+}
+
+fn print_token(config: &Config) -> ExitCode {
+    match read_join_token(&config.state_dir) {
+        Ok(token) => {
+            println!("{token}");
+            ExitCode::SUCCESS
+        }
+        Err((path, error)) => {
+            let hint = match error.kind() {
+                std::io::ErrorKind::NotFound => {
+                    "it is made when maestrod first starts; if that was with another --state-dir, name it here too"
+                }
+                std::io::ErrorKind::PermissionDenied => "run this as the user of maestrod, or with sudo",
+                _ => "correct that",
+            };
+            fail(1, &anyhow::anyhow!("cannot read the join token {}: {error}; {hint}", path.display()))
+        }
+    }
+}
+
+/// One line: errors here carry their causes in their own text.
+fn fail(code: u8, error: &anyhow::Error) -> ExitCode {
+    eprintln!("maestrod: {error}");
+    ExitCode::from(code)
+}

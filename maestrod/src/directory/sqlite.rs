@@ -1,0 +1,230 @@
+//! The embedded store: one SQLite database in the state directory.
+//!
+//! Owns the database file. One thread writes, so that there are never two transactions at once to wait for each
+//! other; a few connections read beside it, each call from one snapshot (write-ahead log).
+
+use std::path::{Path, PathBuf};
+
+use async_trait::async_trait;
+use p2p_content::FileName;
+use p2p_identity::PeerId;
+use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
+
+use super::{
+    Applied, Batch, Candidate, Directory, DirectoryError, Found, Held, Listed, ListedPeer, NamePosition,
+    Page, PeerKey, PeerRecord, PlainPeer, Profile, Search, Session, Totals, Wanted, Which,
+};
+
+mod catalog;
+mod connections;
+mod find;
+mod names;
+mod peers;
+mod schema;
+#[cfg(test)]
+mod tests;
+
+use connections::{Readers, Writer};
+
+/// Why the database cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// A later release made it.
+    #[error(
+        "the database {} has version {found}, and this maestrod knows versions up to {known}: \
+         it was used by a newer maestrod; install that one again, or choose another state directory with --state-dir",
+        path.display()
+    )]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// Its version.
+        found: u32,
+        /// The latest that this program knows.
+        known: u32,
+    },
+    /// It is not a database, or the system refuses something.
+    #[error(
+        "cannot open the database {}: {source}; correct that, or move the file away and the peers will send all again",
+        path.display()
+    )]
+    Sqlite {
+        /// The file.
+        path: PathBuf,
+        /// What SQLite says.
+        source: rusqlite::Error,
+    },
+    /// The system gives no thread for it.
+    #[error("cannot start the database's thread: {0}")]
+    Thread(#[from] std::io::Error),
+}
+
+/// A directory in a SQLite database.
+#[derive(Debug)]
+pub struct SqliteDirectory {
+    writer: Writer,
+    readers: Readers,
+}
+
+impl SqliteDirectory {
+    /// Opens the database at `path`, made if it is missing and brought to this release's schema if it is older.
+    ///
+    /// Blocks the thread for as long as that takes.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`]; a database of a newer release is left as it is.
+    pub fn open(path: &Path) -> Result<SqliteDirectory, OpenError> {
+        let failed = |source| OpenError::Sqlite { path: path.to_owned(), source };
+        let mut connection = Connection::open(path).map_err(failed)?;
+        connections::tune(&connection).map_err(failed)?;
+        // NORMAL: a power cut may take back the last changes, whole transactions of them, and the sequence number
+        // applied goes back with them; so the peer sends them again. What nobody would send again is written with
+        // `durably`.
+        connection.pragma_update(None, "synchronous", "NORMAL").map_err(failed)?;
+        schema::migrate(&mut connection, path)?;
+        Ok(SqliteDirectory { writer: Writer::start(connection)?, readers: Readers::new(path) })
+    }
+
+    async fn write<T: Send + 'static>(
+        &self,
+        change: impl FnOnce(&mut Connection) -> Result<T, DirectoryError> + Send + 'static,
+    ) -> Result<T, DirectoryError> {
+        self.writer.call(change).await
+    }
+
+    async fn read<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&Connection) -> Result<T, DirectoryError> + Send + 'static,
+    ) -> Result<T, DirectoryError> {
+        self.readers.call(question).await
+    }
+}
+
+#[async_trait]
+impl Directory for SqliteDirectory {
+    async fn admit(&self, peer: PeerId, now_ms: i64) -> Result<(), DirectoryError> {
+        self.write(move |connection| {
+            durably(connection, |connection| {
+                let sql = "INSERT INTO admitted (peer, since_ms) VALUES (?1, ?2) ON CONFLICT DO NOTHING";
+                connection.execute(sql, params![peer.as_bytes(), now_ms])?;
+                Ok(())
+            })
+        })
+        .await
+    }
+
+    async fn is_admitted(&self, peer: PeerId) -> Result<bool, DirectoryError> {
+        self.read(move |connection| {
+            let sql = "SELECT 1 FROM admitted WHERE peer = ?1";
+            let found =
+                connection.prepare_cached(sql)?.query_row([peer.as_bytes()], |_| Ok(())).optional()?;
+            Ok(found.is_some())
+        })
+        .await
+    }
+
+    async fn begin(&self, peer: PeerId, profile: Profile, now_ms: i64) -> Result<Held, DirectoryError> {
+        self.write(move |connection| catalog::begin(connection, peer, &profile, now_ms)).await
+    }
+
+    async fn apply(
+        &self,
+        peer: PeerId,
+        session: Session,
+        batch: Batch,
+        now_ms: i64,
+    ) -> Result<Applied, DirectoryError> {
+        self.write(move |connection| catalog::apply(connection, peer, session, &batch, now_ms)).await
+    }
+
+    async fn set_visible(
+        &self,
+        peer: PeerId,
+        visible: bool,
+        heard_ms: Option<i64>,
+    ) -> Result<(), DirectoryError> {
+        self.write(move |connection| Ok(peers::set_visible(connection, peer, visible, heard_ms)?)).await
+    }
+
+    async fn visible_peers(&self) -> Result<Vec<PeerId>, DirectoryError> {
+        self.read(|connection| Ok(peers::visible_ids(connection)?)).await
+    }
+
+    async fn register(
+        &self,
+        plain: PlainPeer,
+        files: Vec<FileName>,
+        now_ms: i64,
+    ) -> Result<(), DirectoryError> {
+        self.write(move |connection| {
+            durably(connection, |connection| catalog::register(connection, &plain, files, now_ms))
+        })
+        .await
+    }
+
+    async fn locate(&self, wanted: Wanted, sources: usize) -> Result<Vec<Candidate>, DirectoryError> {
+        self.read(move |connection| Ok(find::locate(connection, &wanted, sources)?)).await
+    }
+
+    async fn search(
+        &self,
+        search: Search,
+        after: Option<NamePosition>,
+        limit: usize,
+    ) -> Result<Page<Found, NamePosition>, DirectoryError> {
+        self.read(move |connection| Ok(find::search(connection, &search, after.as_ref(), limit)?)).await
+    }
+
+    async fn list(
+        &self,
+        after: Option<NamePosition>,
+        limit: usize,
+    ) -> Result<Page<Listed, NamePosition>, DirectoryError> {
+        self.read(move |connection| Ok(find::list(connection, after.as_ref(), limit)?)).await
+    }
+
+    async fn names_of(
+        &self,
+        peer: PeerKey,
+        after: Option<NamePosition>,
+        limit: usize,
+    ) -> Result<Option<(PeerRecord, Page<String, NamePosition>)>, DirectoryError> {
+        self.read(move |connection| Ok(find::names_of(connection, &peer, after.as_ref(), limit)?)).await
+    }
+
+    async fn peers(
+        &self,
+        which: Which,
+        names_each: usize,
+        after: Option<PeerKey>,
+        limit: usize,
+    ) -> Result<Page<ListedPeer, PeerKey>, DirectoryError> {
+        self.read(move |connection| Ok(find::peers(connection, which, names_each, after.as_ref(), limit)?))
+            .await
+    }
+
+    async fn totals(&self) -> Result<Totals, DirectoryError> {
+        self.read(|connection| Ok(peers::totals(connection)?)).await
+    }
+}
+
+/// Runs a change that nobody would send again: it is on the disk when this returns.
+fn durably<T>(
+    connection: &mut Connection,
+    change: impl FnOnce(&mut Connection) -> Result<T, DirectoryError>,
+) -> Result<T, DirectoryError> {
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    let result = change(connection);
+    connection.pragma_update(None, "synchronous", "NORMAL")?;
+    result
+}
+
+impl From<rusqlite::Error> for DirectoryError {
+    fn from(error: rusqlite::Error) -> DirectoryError {
+        match error.sqlite_error_code() {
+            Some(ErrorCode::DiskFull) => DirectoryError::Full(error.to_string()),
+            _ => DirectoryError::Failed(error.to_string()),
+        }
+    }
+}

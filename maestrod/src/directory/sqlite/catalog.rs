@@ -1,0 +1,270 @@
+//! Changes of one peer's files. Runs on the writing thread; one transaction per call.
+
+use p2p_content::{ContentHash, FileName};
+use p2p_identity::PeerId;
+use rusqlite::{Connection, OptionalExtension, Transaction, params};
+
+use super::peers::{self, Standing};
+use crate::directory::{
+    Applied, Batch, Change, Digest, DirectoryError, FileRecord, Held, PeerKey, PlainPeer, Profile, Session,
+};
+
+/// Rows that are read at once while files are forgotten.
+const SWEEP_ROWS: i64 = 1000;
+
+pub(super) fn begin(
+    connection: &mut Connection,
+    peer: PeerId,
+    profile: &Profile,
+    now_ms: i64,
+) -> Result<Held, DirectoryError> {
+    let transaction = connection.transaction()?;
+    let id = peers::introduce(&transaction, &PeerKey::Synced(peer), profile, now_ms)?;
+    let mut standing = peers::standing(&transaction, id)?;
+    standing.session += 1;
+    peers::keep(&transaction, &standing, now_ms)?;
+    transaction.commit()?;
+    Ok(Held { session: Session(standing.session), epoch: standing.epoch, applied: standing.applied })
+}
+
+pub(super) fn apply(
+    connection: &mut Connection,
+    peer: PeerId,
+    session: Session,
+    batch: &Batch,
+    now_ms: i64,
+) -> Result<Applied, DirectoryError> {
+    let transaction = connection.transaction()?;
+    let Some(id) = peers::id_of(&transaction, &PeerKey::Synced(peer))? else {
+        return Err(DirectoryError::Superseded);
+    };
+    let standing = peers::standing(&transaction, id)?;
+    if standing.session != session.0 {
+        return Err(DirectoryError::Superseded);
+    }
+    let mut catalog = Catalog { transaction: &transaction, standing };
+    if batch.reset {
+        catalog.standing.generation += 1;
+        catalog.standing.sweeping = true;
+        catalog.standing.epoch = batch.epoch;
+    }
+    for change in &batch.changes {
+        match change {
+            Change::Upsert(file) => catalog.upsert(file)?,
+            Change::Removed { share, name } => catalog.remove(share, name)?,
+        }
+    }
+    catalog.standing.applied = batch.through_sequence;
+    let mut agrees = true;
+    if let Some(complete) = batch.complete {
+        if catalog.standing.sweeping {
+            catalog.sweep()?;
+            catalog.standing.sweeping = false;
+        }
+        let Standing { files, digest, .. } = catalog.standing;
+        agrees = (files, digest) == (complete.files, complete.digest);
+    }
+    let standing = catalog.standing;
+    peers::keep(&transaction, &standing, now_ms)?;
+    transaction.commit()?;
+    Ok(Applied { sequence: standing.applied, agrees })
+}
+
+pub(super) fn register(
+    connection: &mut Connection,
+    plain: &PlainPeer,
+    files: Vec<FileName>,
+    now_ms: i64,
+) -> Result<(), DirectoryError> {
+    let transaction = connection.transaction()?;
+    let profile = Profile {
+        addresses: vec![plain.address.clone()],
+        rest_url: plain.url.clone(),
+        grpc_port: plain.grpc_port,
+        ..Profile::default()
+    };
+    let key = PeerKey::Plain(plain.url.clone());
+    let id = peers::introduce(&transaction, &key, &profile, now_ms)?;
+    let mut catalog = Catalog { transaction: &transaction, standing: peers::standing(&transaction, id)? };
+    catalog.standing.generation += 1;
+    for name in files {
+        catalog.upsert(&FileRecord {
+            share: String::new(),
+            name: name.into(),
+            content: None,
+            size: 0,
+            modified_ms: 0,
+        })?;
+    }
+    catalog.sweep()?;
+    let standing = catalog.standing;
+    peers::keep(&transaction, &standing, now_ms)?;
+    transaction.commit()?;
+    Ok(())
+}
+
+/// One peer's files, under change. Its tally is kept in step with the rows.
+struct Catalog<'t> {
+    transaction: &'t Transaction<'t>,
+    standing: Standing,
+}
+
+impl Catalog<'_> {
+    fn upsert(&mut self, file: &FileRecord) -> rusqlite::Result<()> {
+        let name_id = intern(self.transaction, &file.name)?;
+        let (peer, generation) = (self.standing.id, self.standing.generation);
+        let content = file.content.as_ref().map(ContentHash::as_bytes);
+        let size = file.size.cast_signed();
+        let old = self
+            .transaction
+            .prepare_cached(
+                "SELECT content, size FROM files WHERE peer = ?1 AND share = ?2 AND name_id = ?3",
+            )?
+            .query_row(params![peer, file.share, name_id], |row| {
+                Ok((row.get::<_, Option<[u8; 32]>>(0)?, row.get::<_, i64>(1)?.cast_unsigned()))
+            })
+            .optional()?;
+        let sql = match &old {
+            None => {
+                "INSERT INTO files (peer, share, name_id, modified_ms, generation, size, content)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)"
+            }
+            // The content's index is not touched by a statement that does not name the content: a catalog that is
+            // sent again unchanged costs little.
+            Some((old_content, _)) if old_content.as_ref() == content => {
+                "UPDATE files SET modified_ms = ?4, generation = ?5, size = ?6
+                 WHERE peer = ?1 AND share = ?2 AND name_id = ?3 AND content IS ?7"
+            }
+            Some(_) => {
+                "UPDATE files SET modified_ms = ?4, generation = ?5, size = ?6, content = ?7
+                 WHERE peer = ?1 AND share = ?2 AND name_id = ?3"
+            }
+        };
+        self.transaction.prepare_cached(sql)?.execute(params![
+            peer,
+            file.share,
+            name_id,
+            file.modified_ms,
+            generation,
+            size,
+            content
+        ])?;
+        match old {
+            Some((old_content, old_size)) if old_content.as_ref() == content && old_size == file.size => {}
+            Some((old_content, old_size)) => {
+                self.standing.take_out(&file.share, &file.name, old_content.as_ref(), old_size);
+                self.standing.put_in(file);
+            }
+            None => self.standing.put_in(file),
+        }
+        Ok(())
+    }
+
+    fn remove(&mut self, share: &str, name: &str) -> rusqlite::Result<()> {
+        let sql = "SELECT n.id, f.content, f.size FROM names n CROSS JOIN files f
+                   ON f.peer = ?1 AND f.share = ?2 AND f.name_id = n.id WHERE n.name = ?3";
+        let found = self
+            .transaction
+            .prepare_cached(sql)?
+            .query_row(params![self.standing.id, share, name], |row| {
+                Ok((row.get(0)?, row.get(1)?, row.get::<_, i64>(2)?.cast_unsigned()))
+            })
+            .optional()?;
+        // A file that was made and removed between two batches was never here.
+        let Some((name_id, content, size)) = found else { return Ok(()) };
+        self.forget(&Gone { share: share.to_owned(), name: name.to_owned(), name_id, content, size })
+    }
+
+    /// Forgets the files that are not of the standing's generation.
+    fn sweep(&mut self) -> rusqlite::Result<()> {
+        let sql = "SELECT f.share, f.name_id, n.name, f.content, f.size
+                   FROM files f CROSS JOIN names n ON n.id = f.name_id
+                   WHERE f.peer = ?1 AND f.generation <> ?2 AND (f.share, f.name_id) > (?3, ?4)
+                   ORDER BY f.share, f.name_id LIMIT ?5";
+        let mut after = (String::new(), i64::MIN);
+        loop {
+            let old: Vec<Gone> = self
+                .transaction
+                .prepare_cached(sql)?
+                .query_map(
+                    params![self.standing.id, self.standing.generation, after.0, after.1, SWEEP_ROWS],
+                    |row| {
+                        Ok(Gone {
+                            share: row.get(0)?,
+                            name_id: row.get(1)?,
+                            name: row.get(2)?,
+                            content: row.get(3)?,
+                            size: row.get::<_, i64>(4)?.cast_unsigned(),
+                        })
+                    },
+                )?
+                .collect::<Result<_, _>>()?;
+            for gone in &old {
+                self.forget(gone)?;
+            }
+            match old.into_iter().next_back() {
+                Some(last) => after = (last.share, last.name_id),
+                None => return Ok(()),
+            }
+        }
+    }
+
+    fn forget(&mut self, gone: &Gone) -> rusqlite::Result<()> {
+        self.transaction
+            .prepare_cached("DELETE FROM files WHERE peer = ?1 AND share = ?2 AND name_id = ?3")?
+            .execute(params![self.standing.id, gone.share, gone.name_id])?;
+        self.standing.take_out(&gone.share, &gone.name, gone.content.as_ref(), gone.size);
+        let used: bool = self
+            .transaction
+            .prepare_cached("SELECT EXISTS (SELECT 1 FROM files WHERE name_id = ?1)")?
+            .query_row([gone.name_id], |row| row.get(0))?;
+        if !used {
+            // The text index keeps no names of its own, so it must be told what it is to forget.
+            self.transaction
+                .prepare_cached("INSERT INTO names_text (names_text, rowid, name) VALUES ('delete', ?1, ?2)")?
+                .execute(params![gone.name_id, gone.name])?;
+            self.transaction.prepare_cached("DELETE FROM names WHERE id = ?1")?.execute([gone.name_id])?;
+        }
+        Ok(())
+    }
+}
+
+/// A row that is to be forgotten.
+struct Gone {
+    share: String,
+    name: String,
+    name_id: i64,
+    content: Option<[u8; 32]>,
+    size: u64,
+}
+
+impl Standing {
+    fn put_in(&mut self, file: &FileRecord) {
+        self.files += 1;
+        // What peers say of their sizes may add up to anything.
+        self.bytes = self.bytes.wrapping_add(file.size);
+        self.digest ^= Digest::of(file);
+    }
+
+    fn take_out(&mut self, share: &str, name: &str, content: Option<&[u8; 32]>, size: u64) {
+        self.files = self.files.saturating_sub(1);
+        self.bytes = self.bytes.wrapping_sub(size);
+        self.digest ^= Digest::of_parts(share, name, content.map_or(&[][..], |content| content), size);
+    }
+}
+
+fn intern(transaction: &Transaction<'_>, name: &str) -> rusqlite::Result<i64> {
+    let known = transaction
+        .prepare_cached("SELECT id FROM names WHERE name = ?1")?
+        .query_row([name], |row| row.get(0))
+        .optional()?;
+    if let Some(id) = known {
+        return Ok(id);
+    }
+    transaction.prepare_cached("INSERT INTO names (name) VALUES (?1)")?.execute([name])?;
+    let id = transaction.last_insert_rowid();
+    transaction
+        .prepare_cached("INSERT INTO names_text (rowid, name) VALUES (?1, ?2)")?
+        .execute(params![id, name])?;
+    Ok(id)
+}

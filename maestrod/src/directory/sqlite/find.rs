@@ -1,0 +1,301 @@
+//! Questions to the index. Each runs within one snapshot, on a connection that reads.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use p2p_content::ContentHash;
+use rusqlite::{Connection, OptionalExtension, Row, params};
+
+use super::names::{Budget, Filter, Step, walk};
+use super::peers;
+use crate::directory::{
+    Candidate, FileRecord, Found, Holder, Listed, ListedPeer, MAX_CANDIDATES, MAX_HOLDERS, NamePosition,
+    Page, PeerKey, PeerRecord, Search, Through, Wanted, Which,
+};
+
+/// Most names, or holders of names, in one page: tens of megabytes of JSON.
+const PAGE_ENTRIES: usize = 100_000;
+
+/// What one peer has under a name, or of a content.
+struct Holding {
+    peer: i64,
+    file: FileRecord,
+}
+
+pub(super) fn locate(
+    connection: &Connection,
+    wanted: &Wanted,
+    sources: usize,
+) -> rusqlite::Result<Vec<Candidate>> {
+    let holdings = match wanted {
+        Wanted::Content(content) => having_content(connection, content)?,
+        Wanted::Name(name) => {
+            let id = connection
+                .prepare_cached("SELECT id FROM names WHERE name = ?1")?
+                .query_row([name], |row| row.get(0))
+                .optional()?;
+            match id {
+                Some(id) => having_name(connection, name, id, &mut Budget::new(Budget::ROWS))?,
+                None => Vec::new(),
+            }
+        }
+    };
+    let mut groups: Vec<Group> = by_content(holdings).into_values().collect();
+    groups.sort_by(|a, b| {
+        let unproven = |group: &Group| group.file.content.is_none();
+        unproven(a)
+            .cmp(&unproven(b))
+            .then(b.peers.len().cmp(&a.peers.len()))
+            .then(a.file.content.cmp(&b.file.content))
+    });
+    groups.truncate(MAX_CANDIDATES);
+    groups
+        .into_iter()
+        .map(|group| {
+            // At random, so that many who ask do not all get the same few.
+            let drawn =
+                rand::seq::index::sample(&mut rand::rng(), group.peers.len(), sources.min(group.peers.len()));
+            let mut sources: Vec<PeerRecord> = drawn
+                .into_iter()
+                .map(|index| peers::by_id(connection, group.peers[index]))
+                .collect::<Result<_, _>>()?;
+            sources.sort_by(|a, b| a.key.cmp(&b.key));
+            Ok(Candidate { file: group.file, sources })
+        })
+        .collect()
+}
+
+pub(super) fn search(
+    connection: &Connection,
+    search: &Search,
+    after: Option<&NamePosition>,
+    limit: usize,
+) -> rusqlite::Result<Page<Found, NamePosition>> {
+    let nothing = Page { items: Vec::new(), next: None };
+    // No name has any, and the trigram index takes a NUL for the end of the question.
+    if search.text.chars().any(char::is_control) {
+        return Ok(nothing);
+    }
+    let peer = match &search.peer {
+        None => None,
+        Some(key) => match peers::id_of(connection, key)? {
+            None => return Ok(nothing),
+            Some(id) => match peers::by_id(connection, id)? {
+                record if record.visible => Some((id, record.files)),
+                _ => return Ok(nothing),
+            },
+        },
+    };
+    let mut found: Vec<Found> = Vec::new();
+    let filter = Filter::new(search, peer);
+    let mut budget = Budget::new(Budget::ROWS);
+    let exhausted = walk(connection, &filter, after, &mut budget, |name, id, budget| {
+        let mut holdings = having_name(connection, name, id, budget)?;
+        let wanted = peer.map(|(peer, _)| peer);
+        // The searched-for peer's own row comes to represent the file.
+        holdings.sort_by_key(|holding| Some(holding.peer) != wanted);
+        let groups = by_content(holdings).into_iter().filter(|(content, group)| {
+            let seen = after.is_some_and(|after| after.name == name && is_seen(after.through, *content));
+            !seen && wanted.is_none_or(|peer| group.peers.contains(&peer))
+        });
+        found.extend(groups.map(|(_, group)| Found {
+            sources: u32::try_from(group.peers.len()).unwrap_or(u32::MAX),
+            file: group.file,
+        }));
+        Ok(if found.len() > limit { Step::Stop } else { Step::Next })
+    })?;
+    let position = |found: &Found| NamePosition {
+        name: found.file.name.clone(),
+        through: Through::Content(found.file.content),
+    };
+    let full = found.len() > limit;
+    found.truncate(limit);
+    let next = if full { found.last().map(position) } else { exhausted };
+    Ok(Page { items: found, next })
+}
+
+pub(super) fn list(
+    connection: &Connection,
+    after: Option<&NamePosition>,
+    limit: usize,
+) -> rusqlite::Result<Page<Listed, NamePosition>> {
+    let mut listed: Vec<Listed> = Vec::new();
+    let mut known: HashMap<i64, Arc<PeerRecord>> = HashMap::new();
+    let mut entries = 0;
+    let mut full = false;
+    let mut budget = Budget::new(Budget::ROWS);
+    let exhausted = walk(connection, &Filter::all(None), after, &mut budget, |name, id, budget| {
+        let mut holdings = having_name(connection, name, id, budget)?;
+        if holdings.is_empty() {
+            return Ok(Step::Next);
+        }
+        if listed.len() >= limit || entries >= PAGE_ENTRIES {
+            full = true;
+            return Ok(Step::Stop);
+        }
+        holdings.truncate(MAX_HOLDERS);
+        entries += holdings.len();
+        let mut holders = Vec::with_capacity(holdings.len());
+        for holding in holdings {
+            let peer = match known.get(&holding.peer) {
+                Some(peer) => Arc::clone(peer),
+                None => {
+                    let peer = Arc::new(peers::by_id(connection, holding.peer)?);
+                    known.insert(holding.peer, Arc::clone(&peer));
+                    peer
+                }
+            };
+            holders.push(Holder { peer, content: holding.file.content, size: holding.file.size });
+        }
+        holders.sort_by(|a, b| a.peer.key.cmp(&b.peer.key).then(a.content.cmp(&b.content)));
+        // The same file in two shares of a peer is one entry.
+        holders.dedup_by(|a, b| a.peer.key == b.peer.key && a.content == b.content);
+        listed.push(Listed { name: name.to_owned(), holders });
+        Ok(Step::Next)
+    })?;
+    let position = |listed: &Listed| NamePosition { name: listed.name.clone(), through: Through::Name };
+    let next = if full { listed.last().map(position) } else { exhausted };
+    Ok(Page { items: listed, next })
+}
+
+pub(super) fn names_of(
+    connection: &Connection,
+    peer: &PeerKey,
+    after: Option<&NamePosition>,
+    limit: usize,
+) -> rusqlite::Result<Option<(PeerRecord, Page<String, NamePosition>)>> {
+    let Some(id) = peers::id_of(connection, peer)? else { return Ok(None) };
+    let record = peers::by_id(connection, id)?;
+    if !record.visible {
+        return Ok(None);
+    }
+    let page = names_page(connection, (id, record.files), after, limit, &mut Budget::new(Budget::ROWS))?;
+    Ok(Some((record, page)))
+}
+
+pub(super) fn peers(
+    connection: &Connection,
+    which: Which,
+    names_each: usize,
+    after: Option<&PeerKey>,
+    limit: usize,
+) -> rusqlite::Result<Page<ListedPeer, PeerKey>> {
+    let mut found = peers::after(connection, after, which == Which::Visible, limit.saturating_add(1))?;
+    let mut full = found.len() > limit;
+    found.truncate(limit);
+    let mut listed: Vec<ListedPeer> = Vec::with_capacity(found.len());
+    let mut entries = 0;
+    let mut budget = Budget::new(Budget::ROWS);
+    for (id, peer) in found {
+        // The first peer of a page is always answered, so that every page leads on.
+        if !listed.is_empty() && (budget.is_spent() || entries >= PAGE_ENTRIES) {
+            full = true;
+            break;
+        }
+        let names = if names_each == 0 {
+            Vec::new()
+        } else {
+            names_page(connection, (id, peer.files), None, names_each, &mut budget)?.items
+        };
+        entries += names.len();
+        listed.push(ListedPeer { peer, names });
+    }
+    let next = if full { listed.last().map(|listed| listed.peer.key.clone()) } else { None };
+    Ok(Page { items: listed, next })
+}
+
+fn names_page(
+    connection: &Connection,
+    peer: (i64, u64),
+    after: Option<&NamePosition>,
+    limit: usize,
+    budget: &mut Budget,
+) -> rusqlite::Result<Page<String, NamePosition>> {
+    let mut names: Vec<String> = Vec::new();
+    let mut full = false;
+    let exhausted = walk(connection, &Filter::all(Some(peer)), after, budget, |name, _, _| {
+        full = names.len() >= limit;
+        if full {
+            return Ok(Step::Stop);
+        }
+        names.push(name.to_owned());
+        Ok(Step::Next)
+    })?;
+    let position = |name: &String| NamePosition { name: name.clone(), through: Through::Name };
+    let next = if full { names.last().map(position) } else { exhausted };
+    Ok(Page { items: names, next })
+}
+
+/// One content, and who has it.
+struct Group {
+    file: FileRecord,
+    peers: Vec<i64>,
+}
+
+fn by_content(holdings: Vec<Holding>) -> BTreeMap<Option<ContentHash>, Group> {
+    let mut groups: BTreeMap<Option<ContentHash>, Group> = BTreeMap::new();
+    for Holding { peer, file } in holdings {
+        let group = groups.entry(file.content).or_insert_with(|| Group { file, peers: Vec::new() });
+        // A peer's rows are next to each other.
+        if group.peers.last() != Some(&peer) {
+            group.peers.push(peer);
+        }
+    }
+    groups
+}
+
+fn is_seen(through: Through, content: Option<ContentHash>) -> bool {
+    match through {
+        Through::Name => true,
+        Through::Content(last) => content <= last,
+    }
+}
+
+/// What visible peers have under a name, by peer.
+fn having_name(
+    connection: &Connection,
+    name: &str,
+    id: i64,
+    budget: &mut Budget,
+) -> rusqlite::Result<Vec<Holding>> {
+    let mut statement = connection.prepare_cached(
+        "SELECT f.peer, f.share, f.content, f.size, f.modified_ms, p.visible
+         FROM files f INDEXED BY files_by_name CROSS JOIN peers p ON p.id = f.peer
+         WHERE f.name_id = ?1 ORDER BY f.peer",
+    )?;
+    let mut rows = statement.query([id])?;
+    let mut holdings = Vec::new();
+    while let Some(row) = rows.next()? {
+        budget.spend(1);
+        if row.get(5)? {
+            holdings.push(holding(row, name.to_owned())?);
+        }
+    }
+    Ok(holdings)
+}
+
+/// Which visible peers have a content, under whatever names, by peer. No more than one call may look at.
+fn having_content(connection: &Connection, content: &ContentHash) -> rusqlite::Result<Vec<Holding>> {
+    connection
+        .prepare_cached(
+            "SELECT f.peer, f.share, f.content, f.size, f.modified_ms, n.name
+             FROM files f INDEXED BY files_by_content
+             CROSS JOIN peers p ON p.id = f.peer CROSS JOIN names n ON n.id = f.name_id
+             WHERE f.content = ?1 AND p.visible ORDER BY f.peer LIMIT ?2",
+        )?
+        .query_map(params![content.as_bytes(), Budget::ROWS as i64], |row| holding(row, row.get(5)?))?
+        .collect()
+}
+
+fn holding(row: &Row<'_>, name: String) -> rusqlite::Result<Holding> {
+    Ok(Holding {
+        peer: row.get(0)?,
+        file: FileRecord {
+            share: row.get(1)?,
+            name,
+            content: row.get::<_, Option<[u8; 32]>>(2)?.map(ContentHash::from_bytes),
+            size: row.get::<_, i64>(3)?.cast_unsigned(),
+            modified_ms: row.get(4)?,
+        },
+    })
+}

@@ -1,0 +1,168 @@
+//! Walking the names that match, in order, without doing more work than one call may.
+//!
+//! Two ways lead through the names. Where few can match (a text that the trigram index finds seldom, a peer with few
+//! files), they are collected and sorted. Where many can, the names are walked in order and each is tried, which
+//! fills a page soon because many match. What neither reaches within the budget is left to the next page.
+
+use rusqlite::{Connection, params};
+
+use crate::directory::{NamePosition, Search, Through};
+
+/// At most so many names are collected to be sorted.
+const FEW: usize = 10_000;
+/// Shortest text that the trigram index can find, in characters.
+const TRIGRAM: usize = 3;
+
+/// How much one call may look at, in rows.
+#[derive(Debug)]
+pub(super) struct Budget {
+    left: usize,
+}
+
+impl Budget {
+    /// Enough for every page of a directory of ordinary size; some tenths of a second.
+    pub(super) const ROWS: usize = 200_000;
+
+    pub(super) fn new(rows: usize) -> Budget {
+        Budget { left: rows }
+    }
+
+    pub(super) fn spend(&mut self, rows: usize) {
+        self.left = self.left.saturating_sub(rows);
+    }
+
+    pub(super) fn is_spent(&self) -> bool {
+        self.left == 0
+    }
+}
+
+/// Which names are walked.
+#[derive(Debug)]
+pub(super) struct Filter<'a> {
+    prefix: &'a str,
+    text: &'a str,
+    folded: String,
+    /// Row of the peer that must have them, and how many files it has.
+    pub(super) peer: Option<(i64, u64)>,
+}
+
+impl<'a> Filter<'a> {
+    pub(super) fn new(search: &'a Search, peer: Option<(i64, u64)>) -> Filter<'a> {
+        Filter { prefix: &search.prefix, text: &search.text, folded: search.text.to_lowercase(), peer }
+    }
+
+    /// All names, or all of one peer's.
+    pub(super) fn all(peer: Option<(i64, u64)>) -> Filter<'static> {
+        Filter { prefix: "", text: "", folded: String::new(), peer }
+    }
+
+    fn matches(&self, name: &str) -> bool {
+        name.starts_with(self.prefix)
+            && (self.folded.is_empty() || name.to_lowercase().contains(&self.folded))
+    }
+}
+
+/// Names with their rows, in no order.
+struct Few {
+    names: Vec<(String, i64)>,
+    /// They are known to be the filter's peer's.
+    peers_own: bool,
+}
+
+/// Whether the walk goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Step {
+    /// To the next name.
+    Next,
+    /// The page is full.
+    Stop,
+}
+
+/// Calls `visit` with each matching name and its row, in order, from `after` on. A name of which a part was seen is
+/// visited again. Returns where a page that was not stopped goes on, if the budget ended it.
+pub(super) fn walk(
+    connection: &Connection,
+    filter: &Filter<'_>,
+    after: Option<&NamePosition>,
+    budget: &mut Budget,
+    mut visit: impl FnMut(&str, i64, &mut Budget) -> rusqlite::Result<Step>,
+) -> rusqlite::Result<Option<NamePosition>> {
+    let start = after.map_or(filter.prefix, |position| filter.prefix.max(&position.name));
+    let done = after.filter(|position| position.through == Through::Name).map(|position| &*position.name);
+    // Tries one name; `None` where it stopped the walk.
+    let mut try_name = |name: &str, id: i64, peers_own: bool, budget: &mut Budget| {
+        budget.spend(1);
+        if Some(name) == done || !filter.matches(name) {
+            return Ok(Step::Next);
+        }
+        match filter.peer {
+            Some((peer, _)) if !peers_own && !has(connection, peer, id)? => Ok(Step::Next),
+            _ => visit(name, id, budget),
+        }
+    };
+    let out_of_budget = |name: &str| Some(NamePosition { name: name.to_owned(), through: Through::Name });
+    if let Some(Few { names: mut few, peers_own }) = few(connection, filter, budget)? {
+        few.retain(|(name, _)| name.as_str() >= start);
+        few.sort_unstable();
+        for (name, id) in few {
+            if try_name(&name, id, peers_own, budget)? == Step::Stop {
+                return Ok(None);
+            }
+            if budget.is_spent() {
+                return Ok(out_of_budget(&name));
+            }
+        }
+        return Ok(None);
+    }
+    let mut names = connection.prepare_cached("SELECT name, id FROM names WHERE name >= ?1 ORDER BY name")?;
+    let mut names = names.query([start])?;
+    while let Some(row) = names.next()? {
+        let name = row.get_ref(0)?.as_str()?;
+        if !name.starts_with(filter.prefix) {
+            break;
+        }
+        if try_name(name, row.get(1)?, false, budget)? == Step::Stop {
+            break;
+        }
+        if budget.is_spent() {
+            return Ok(out_of_budget(name));
+        }
+    }
+    Ok(None)
+}
+
+/// The names that can match, if they are few.
+fn few(connection: &Connection, filter: &Filter<'_>, budget: &mut Budget) -> rusqlite::Result<Option<Few>> {
+    let name_and_id = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?));
+    if let Some((peer, files)) = filter.peer
+        && files <= FEW as u64
+    {
+        let sql = "SELECT DISTINCT n.name, n.id FROM files f CROSS JOIN names n ON n.id = f.name_id
+                   WHERE f.peer = ?1";
+        let few: Vec<_> =
+            connection.prepare_cached(sql)?.query_map([peer], name_and_id)?.collect::<Result<_, _>>()?;
+        budget.spend(few.len());
+        return Ok(Some(Few { names: few, peers_own: true }));
+    }
+    if filter.text.chars().count() < TRIGRAM {
+        return Ok(None);
+    }
+    let phrase = format!("\"{}\"", filter.text.replace('"', "\"\""));
+    let found: Vec<i64> = connection
+        .prepare_cached("SELECT rowid FROM names_text WHERE names_text MATCH ?1 LIMIT ?2")?
+        .query_map(params![phrase, FEW as i64 + 1], |row| row.get(0))?
+        .collect::<Result<_, _>>()?;
+    budget.spend(found.len());
+    if found.len() > FEW {
+        return Ok(None);
+    }
+    let mut names = connection.prepare_cached("SELECT name, id FROM names WHERE id = ?1")?;
+    let few = found.into_iter().map(|id| names.query_row([id], name_and_id)).collect::<Result<_, _>>()?;
+    Ok(Some(Few { names: few, peers_own: false }))
+}
+
+fn has(connection: &Connection, peer: i64, name_id: i64) -> rusqlite::Result<bool> {
+    connection
+        .prepare_cached("SELECT EXISTS (SELECT 1 FROM files WHERE name_id = ?1 AND peer = ?2)")?
+        .query_row([name_id, peer], |row| row.get(0))
+}

@@ -1,0 +1,193 @@
+//! The rows of the peers.
+
+use p2p_identity::PeerId;
+use rusqlite::{Connection, OptionalExtension, Row, params};
+
+use crate::directory::{Digest, PeerKey, PeerRecord, Profile, Totals};
+
+const SYNCED: i64 = 0;
+const PLAIN: i64 = 1;
+
+/// Columns that [`record`] reads, in its order.
+pub(super) const RECORD: &str =
+    "kind, key, name, addresses, rest_url, grpc_port, version, visible, files, bytes, last_seen_ms";
+
+/// How a peer's catalog stands.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Standing {
+    pub(super) id: i64,
+    pub(super) session: u64,
+    pub(super) epoch: u64,
+    pub(super) applied: u64,
+    pub(super) generation: i64,
+    pub(super) sweeping: bool,
+    pub(super) files: u64,
+    pub(super) bytes: u64,
+    pub(super) digest: Digest,
+}
+
+fn parts(key: &PeerKey) -> (i64, &[u8]) {
+    match key {
+        PeerKey::Synced(id) => (SYNCED, id.as_bytes()),
+        PeerKey::Plain(url) => (PLAIN, url.as_bytes()),
+    }
+}
+
+/// Keeps what a peer says of itself; its row is made if it is new. A plain peer is visible from then on.
+pub(super) fn introduce(
+    connection: &Connection,
+    key: &PeerKey,
+    profile: &Profile,
+    now_ms: i64,
+) -> rusqlite::Result<i64> {
+    let (kind, bytes) = parts(key);
+    let addresses = serde_json::Value::from(profile.addresses.as_slice()).to_string();
+    connection
+        .prepare_cached(
+            "INSERT INTO peers (kind, key, name, addresses, rest_url, grpc_port, version, visible, last_seen_ms)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
+             ON CONFLICT (kind, key) DO UPDATE SET name = ?3, addresses = ?4, rest_url = ?5, grpc_port = ?6,
+                version = ?7, last_seen_ms = ?9
+             RETURNING id",
+        )?
+        .query_row(
+            params![
+                kind,
+                bytes,
+                profile.name,
+                addresses,
+                profile.rest_url,
+                profile.grpc_port,
+                profile.version,
+                kind == PLAIN,
+                now_ms
+            ],
+            |row| row.get(0),
+        )
+}
+
+pub(super) fn id_of(connection: &Connection, key: &PeerKey) -> rusqlite::Result<Option<i64>> {
+    connection
+        .prepare_cached("SELECT id FROM peers WHERE kind = ?1 AND key = ?2")?
+        .query_row(parts(key), |row| row.get(0))
+        .optional()
+}
+
+pub(super) fn standing(connection: &Connection, id: i64) -> rusqlite::Result<Standing> {
+    let unsigned =
+        |row: &Row<'_>, index| Ok::<u64, rusqlite::Error>(row.get::<_, i64>(index)?.cast_unsigned());
+    connection
+        .prepare_cached(
+            "SELECT session, epoch, applied, generation, sweeping, files, bytes, digest FROM peers WHERE id = ?1",
+        )?
+        .query_row([id], |row| {
+            Ok(Standing {
+                id,
+                session: unsigned(row, 0)?,
+                epoch: unsigned(row, 1)?,
+                applied: unsigned(row, 2)?,
+                generation: row.get(3)?,
+                sweeping: row.get(4)?,
+                files: unsigned(row, 5)?,
+                bytes: unsigned(row, 6)?,
+                digest: Digest(row.get(7)?),
+            })
+        })
+}
+
+pub(super) fn keep(connection: &Connection, standing: &Standing, now_ms: i64) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached(
+            "UPDATE peers SET session = ?2, epoch = ?3, applied = ?4, generation = ?5, sweeping = ?6, files = ?7,
+                bytes = ?8, digest = ?9, last_seen_ms = ?10 WHERE id = ?1",
+        )?
+        .execute(params![
+            standing.id,
+            standing.session.cast_signed(),
+            standing.epoch.cast_signed(),
+            standing.applied.cast_signed(),
+            standing.generation,
+            standing.sweeping,
+            standing.files.cast_signed(),
+            standing.bytes.cast_signed(),
+            standing.digest.0,
+            now_ms
+        ])?;
+    Ok(())
+}
+
+pub(super) fn set_visible(
+    connection: &Connection,
+    peer: PeerId,
+    visible: bool,
+    heard_ms: Option<i64>,
+) -> rusqlite::Result<()> {
+    let sql = "UPDATE peers SET visible = ?3, last_seen_ms = coalesce(?4, last_seen_ms) WHERE kind = ?1 AND key = ?2";
+    connection.prepare_cached(sql)?.execute(params![SYNCED, peer.as_bytes(), visible, heard_ms])?;
+    Ok(())
+}
+
+pub(super) fn visible_ids(connection: &Connection) -> rusqlite::Result<Vec<PeerId>> {
+    connection
+        .prepare_cached("SELECT key FROM peers WHERE kind = ?1 AND visible ORDER BY key")?
+        .query_map([SYNCED], |row| Ok(PeerId::from_bytes(row.get(0)?)))?
+        .collect()
+}
+
+pub(super) fn totals(connection: &Connection) -> rusqlite::Result<Totals> {
+    connection.prepare_cached("SELECT count(*), coalesce(sum(files), 0) FROM peers WHERE visible")?.query_row(
+        [],
+        |row| {
+            let (peers, files): (i64, i64) = (row.get(0)?, row.get(1)?);
+            Ok(Totals { peers: peers.cast_unsigned(), files: files.cast_unsigned() })
+        },
+    )
+}
+
+/// The peer in this row.
+pub(super) fn by_id(connection: &Connection, id: i64) -> rusqlite::Result<PeerRecord> {
+    connection.prepare_cached(&format!("SELECT {RECORD} FROM peers WHERE id = ?1"))?.query_row([id], record)
+}
+
+/// Peers after `after` in the order of keys, each with its row's ID; at most `limit`.
+pub(super) fn after(
+    connection: &Connection,
+    after: Option<&PeerKey>,
+    only_visible: bool,
+    limit: usize,
+) -> rusqlite::Result<Vec<(i64, PeerRecord)>> {
+    let (kind, key) = after.map_or((-1, &[][..]), parts);
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    connection
+        .prepare_cached(&format!(
+            "SELECT {RECORD}, id FROM peers
+             WHERE (kind, key) > (?1, ?2) AND (visible OR NOT ?3) ORDER BY kind, key LIMIT ?4"
+        ))?
+        .query_map(params![kind, key, only_visible, limit], |row| Ok((row.get(11)?, record(row)?)))?
+        .collect()
+}
+
+fn record(row: &Row<'_>) -> rusqlite::Result<PeerRecord> {
+    let kind: i64 = row.get(0)?;
+    let key = if kind == SYNCED {
+        PeerKey::Synced(PeerId::from_bytes(row.get(1)?))
+    } else {
+        PeerKey::Plain(String::from_utf8_lossy(row.get_ref(1)?.as_blob()?).into_owned())
+    };
+    let addresses: String = row.get(3)?;
+    Ok(PeerRecord {
+        key,
+        profile: Profile {
+            name: row.get(2)?,
+            // Written by `introduce`, so it reads.
+            addresses: serde_json::from_str(&addresses).unwrap_or_default(),
+            rest_url: row.get(4)?,
+            grpc_port: row.get(5)?,
+            version: row.get(6)?,
+        },
+        visible: row.get(7)?,
+        files: row.get::<_, i64>(8)?.cast_unsigned(),
+        bytes: row.get::<_, i64>(9)?.cast_unsigned(),
+        last_seen_ms: row.get(10)?,
+    })
+}

@@ -1,0 +1,20 @@
+//! The directory server: who is here, and who has which content. It never carries file data.
+//!
+//! [`server::Server`] is the whole of it, for `main` and for tests alike. The rooms, and what each may know:
+//!
+//! - `directory`: the index behind one trait, and its store. Knows no network.
+//! - `registry`: who is online, pure; `presence`: the loop that owns it and shows it in the directory.
+//! - `sync`: one peer's stream, with `admission` and `profile` for who comes in.
+//! - `grpc` and `rest`: the edges that answer questions. Only they, and `sync`, know HTTP and gRPC.
+//! - `server`: the composition; nobody but `main` imports it.
+
+pub mod admission;
+pub mod config;
+pub mod directory;
+mod grpc;
+pub mod presence;
+pub mod profile;
+pub mod registry;
+mod rest;
+pub mod server;
+mod sync;

@@ -1,0 +1,267 @@
+//! The composition: the one place that knows all the rooms, and one path for the program and its tests.
+//!
+//! [`Server::bind`] takes what must be had (the state directory, the database, the ports), [`Server::run`] starts the
+//! tasks, and [`Running`] is what is left to talk to while they run.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use p2p_identity::{Identity, IdentityError, PeerId, TlsError};
+use p2p_service::http::LocalOnly;
+use p2p_service::listen::ListenError;
+use p2p_service::state_dir::{StateDir, StateDirError};
+use p2p_service::tasks::Tasks;
+use p2p_service::{bearer, http, listen, notify, wire};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+use crate::admission::JoinToken;
+use crate::config::{Config, Reloaded};
+use crate::directory::sqlite::{OpenError, SqliteDirectory};
+use crate::directory::{Directory, DirectoryError, Totals};
+use crate::presence::Presence;
+use crate::rest::RestState;
+use crate::sync::SyncContext;
+use crate::{grpc, rest};
+
+/// File of the join token, in the state directory.
+pub const TOKEN_FILE: &str = "join-token";
+/// File of the identity.
+const KEY_FILE: &str = "identity.key";
+/// File of the index.
+const DATABASE_FILE: &str = "directory.sqlite";
+/// How often the line for `systemctl status` is brought up to date.
+const STATUS_EVERY: Duration = Duration::from_secs(3);
+
+/// Why the maestro cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The state directory cannot be used.
+    #[error(transparent)]
+    StateDir(#[from] StateDirError),
+    /// The identity cannot be read or made.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// The identity makes no TLS configuration.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The join token cannot be read or made.
+    #[error(transparent)]
+    Token(io::Error),
+    /// The index cannot be opened.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The index does not answer.
+    #[error(transparent)]
+    Directory(#[from] DirectoryError),
+    /// A port cannot be had.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// A port does not say which it is.
+    #[error("cannot find out which port was bound: {0}")]
+    Address(io::Error),
+}
+
+/// A maestro that has all it needs and does not serve yet.
+pub struct Server {
+    config: Config,
+    state_dir: StateDir,
+    identity: Arc<Identity>,
+    join_token: JoinToken,
+    directory: Arc<SqliteDirectory>,
+    rest: (TcpListener, SocketAddr),
+    grpc: (TcpListener, SocketAddr),
+}
+
+impl Server {
+    /// Takes the state directory, opens what is in it (made if it is missing) and binds the ports.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError`]: the first thing that cannot be had. What was taken before is given back.
+    pub async fn bind(config: Config) -> Result<Server, StartError> {
+        let state_dir = StateDir::open(&config.state_dir)?;
+        let identity = Arc::new(Identity::load_or_create(&state_dir.join(KEY_FILE))?);
+        let token_path = state_dir.join(TOKEN_FILE);
+        let token = bearer::load_or_create_token(&token_path).map_err(StartError::Token)?;
+        let rest = bind("REST", "[rest] listen", &config.rest.listen).await?;
+        let grpc = bind("gRPC", "[grpc] listen", &config.grpc.listen).await?;
+        let directory = Arc::new(SqliteDirectory::open(&state_dir.join(DATABASE_FILE))?);
+        tracing::info!(path = %token_path.display(), "the join token is in this file; `maestrod token` prints it");
+        let join_token = JoinToken::new(&token);
+        Ok(Server { config, state_dir, identity, join_token, directory, rest, grpc })
+    }
+
+    /// Where the REST interface listens.
+    pub fn rest_addr(&self) -> SocketAddr {
+        self.rest.1
+    }
+
+    /// Where peers connect.
+    pub fn grpc_addr(&self) -> SocketAddr {
+        self.grpc.1
+    }
+
+    /// The identity that peers pin.
+    pub fn maestro_id(&self) -> PeerId {
+        self.identity.id()
+    }
+
+    /// Starts to serve. The tasks run until their token is cancelled; keep the [`Running`] until they have ended.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError`] if the index does not answer, or the identity makes no TLS configuration.
+    pub async fn run(self, tasks: &Tasks) -> Result<Running, StartError> {
+        let directory: Arc<dyn Directory> = self.directory;
+        let maestro_id = self.identity.id();
+        let (settings, settings_seen) = watch::channel(Arc::new(self.config.clone()));
+        let presence = Presence::start(Arc::clone(&directory), settings_seen.clone(), tasks).await?;
+
+        let local = allowed_hosts(&self.config, self.rest.1);
+        let rest_state =
+            RestState { directory: Arc::clone(&directory), settings: settings_seen.clone(), maestro_id };
+        let (rest, token) =
+            (http::serve(self.rest.0, rest::router(rest_state, local), tasks.token()), tasks.token());
+        tasks.spawn("rest", async move {
+            rest.await;
+            if token.is_cancelled() { Ok(()) } else { Err("the listener is gone".into()) }
+        });
+
+        let incoming = wire::incoming(self.grpc.0, &self.identity, wire::Accept::signalling(), tasks)?;
+        let context = SyncContext {
+            directory: Arc::clone(&directory),
+            presence,
+            join_token: self.join_token,
+            identity: self.identity,
+            settings: settings_seen,
+            token: tasks.token(),
+        };
+        let service = grpc::server(grpc::DirectoryService::new(context, tasks.clone()));
+        let keepalive = self.config.lease() / 3;
+        let token = tasks.token();
+        tasks.spawn("grpc", async move {
+            // Question and patience together are less than the lease: a peer that is silent is found out within it.
+            wire::server()
+                .http2_keepalive_interval(Some(keepalive))
+                .http2_keepalive_timeout(Some(keepalive))
+                .add_service(service)
+                .serve_with_incoming_shutdown(incoming, token.cancelled_owned())
+                .await?;
+            Ok(())
+        });
+
+        tasks.spawn("status", keep_status(Arc::clone(&directory), tasks.token()));
+        Ok(Running { settings, directory, _state_dir: self.state_dir })
+    }
+}
+
+/// A maestro that serves. Holds the lock of the state directory.
+pub struct Running {
+    settings: watch::Sender<Arc<Config>>,
+    directory: Arc<dyn Directory>,
+    // The last to go: who gets the directory next finds the database closed.
+    _state_dir: StateDir,
+}
+
+impl Running {
+    /// Takes over what can change without a restart.
+    pub fn reload(&self, new: Config) -> Reloaded {
+        let reloaded = self.settings.borrow().reloaded(new);
+        self.settings.send_replace(Arc::new(reloaded.config.clone()));
+        reloaded
+    }
+
+    /// What is visible now, in one line.
+    ///
+    /// # Errors
+    ///
+    /// If the index does not answer.
+    pub async fn status(&self) -> Result<String, DirectoryError> {
+        Ok(status_line(self.directory.totals().await?))
+    }
+}
+
+/// The join token of the state directory, for whoever is to join.
+///
+/// # Errors
+///
+/// If the file cannot be read; of kind `NotFound` before the first start.
+pub fn read_join_token(state_dir: &Path) -> Result<String, (PathBuf, io::Error)> {
+    let path = state_dir.join(TOKEN_FILE);
+    match std::fs::read_to_string(&path) {
+        Ok(token) => Ok(token.trim().to_owned()),
+        Err(error) => Err((path, error)),
+    }
+}
+
+async fn bind(what: &str, key: &str, address: &str) -> Result<(TcpListener, SocketAddr), StartError> {
+    let listener = listen::tcp(what, key, address).await?;
+    let address = listener.local_addr().map_err(StartError::Address)?;
+    Ok((listener, address))
+}
+
+/// An address names this machine and no web page's, so the one that the interface listens on may be called by.
+fn allowed_hosts(config: &Config, listens: SocketAddr) -> LocalOnly {
+    let ip = listens.ip();
+    let own = (!ip.is_unspecified()).then(|| if ip.is_ipv6() { format!("[{ip}]") } else { ip.to_string() });
+    LocalOnly::new(config.rest.allowed_hosts.iter().cloned().chain(own))
+}
+
+async fn keep_status(
+    directory: Arc<dyn Directory>,
+    token: tokio_util::sync::CancellationToken,
+) -> p2p_service::tasks::TaskResult {
+    let mut said = None;
+    let mut ticks = tokio::time::interval(STATUS_EVERY);
+    loop {
+        tokio::select! {
+            () = token.cancelled() => return Ok(()),
+            _ = ticks.tick() => {}
+        }
+        match directory.totals().await {
+            Ok(totals) if said != Some(totals) => {
+                notify::status(&status_line(totals));
+                said = Some(totals);
+            }
+            Ok(_) => {}
+            Err(error) => tracing::warn!(%error, "cannot count what is in the directory"),
+        }
+    }
+}
+
+fn status_line(totals: Totals) -> String {
+    let Totals { peers, files } = totals;
+    let (peer, file) = (if peers == 1 { "peer" } else { "peers" }, if files == 1 { "file" } else { "files" });
+    format!("{} {peer} online; {} {file}", grouped(peers), grouped(files))
+}
+
+/// `1204` as `1,204`.
+fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::with_capacity(digits.len() * 4 / 3);
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_status_is_for_people() {
+        assert_eq!(status_line(Totals { peers: 3, files: 1204 }), "3 peers online; 1,204 files");
+        assert_eq!(status_line(Totals { peers: 1, files: 1 }), "1 peer online; 1 file");
+        assert_eq!(grouped(0), "0");
+        assert_eq!(grouped(1_234_567), "1,234,567");
+        assert_eq!(grouped(123_456), "123,456");
+    }
+}

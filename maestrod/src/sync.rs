@@ -1,0 +1,302 @@
+//! The Sync stream: a peer comes in, its catalog follows, and it stays for as long as the stream lives.
+//!
+//! One task per stream, from the Hello to the end. The rules are in `session`, who may come in is decided in
+//! `admission`, and what a stream's life means for its peer's files is the presence loop's matter.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use futures::{Stream, StreamExt};
+use p2p_identity::{Identity, Membership, PeerId};
+use p2p_proto::v1::{
+    Ack, CatalogDelta, Hello, MembershipGrant, SyncRequest, SyncResponse, Welcome, sync_request,
+    sync_response,
+};
+use p2p_service::wire::Caller;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
+use tonic::Status;
+
+use crate::admission::{self, JoinToken};
+use crate::config::Config;
+use crate::directory::{self, Directory, DirectoryError};
+use crate::presence::{Attendance, Presence, now_ms};
+use crate::profile;
+use session::Session;
+
+mod session;
+#[cfg(test)]
+pub(crate) mod tests;
+
+/// How long a peer may take to say Hello.
+const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long an answer may wait for a peer that does not read.
+const SEND_TIMEOUT: Duration = Duration::from_secs(30);
+/// Whole catalogs in a row that may end with another digest, before the peer is sent away to begin anew.
+const MAX_RESYNCS: u32 = 3;
+/// Answers that may wait to be sent.
+pub(crate) const ANSWERS: usize = 4;
+
+/// What every stream needs.
+#[derive(Clone)]
+pub(crate) struct SyncContext {
+    pub(crate) directory: Arc<dyn Directory>,
+    pub(crate) presence: Presence,
+    pub(crate) join_token: JoinToken,
+    pub(crate) identity: Arc<Identity>,
+    pub(crate) settings: watch::Receiver<Arc<Config>>,
+    pub(crate) token: CancellationToken,
+}
+
+/// Serves one stream until it ends. What ends it on this side is told to the peer as its status.
+pub(crate) async fn serve(
+    context: SyncContext,
+    caller: Caller,
+    mut requests: impl Stream<Item = Result<SyncRequest, Status>> + Unpin,
+    answers: mpsc::Sender<Result<SyncResponse, Status>>,
+) {
+    let Some(peer) = caller.peer else {
+        tell(&answers, Status::unauthenticated("a peer must prove its identity: connect with TLS")).await;
+        return;
+    };
+    let mut stream = match enter(&context, caller, peer, &mut requests, &answers).await {
+        Ok(stream) => stream,
+        Err(status) => {
+            tracing::warn!(peer = %peer.short(), address = %caller.address, reason = status.message(), "peer refused");
+            tell(&answers, status).await;
+            return;
+        }
+    };
+    let goodbye = stream.follow(&mut requests).await;
+    match goodbye {
+        Ok(true) => {
+            tracing::info!(peer = %peer.short(), "peer left");
+            stream.attendance.goodbye();
+        }
+        Ok(false) => tracing::info!(peer = %peer.short(), "peer's stream broke"),
+        Err(status) => {
+            tracing::info!(peer = %peer.short(), reason = status.message(), "peer's stream ended");
+            tell(&answers, status).await;
+        }
+    }
+}
+
+/// Hello, admission, Welcome.
+async fn enter(
+    context: &SyncContext,
+    caller: Caller,
+    peer: PeerId,
+    requests: &mut (impl Stream<Item = Result<SyncRequest, Status>> + Unpin),
+    answers: &mpsc::Sender<Result<SyncResponse, Status>>,
+) -> Result<SyncStream, Status> {
+    let first = timeout(HELLO_TIMEOUT, requests.next()).await;
+    let message = match first {
+        Ok(Some(Ok(SyncRequest { message }))) => message,
+        Ok(Some(Err(status))) => return Err(status),
+        Ok(None) => return Err(Status::invalid_argument("the stream ended before a Hello")),
+        Err(_) => return Err(Status::deadline_exceeded("no Hello came")),
+    };
+    let Some(sync_request::Message::Hello(hello)) = message else {
+        return Err(Status::invalid_argument("the first message of a stream must be a Hello"));
+    };
+    admit(context, caller, peer, &hello).await?;
+    let profile = profile::from_hello(&hello, caller.address).map_err(invalid)?;
+    let name = profile.name.clone();
+    let held = context.directory.begin(peer, profile, now_ms()).await.map_err(status_of)?;
+    let (session, resume) = Session::begin(hello.epoch, hello.last_sequence, held).map_err(invalid)?;
+    let stopping = |_| Status::unavailable("the maestro is stopping");
+    let attendance = context.presence.connect(peer).await.map_err(stopping)?;
+    let stream = SyncStream {
+        context: context.clone(),
+        peer,
+        key: held.session,
+        session,
+        attendance,
+        answers: answers.clone(),
+        agreement: Agreement::default(),
+    };
+    let settings = stream.settings();
+    stream
+        .send(sync_response::Message::Welcome(Welcome {
+            name: settings.name.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            epoch: resume.epoch,
+            applied_sequence: resume.applied,
+            lease_secs: settings.directory.lease_secs,
+            membership: Some(stream.grant()),
+        }))
+        .await?;
+    tracing::info!(
+        peer = %peer.short(), name, address = %caller.address, resumes = resume.epoch == hello.epoch, "peer connected"
+    );
+    Ok(stream)
+}
+
+async fn admit(context: &SyncContext, caller: Caller, peer: PeerId, hello: &Hello) -> Result<(), Status> {
+    let known = context.directory.is_admitted(peer).await.map_err(status_of)?;
+    let policy = context.settings.borrow().admission.policy;
+    let shown = context.join_token.judge(&hello.join_token);
+    let admitted = admission::decide(policy, caller.address.ip(), known, shown)
+        .map_err(|refusal| Status::permission_denied(refusal.to_string()))?;
+    if admitted.remember {
+        context.directory.admit(peer, now_ms()).await.map_err(status_of)?;
+        tracing::info!(peer = %peer.short(), address = %caller.address, "peer admitted by the join token");
+    }
+    Ok(())
+}
+
+/// A stream whose peer is in.
+struct SyncStream {
+    context: SyncContext,
+    peer: PeerId,
+    key: directory::Session,
+    session: Session,
+    attendance: Attendance,
+    answers: mpsc::Sender<Result<SyncResponse, Status>>,
+    agreement: Agreement,
+}
+
+/// Whether both sides hold the same, and what was done about it.
+#[derive(Default)]
+struct Agreement {
+    /// A full catalog is being sent.
+    whole: bool,
+    /// The peer was asked for a full catalog and has not begun it: what comes meanwhile was sent before it heard.
+    asked: bool,
+    /// Full catalogs in a row that still differed.
+    failures: u32,
+}
+
+impl Agreement {
+    /// Whether the peer is to be asked to send all again.
+    fn after(&mut self, reset: bool, complete: bool, agrees: bool) -> bool {
+        if reset {
+            (self.whole, self.asked) = (true, false);
+        }
+        if !complete || self.asked {
+            return false;
+        }
+        let whole = std::mem::take(&mut self.whole);
+        if agrees {
+            self.failures = 0;
+            return false;
+        }
+        self.failures += u32::from(whole);
+        self.asked = true;
+        true
+    }
+}
+
+impl SyncStream {
+    /// Takes what comes until the end; `true` if the peer said goodbye.
+    async fn follow(
+        &mut self,
+        requests: &mut (impl Stream<Item = Result<SyncRequest, Status>> + Unpin),
+    ) -> Result<bool, Status> {
+        let renew_every = self.settings().renew_every;
+        let mut renewal = tokio::time::interval_at(Instant::now() + renew_every, renew_every);
+        loop {
+            let request = tokio::select! {
+                () = self.context.token.cancelled() => {
+                    return Err(Status::unavailable("the maestro is stopping"));
+                }
+                () = self.attendance.replaced().cancelled() => {
+                    return Err(Status::aborted("a newer stream of this peer has taken this one's place"));
+                }
+                () = self.answers.closed() => return Ok(false),
+                _ = renewal.tick() => {
+                    self.send(sync_response::Message::Membership(self.grant())).await?;
+                    continue;
+                }
+                request = requests.next() => request,
+            };
+            match request {
+                None => return Ok(false),
+                Some(Err(status)) => {
+                    tracing::debug!(peer = %self.peer.short(), %status, "cannot read the stream");
+                    // What the peer sent and cannot be read, it is told of; of a connection that broke it knows.
+                    return match status.code() {
+                        tonic::Code::OutOfRange | tonic::Code::ResourceExhausted => Err(status),
+                        _ => Ok(false),
+                    };
+                }
+                Some(Ok(SyncRequest { message })) => match message {
+                    Some(sync_request::Message::Delta(delta)) => self.take(delta).await?,
+                    Some(sync_request::Message::Goodbye(_)) => return Ok(true),
+                    Some(sync_request::Message::Hello(_)) => {
+                        return Err(Status::invalid_argument("a stream has one Hello, and this is another"));
+                    }
+                    // A message of a later release.
+                    None => {}
+                },
+            }
+        }
+    }
+
+    async fn take(&mut self, delta: CatalogDelta) -> Result<(), Status> {
+        let batch = self.session.check(delta).map_err(invalid)?;
+        let (changes, reset, complete) = (batch.changes.len(), batch.reset, batch.complete.is_some());
+        let applied =
+            self.context.directory.apply(self.peer, self.key, batch, now_ms()).await.map_err(status_of)?;
+        self.session.applied(applied.sequence);
+        let peer = self.peer.short();
+        let resync = self.agreement.after(reset, complete, applied.agrees);
+        tracing::debug!(peer, changes, through = applied.sequence, reset, complete, "changes applied");
+        if resync {
+            tracing::warn!(peer, "the catalog held differs from the peer's, which is to send it again");
+        }
+        self.send(sync_response::Message::Ack(Ack { applied_sequence: applied.sequence, resync })).await?;
+        if self.agreement.failures > MAX_RESYNCS {
+            // Both sides would go on like this for ever.
+            return Err(Status::failed_precondition(
+                "the catalog was sent whole and its digest still differs: peer and maestro compute it differently",
+            ));
+        }
+        Ok(())
+    }
+
+    async fn send(&self, message: sync_response::Message) -> Result<(), Status> {
+        let answer = SyncResponse { message: Some(message) };
+        match timeout(SEND_TIMEOUT, self.answers.send(Ok(answer))).await {
+            // A stream that is gone shows in what is read from it next.
+            Ok(_) => Ok(()),
+            Err(_) => Err(Status::deadline_exceeded("the peer does not read its answers")),
+        }
+    }
+
+    fn settings(&self) -> Arc<Config> {
+        Arc::clone(&self.context.settings.borrow())
+    }
+
+    fn grant(&self) -> MembershipGrant {
+        let now_secs = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let life_secs = u64::from(self.settings().admission.membership_days) * 24 * 3600;
+        let membership = Membership::issue(&self.context.identity, self.peer, now_secs + life_secs);
+        MembershipGrant { membership: membership.to_bytes().into() }
+    }
+}
+
+/// The stream's last word. Nobody waits for a peer that does not read it.
+async fn tell(answers: &mpsc::Sender<Result<SyncResponse, Status>>, status: Status) {
+    let _ = timeout(Duration::from_secs(1), answers.send(Err(status))).await;
+}
+
+fn invalid(error: impl std::fmt::Display) -> Status {
+    Status::invalid_argument(error.to_string())
+}
+
+/// What a peer is told of a failure of the directory.
+pub(crate) fn status_of(error: DirectoryError) -> Status {
+    match &error {
+        DirectoryError::Superseded => Status::aborted(error.to_string()),
+        DirectoryError::Full(_) => {
+            tracing::error!(%error, "the disk is full");
+            Status::resource_exhausted(error.to_string())
+        }
+        DirectoryError::Failed(_) => {
+            tracing::error!(%error, "the directory failed");
+            Status::internal(error.to_string())
+        }
+    }
+}

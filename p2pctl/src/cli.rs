@@ -1,0 +1,288 @@
+//! The command line: every verb, its options, and the examples that its `--help` ends with.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Files from every machine that has them: the command that speaks with p2pd.
+#[derive(Debug, Parser)]
+#[command(name = "p2pctl", version, after_help = crate::exit::help(), max_term_width = 100)]
+#[command(arg_required_else_help = true, subcommand_required = true, disable_help_subcommand = true)]
+pub(crate) struct Cli {
+    /// What holds for every verb.
+    #[command(flatten)]
+    pub(crate) global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) verb: Verb,
+}
+
+/// What holds for every verb.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Global options")]
+pub(crate) struct Global {
+    /// p2pd's control socket [default: /run/p2pd/control.sock, else $XDG_RUNTIME_DIR/p2pd/control.sock]
+    #[arg(long, global = true, value_name = "PATH", env = "P2PD_SOCKET", hide_env_values = true)]
+    pub(crate) socket: Option<PathBuf>,
+    /// Print what p2pd answers, in JSON; streams as one object per line
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// When to use colour: auto, always or never; NO_COLOR is respected
+    #[arg(long, global = true, value_name = "WHEN", default_value = "auto", hide_possible_values = true)]
+    pub(crate) color: Color,
+}
+
+/// When to use colour.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Color {
+    /// On a terminal.
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    /// Show how this peer is: its maestro, what it shares, what it fetches
+    #[command(after_help = "Examples:\n  p2pctl status\n  p2pctl status --json | jq .maestro.state")]
+    Status,
+    /// List files: this peer's, another peer's, or the whole network's
+    List(List),
+    /// Find files in the whole network by a part of their name
+    Search(Search),
+    /// Show who has a file
+    Locate(Locate),
+    /// Fetch a file, from everyone who has it
+    Fetch(Fetch),
+    /// Show what is being fetched, and end it
+    Transfers(Transfers),
+    /// List the peers of the network, and friends
+    #[command(after_help = "Examples:\n  p2pctl peers\n  p2pctl peers --json | jq -r '.peers[].peer_id'")]
+    Peers,
+    /// List, add and remove friends: peers that you trust, with or without a maestro
+    Friends(Friends),
+    /// Send a file to a peer
+    Send(Send),
+    /// Look at the shared directories again and announce what is in them now
+    #[command(after_help = "Examples:\n  p2pctl refresh")]
+    Refresh,
+    /// List the directories that this peer shares
+    #[command(after_help = "Examples:\n  p2pctl shares")]
+    Shares,
+    /// Join the network of a maestro
+    Join(Join),
+    /// Leave the network; files and friends stay
+    #[command(after_help = "Examples:\n  p2pctl leave")]
+    Leave,
+    /// Print a completion script for a shell
+    #[command(
+        after_help = "Examples:\n  p2pctl completions bash > ~/.local/share/bash-completion/completions/p2pctl\n  \
+                            p2pctl completions zsh > ~/.zfunc/_p2pctl\n  \
+                            p2pctl completions fish > ~/.config/fish/completions/p2pctl.fish"
+    )]
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the version of p2pctl, and of p2pd where it runs
+    #[command(after_help = "Examples:\n  p2pctl version")]
+    Version,
+}
+
+/// `list`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  p2pctl list\n  p2pctl list docs/\n  p2pctl list --all\n  \
+                        p2pctl list --peer P2 --limit 20")]
+pub(crate) struct List {
+    /// Only files whose name starts with this
+    #[arg(value_name = "PATH")]
+    pub(crate) prefix: Option<String>,
+    /// The files of this peer: its name, its ID or the beginning of it
+    #[arg(long, value_name = "PEER", conflicts_with = "all")]
+    pub(crate) peer: Option<String>,
+    /// The files of the whole network
+    #[arg(long)]
+    pub(crate) all: bool,
+    /// At most so many
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) limit: Option<u64>,
+}
+
+/// `search`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  p2pctl search archivo\n  p2pctl search .iso --limit 10")]
+pub(crate) struct Search {
+    /// A part of the name; upper and lower case are the same
+    pub(crate) text: String,
+    /// At most so many
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) limit: Option<u64>,
+}
+
+/// `locate`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  p2pctl locate archivo1.txt\n  p2pctl locate $(b3sum --no-names archivo1.txt)"
+)]
+pub(crate) struct Locate {
+    /// A name, or a BLAKE3 hash as b3sum prints it
+    #[arg(value_name = "NAME|HASH")]
+    pub(crate) what: String,
+}
+
+/// `fetch`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  p2pctl fetch archivo1.txt\n  p2pctl fetch archivo1.txt --from P2\n  \
+                        p2pctl fetch archivo1.txt -o ~/Downloads/\n  p2pctl fetch backup.tar -o - | tar x\n  \
+                        p2pctl fetch archivo1.txt | b3sum --check\n  p2pctl fetch big.iso --detach\n\n\
+                        It ends by printing the file's hash and path, as b3sum does. Ctrl-C leaves the transfer running: \
+                        the same command comes back to it.")]
+pub(crate) struct Fetch {
+    /// A name, or a BLAKE3 hash as b3sum prints it
+    #[arg(value_name = "NAME|HASH")]
+    pub(crate) what: String,
+    /// Put a copy there that is yours: a file, a directory, or - for standard output
+    #[arg(short, long, value_name = "PATH")]
+    pub(crate) output: Option<PathBuf>,
+    /// With -o: replace the file that is there
+    #[arg(long, requires = "output")]
+    pub(crate) force: bool,
+    /// The name that it shall have on this peer
+    #[arg(long = "as", value_name = "NAME")]
+    pub(crate) save_as: Option<String>,
+    /// Only from this peer: its name, its ID or the beginning of it, or the URL of a plain peer
+    #[arg(long, value_name = "PEER")]
+    pub(crate) from: Option<String>,
+    /// Do not wait for the end
+    #[arg(long, conflicts_with = "output")]
+    pub(crate) detach: bool,
+}
+
+/// `transfers`.
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+#[command(
+    after_help = "Examples:\n  p2pctl transfers\n  p2pctl transfers --watch\n  p2pctl transfers cancel 7"
+)]
+pub(crate) struct Transfers {
+    /// Show them as they go on, until Ctrl-C
+    #[arg(long)]
+    pub(crate) watch: bool,
+    /// All of them, not only the open ones and the last 10 that ended
+    #[arg(long)]
+    pub(crate) all: bool,
+    /// What to do with them.
+    #[command(subcommand)]
+    pub(crate) verb: Option<TransfersVerb>,
+}
+
+/// `transfers …`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum TransfersVerb {
+    /// End a transfer; what it has fetched is thrown away
+    #[command(after_help = "Examples:\n  p2pctl transfers cancel 7")]
+    Cancel {
+        /// Its number, as `p2pctl transfers` shows it
+        id: u64,
+    },
+}
+
+/// `friends`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  p2pctl friends\n  p2pctl friends add 192.168.1.20:9002 --name ana\n  \
+                        p2pctl friends remove ana")]
+pub(crate) struct Friends {
+    /// What to do with them.
+    #[command(subcommand)]
+    pub(crate) verb: Option<FriendsVerb>,
+}
+
+/// `friends …`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum FriendsVerb {
+    /// List friends
+    #[command(after_help = "Examples:\n  p2pctl friends list")]
+    List,
+    /// Trust a peer
+    #[command(
+        after_help = "Examples:\n  p2pctl friends add 192.168.1.20:9002\n  p2pctl friends add P2 --name ana"
+    )]
+    Add {
+        /// Its host:port, or the name or ID of a peer of the network
+        peer: String,
+        /// The peer ID that must answer there; without it, whoever answers is pinned
+        #[arg(long, value_name = "ID")]
+        id: Option<String>,
+        /// What to call it; without it, what it calls itself
+        #[arg(long, value_name = "NAME")]
+        name: Option<String>,
+    },
+    /// Trust a peer no more
+    #[command(after_help = "Examples:\n  p2pctl friends remove ana")]
+    Remove {
+        /// Its name or ID
+        peer: String,
+    },
+}
+
+/// `send`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  p2pctl send informe.pdf P2\n  p2pctl send informe.pdf P2 --as docs/informe.pdf\n  \
+                        tar c photos | p2pctl send - P2 --as photos.tar"
+)]
+pub(crate) struct Send {
+    /// The file, or - for standard input
+    pub(crate) file: PathBuf,
+    /// To whom: its name, its ID or the beginning of it, or the URL of a plain peer
+    pub(crate) peer: String,
+    /// The name that it shall have there
+    #[arg(long = "as", value_name = "NAME")]
+    pub(crate) save_as: Option<String>,
+}
+
+/// `join`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  p2pctl join maestro.example.org\n  \
+                        p2pctl join 192.168.1.10:9010 --fingerprint ID --token-file token.txt")]
+pub(crate) struct Join {
+    /// The maestro's host, or host:port
+    #[arg(value_name = "HOST[:PORT]")]
+    pub(crate) address: String,
+    /// The identity that must answer there; without it, the one that answers is pinned
+    #[arg(long, value_name = "ID")]
+    pub(crate) fingerprint: Option<String>,
+    /// The network's join token; other users of this machine can see it while the command runs
+    #[arg(long, value_name = "TOKEN", conflicts_with = "token_file")]
+    pub(crate) token: Option<String>,
+    /// A file with the network's join token, or - for standard input
+    #[arg(long, value_name = "FILE")]
+    pub(crate) token_file: Option<PathBuf>,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{Command, CommandFactory as _};
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_verb_has_examples() {
+        fn check(command: &Command) {
+            for verb in command.get_subcommands() {
+                let help = verb.get_after_help().map(ToString::to_string).unwrap_or_default();
+                assert!(help.starts_with("Examples:\n  p2pctl"), "{} has no examples", verb.get_name());
+                check(verb);
+            }
+        }
+        check(&Cli::command());
+    }
+}

@@ -1,0 +1,186 @@
+//! `fetch`: a file, from everyone who has it.
+
+use std::cell::RefCell;
+use std::path::Path;
+
+use hyper::Method;
+use p2p_proto::control::{FetchRequest, Transfer, TransferState};
+
+use super::follow;
+use crate::cli;
+use crate::client::{CALL, Client};
+use crate::deliver::Target;
+use crate::exit::Exit;
+use crate::failure::Failure;
+use crate::output::{Output, quoted, size_or_unknown};
+use crate::progress::Progress;
+
+/// How far a fetch got, for what Ctrl-C says.
+#[derive(Clone)]
+enum Phase {
+    Asking,
+    Fetching { id: u64, name: String },
+    Delivering { path: String },
+}
+
+/// Runs `fetch`.
+pub(super) async fn run(client: &Client, out: &Output, args: cli::Fetch) -> Result<(), Failure> {
+    let again = format!("p2pctl fetch {}", quoted(&args.what));
+    let phase = RefCell::new(Phase::Asking);
+    let ended = tokio::select! {
+        biased;
+        _ = tokio::signal::ctrl_c() => None,
+        ended = fetch(client, out, args, &phase) => Some(ended),
+    };
+    match ended {
+        Some(result) => result,
+        None => {
+            interrupted(out, &phase.borrow(), &again);
+            Err(Failure::quiet(Exit::Interrupted))
+        }
+    }
+}
+
+async fn fetch(
+    client: &Client,
+    out: &Output,
+    args: cli::Fetch,
+    phase: &RefCell<Phase>,
+) -> Result<(), Failure> {
+    let target = Target::new(args.output, args.force);
+    let target = match (is_hash(&args.what), &args.save_as) {
+        (true, None) => target,
+        (_, name) => target.named(name.as_deref().unwrap_or(&args.what)),
+    };
+    target.check()?;
+    let several = format!("`p2pctl locate {}` shows who has which", quoted(&args.what));
+    let request = FetchRequest { what: args.what, from: args.from, save_as: args.save_as };
+    let asked = client.json::<Transfer>(Method::POST, "/v1/transfers", Some(&request), CALL).await;
+    let started = asked.map_err(|failure| match failure.code() {
+        "several-contents" if failure.hints().is_empty() => {
+            failure.hint(several).hint("fetch one by its hash, or with --from PEER")
+        }
+        "name-taken" if failure.hints().is_empty() => failure.hint("give it another name with --as NAME"),
+        _ => failure,
+    })?;
+    let (id, name) = (started.value.id, started.value.name.clone());
+    if args.detach {
+        return match out.json() {
+            true => out.raw(&started.raw),
+            false => detached(out, &started.value),
+        };
+    }
+    phase.replace(Phase::Fetching { id, name: name.clone() });
+    let target = target.named(&name);
+    target.check().map_err(|failure| failure.hint(whereabouts(&started.value)))?;
+    let mut progress = Progress::new(*out);
+    let transfer = follow::transfer(client, started, &mut progress).await?;
+    ended_well(&transfer)?;
+    if target != Target::Share {
+        phase.replace(Phase::Delivering { path: transfer.path.clone().unwrap_or_default() });
+        progress.doing("copying it to where you want it");
+    }
+    let delivered = target.deliver(client, &transfer).await;
+    progress.clear();
+    let delivered = delivered.map_err(|failure| match failure.message() {
+        "" => failure,
+        _ => failure.hint(whereabouts(&transfer)),
+    })?;
+    finish(out, &target, &transfer, delivered.as_deref())
+}
+
+/// What became of a file that could not be put where its user wants it.
+fn whereabouts(transfer: &Transfer) -> String {
+    match &transfer.path {
+        Some(path) => format!("the fetched file itself is here: {path}"),
+        None => format!("p2pd fetches it all the same; `p2pctl transfers cancel {}` ends that", transfer.id),
+    }
+}
+
+fn is_hash(what: &str) -> bool {
+    what.len() == 64 && what.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+fn ended_well(transfer: &Transfer) -> Result<(), Failure> {
+    let Transfer { id, name, state, reason, .. } = transfer;
+    let why = reason.as_deref().unwrap_or("p2pd does not say why; its log does: `journalctl -u p2pd`");
+    match state {
+        TransferState::Cancelled => {
+            let message = format!("Transfer {id} ({name}) was cancelled before it was done");
+            Err(Failure::new(Exit::Failed, "transfer-cancelled", message))
+        }
+        TransferState::Failed => {
+            Err(Failure::new(Exit::Failed, "transfer-failed", format!("Cannot fetch {name}: {why}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn detached(out: &Output, transfer: &Transfer) -> Result<(), Failure> {
+    out.line(&transfer.id.to_string())?;
+    if transfer.state == TransferState::Done {
+        out.note(&format!("{} is here already: {}", transfer.name, transfer.path.as_deref().unwrap_or("?")));
+    } else {
+        out.note(&format!("p2pd fetches {} as transfer {}.", transfer.name, transfer.id));
+        out.note("  p2pctl transfers --watch      shows how it goes on");
+        out.note(&format!("  p2pctl transfers cancel {:<6}ends it", transfer.id));
+    }
+    Ok(())
+}
+
+fn finish(
+    out: &Output,
+    target: &Target,
+    transfer: &Transfer,
+    delivered: Option<&Path>,
+) -> Result<(), Failure> {
+    if !transfer.proven {
+        out.warn(&format!(
+            "{} is unproven: it came from a plain peer, and nobody vouches for its bytes",
+            transfer.name
+        ));
+    }
+    let hash = transfer.content.as_deref().unwrap_or("-");
+    if *target == Target::Stdout {
+        out.note(&format!("{hash}  {} ({})", transfer.name, size_or_unknown(transfer.size)));
+        return Ok(());
+    }
+    if out.json() {
+        return Ok(());
+    }
+    let path = match delivered {
+        Some(path) => path.display().to_string(),
+        None => transfer.path.clone().unwrap_or_else(|| transfer.name.clone()),
+    };
+    out.line(&format!("{hash}  {path}"))
+}
+
+fn interrupted(out: &Output, phase: &Phase, again: &str) {
+    match phase {
+        Phase::Asking => out.note("Interrupted."),
+        Phase::Fetching { id, name } => {
+            let cancel = format!("p2pctl transfers cancel {id}");
+            let watch = "p2pctl transfers --watch";
+            let width = again.chars().count().max(cancel.len()).max(watch.len());
+            out.note(&format!("Interrupted; p2pd goes on fetching {name} (transfer {id})."));
+            out.note(&format!("  {again:width$}  comes back to it"));
+            out.note(&format!("  {watch:width$}  shows how it goes on"));
+            out.note(&format!("  {cancel:width$}  ends it"));
+        }
+        Phase::Delivering { path } => {
+            out.note(&format!("Interrupted while it was copied; the file itself is here: {path}"));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_whole_hash_is_one() {
+        assert!(is_hash(&"a1".repeat(32)));
+        assert!(!is_hash(&"a1".repeat(31)));
+        assert!(!is_hash(&"g1".repeat(32)));
+    }
+}
