@@ -1,0 +1,59 @@
+//! The control API: HTTP and JSON on a Unix socket, for `p2pctl`.
+//!
+//! Whoever may open the socket may do everything, so nothing is checked here but the sense of a request; each is logged
+//! with its caller.
+
+mod contents;
+mod document;
+mod files;
+mod friends;
+mod network;
+mod sends;
+mod status;
+mod transfers;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::middleware::from_fn;
+use p2p_service::http::with_fallbacks;
+
+use super::routes::{self, Route};
+use super::{Api, access};
+
+/// No request of this API needs more JSON; the longest part of one is a join token. Files are streamed and have no limit.
+const MAX_JSON_LEN: usize = 256 * 1024;
+
+/// The router.
+pub(super) fn router(api: Arc<Api>) -> Router {
+    with_fallbacks(routes::router(routes()))
+        .layer(DefaultBodyLimit::max(MAX_JSON_LEN))
+        .layer(from_fn(access::log))
+        .with_state(api)
+}
+
+fn routes() -> Vec<Route> {
+    vec![
+        Route::get("/v1/status", status::status),
+        Route::get("/v1/shares", status::shares),
+        Route::post("/v1/refresh", status::refresh),
+        Route::get("/v1/files", files::list),
+        Route::get("/v1/locate", files::locate),
+        Route::get("/v1/contents/{hash}", contents::read),
+        Route::get("/v1/transfers", transfers::list),
+        Route::post("/v1/transfers", transfers::fetch),
+        Route::get("/v1/transfers/{id}", transfers::show),
+        Route::delete("/v1/transfers/{id}", transfers::cancel),
+        Route::get("/v1/transfers/{id}/events", transfers::events),
+        Route::get("/v1/peers", friends::peers),
+        Route::get("/v1/friends", friends::list),
+        Route::post("/v1/friends", friends::add),
+        Route::delete("/v1/friends/{who}", friends::remove),
+        Route::post("/v1/sends", sends::send),
+        Route::get("/v1/sends/{id}/events", sends::events),
+        Route::put("/v1/network", network::join),
+        Route::delete("/v1/network", network::leave),
+        Route::get("/openapi.json", document::show),
+    ]
+}

@@ -1,0 +1,64 @@
+//! How this peer is, what it shares, and the wish that it look again.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::State;
+use p2p_proto::control::{RefreshAnswer, ShareList, Status};
+use p2p_service::problem::Problem;
+
+use crate::api::{Api, own};
+
+/// How long a refresh waits for the maestro.
+const ANNOUNCE_WAIT: Duration = Duration::from_secs(5);
+
+/// How this peer is.
+#[utoipa::path(get, path = "/v1/status", responses((status = 200, body = Status)))]
+pub(super) async fn status(State(api): State<Arc<Api>>) -> Result<Json<Status>, Problem> {
+    let totals = api.catalog.totals().await?;
+    let open = api.transfers.list().iter().filter(|transfer| !transfer.state.is_ended()).count();
+    Ok(Json(Status {
+        peer_id: api.identity.to_string(),
+        name: api.facts.name.clone(),
+        version: api.facts.version.clone(),
+        pid: std::process::id(),
+        started_ms: api.facts.started_ms,
+        state_dir: api.facts.state_dir.display().to_string(),
+        rest: api.facts.rest_addr.to_string(),
+        grpc: api.facts.grpc_addr.to_string(),
+        maestro: api.maestro.status(),
+        files: totals.files,
+        bytes: totals.bytes,
+        files_pending: api.shares.rows().iter().map(|share| share.pending).sum(),
+        friends: api.friends.list().len() as u64,
+        transfers_open: open as u64,
+        loops: (api.loops)(),
+    }))
+}
+
+/// The directories that this peer offers.
+#[utoipa::path(get, path = "/v1/shares", responses((status = 200, body = ShareList)))]
+pub(super) async fn shares(State(api): State<Arc<Api>>) -> Result<Json<ShareList>, Problem> {
+    Ok(Json(ShareList { shares: own::shares(&api).await? }))
+}
+
+/// Looks at the shared directories now, and waits up to 5 s until the maestro has what was found.
+#[utoipa::path(post, path = "/v1/refresh", responses((status = 200, body = RefreshAnswer)))]
+pub(super) async fn refresh(State(api): State<Arc<Api>>) -> Result<Json<RefreshAnswer>, Problem> {
+    let found = api.shares.refresh().await?;
+    let (announced, detail) = match api.maestro.status() {
+        None => (None, None),
+        Some(_) => match api.maestro.announced(found.last_sequence, ANNOUNCE_WAIT).await {
+            Ok(()) => (Some(true), None),
+            Err(why) => (Some(false), Some(why)),
+        },
+    };
+    Ok(Json(RefreshAnswer {
+        files: found.files,
+        changed: found.changed,
+        removed: found.removed,
+        announced,
+        detail,
+    }))
+}

@@ -1,0 +1,95 @@
+//! What is being fetched.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::IntoResponse;
+use p2p_content::FileName;
+use p2p_proto::control::{FetchRequest, Transfer, TransferList};
+use p2p_service::problem::{ApiJson, ApiPath, Problem};
+
+use crate::api::{Api, events, problems};
+use crate::discovery::Query;
+use crate::transfer::FetchOrder;
+
+/// The transfers, the newest first.
+#[utoipa::path(get, path = "/v1/transfers", operation_id = "list_transfers", responses((status = 200, body = TransferList)))]
+pub(super) async fn list(State(api): State<Arc<Api>>) -> Json<TransferList> {
+    Json(TransferList { transfers: api.transfers.list() })
+}
+
+/// Fetches a file. The answer does not wait for it: see the transfer's events.
+#[utoipa::path(
+    post,
+    path = "/v1/transfers",
+    request_body = FetchRequest,
+    responses((status = 201, description = "The transfer is kept, and goes on by itself.", body = Transfer))
+)]
+pub(super) async fn fetch(
+    State(api): State<Arc<Api>>,
+    ApiJson(request): ApiJson<FetchRequest>,
+) -> Result<impl IntoResponse, Problem> {
+    let what = Query::parse(&request.what).map_err(|error| problems::invalid_name(&error))?;
+    let save_as = request.save_as.as_deref().map(FileName::parse).transpose();
+    let save_as = save_as.map_err(|error| problems::invalid_name(&error))?;
+    let from = match &request.from {
+        Some(peer) => Some(api.locator.find_peer(peer).await?),
+        None => None,
+    };
+    let transfer = api.transfers.fetch(FetchOrder { what, from, save_as }).await?;
+    let location = format!("/v1/transfers/{}", transfer.id);
+    Ok((StatusCode::CREATED, [(header::LOCATION, location)], Json(transfer)))
+}
+
+/// One transfer.
+#[utoipa::path(
+    get,
+    path = "/v1/transfers/{id}",
+    operation_id = "show_transfer",
+    params(("id" = u64, Path, description = "The transfer's number.")),
+    responses((status = 200, body = Transfer))
+)]
+pub(super) async fn show(
+    State(api): State<Arc<Api>>,
+    ApiPath(id): ApiPath<u64>,
+) -> Result<Json<Transfer>, Problem> {
+    api.transfers.get(id).map(Json).ok_or_else(|| problems::transfer_unknown(id))
+}
+
+/// Ends a transfer, and forgets what it has so far.
+#[utoipa::path(
+    delete,
+    path = "/v1/transfers/{id}",
+    operation_id = "cancel_transfer",
+    params(("id" = u64, Path, description = "The transfer's number.")),
+    responses((status = 200, body = Transfer))
+)]
+pub(super) async fn cancel(
+    State(api): State<Arc<Api>>,
+    ApiPath(id): ApiPath<u64>,
+) -> Result<Json<Transfer>, Problem> {
+    Ok(Json(api.transfers.cancel(id).await?))
+}
+
+/// How a transfer goes on: its state now, then each that it has come to, and the last one.
+#[utoipa::path(
+    get,
+    path = "/v1/transfers/{id}/events",
+    operation_id = "transfer_events",
+    params(("id" = u64, Path, description = "The transfer's number.")),
+    responses((
+        status = 200,
+        description = "Server-sent events; the data of each is a transfer.",
+        body = Transfer,
+        content_type = "text/event-stream"
+    ))
+)]
+pub(super) async fn events(
+    State(api): State<Arc<Api>>,
+    ApiPath(id): ApiPath<u64>,
+) -> Result<impl IntoResponse, Problem> {
+    let states = api.transfers.watch(id).ok_or_else(|| problems::transfer_unknown(id))?;
+    Ok(events::answer(states, |transfer| transfer.state.is_ended(), api.shutdown.clone()))
+}
