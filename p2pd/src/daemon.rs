@@ -1,0 +1,349 @@
+//! The daemon: every room is made here, in the order in which they stand on each other, and handed to those above.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use p2p_identity::{Identity, PeerId};
+use p2p_proto::MAX_MESSAGE_LEN;
+use p2p_proto::control::LoopStatus;
+use p2p_proto::files::file_service_server::FileServiceServer;
+use p2p_proto::v1::peer_server::PeerServer;
+use p2p_service::bearer::load_or_create_token;
+use p2p_service::http;
+use p2p_service::listen::{self, SocketFile};
+use p2p_service::state_dir::StateDir;
+use p2p_service::tasks::Tasks;
+use p2p_service::wire::{self, Accept};
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::watch;
+
+use crate::api::{Api, ApiFacts, RestPolicy, control_router, rest_router};
+use crate::catalog::Catalog;
+use crate::config::Config;
+use crate::discovery::{Answerer, Connections, Friends, Locator, Maestro, Members, Myself, Network};
+use crate::serve::{AcceptOffers, Admission, Contents, Files, Offers, PeerService, WholeFileLimit};
+use crate::shares::{ShareError, Shares, Timing};
+use crate::transfer::{Intake, Outbox, Sends, Store, TransferSettings, Transfers};
+
+/// Mode of the control socket: its owner and its group.
+const SOCKET_MODE: u32 = 0o660;
+
+/// A daemon that has its state directory and its listeners, and does not serve yet.
+pub struct Daemon {
+    config: Config,
+    state: StateDir,
+    identity: Identity,
+    rest: TcpListener,
+    grpc: TcpListener,
+    control: UnixListener,
+    socket_file: Option<SocketFile>,
+}
+
+/// A daemon that serves. What it owns goes with it.
+pub struct Running {
+    shares: Shares,
+    transfers: Transfers,
+    maestro: Maestro,
+    settings: watch::Sender<TransferSettings>,
+    accept: watch::Sender<AcceptOffers>,
+    config: Mutex<Config>,
+    _state: StateDir,
+    _socket_file: Option<SocketFile>,
+}
+
+/// What a reload came to.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Reloaded {
+    /// Keys whose new values are in force.
+    pub changed: Vec<&'static str>,
+    /// Keys that have new values, and need a restart.
+    pub needs_restart: Vec<&'static str>,
+}
+
+impl Daemon {
+    /// Takes the state directory, the identity and the listeners; nobody else has them then.
+    pub async fn bind(config: Config) -> anyhow::Result<Self> {
+        // First of all: systemd hands the socket to whoever asks first.
+        let passed = listen::passed_unix();
+        let state = StateDir::open(&config.state_dir)?;
+        let identity = Identity::load_or_create(&state.join("identity.key"))?;
+        let rest = listen::tcp("REST", "[rest] listen", &config.rest.listen).await?;
+        let grpc = listen::tcp("gRPC", "[grpc] listen", &config.grpc.listen).await?;
+        let (control, socket_file) = match passed {
+            Some(socket) => (socket, None),
+            None => {
+                let socket = listen::unix(&config.control.socket, SOCKET_MODE)?;
+                (socket, Some(SocketFile::guard(&config.control.socket)?))
+            }
+        };
+        Ok(Self { config, state, identity, rest, grpc, control, socket_file })
+    }
+
+    /// Where the REST interface listens.
+    pub fn rest_addr(&self) -> std::io::Result<SocketAddr> {
+        self.rest.local_addr()
+    }
+
+    /// Where the gRPC interface listens.
+    pub fn grpc_addr(&self) -> std::io::Result<SocketAddr> {
+        self.grpc.local_addr()
+    }
+
+    /// This peer.
+    pub fn id(&self) -> PeerId {
+        self.identity.id()
+    }
+
+    /// Starts everything.
+    pub async fn run(self, tasks: &Tasks) -> anyhow::Result<Running> {
+        let started_ms = crate::discovery::now_ms();
+        let Self { config, state, identity, rest, grpc, control, socket_file } = self;
+        let (rest_addr, grpc_addr) = (rest.local_addr()?, grpc.local_addr()?);
+        let myself = Arc::new(introduce(&config, identity.id(), rest_addr, grpc_addr));
+
+        let catalog = Catalog::open(&state.join("catalog.sqlite"))?;
+        make_default_share(&config)?;
+        let shares = Shares::start(config.share_configs(), catalog.clone(), tasks, Timing::default()).await?;
+
+        let network = Network::open(state.join("network.json"))?;
+        let members = Members::open(state.join("members.json"))?;
+        let connections = Connections::new(identity.clone(), network.clone());
+        let friends = Friends::open(state.join("friends.json"), connections.clone(), members.clone())?;
+        let configured = Some(config.maestro.clone()).filter(|address| !address.is_empty());
+        let maestro = Maestro::start(
+            identity.clone(),
+            Arc::clone(&myself),
+            catalog.clone(),
+            network.clone(),
+            members.clone(),
+            configured,
+            tasks,
+        )?;
+        let locator = Locator::new(
+            Arc::clone(&myself),
+            catalog.clone(),
+            maestro.clone(),
+            friends.clone(),
+            members,
+            connections.clone(),
+        );
+
+        let store = Store::open(&state.join("transfers.sqlite"))?;
+        let settings = watch::Sender::new(config.transfer_settings());
+        let outbox = Outbox::open(&state.join("outbox"), store.clone()).await?;
+        let transfers = Transfers::start(
+            store,
+            locator.clone(),
+            connections.clone(),
+            shares.clone(),
+            catalog.clone(),
+            settings.subscribe(),
+            config.transfers.running as usize,
+            tasks,
+        )
+        .await?;
+        let intake = Intake::new(shares.clone());
+        let sends = Sends::new(outbox.clone(), connections.clone(), Arc::clone(&myself), tasks.clone());
+
+        let accept = watch::Sender::new(config.transfers.accept_offers);
+        let admission = Admission::new(friends.clone(), network);
+        let contents = Contents::new(catalog.clone(), shares.clone(), outbox);
+        let answerer =
+            Answerer::new(Arc::clone(&myself), catalog.clone(), friends.clone(), connections.clone());
+        let offers = Offers::new(transfers.clone(), accept.subscribe());
+        let files = Files::new(admission.clone(), contents.clone(), intake.clone(), accept.subscribe());
+        let peer =
+            PeerService::new(admission, answerer, contents, offers, Arc::clone(&myself), tasks.clone());
+        serve_grpc(grpc, &identity, &config, peer, files, tasks)?;
+
+        let facts = ApiFacts {
+            name: myself.name.clone(),
+            rest_url: myself.rest_url.clone(),
+            grpc_port: myself.grpc_port,
+            rest_addr,
+            grpc_addr,
+            state_dir: config.state_dir.clone(),
+            started_ms,
+            version: Myself::VERSION.to_owned(),
+        };
+        let api = Arc::new(Api {
+            catalog,
+            shares: shares.clone(),
+            locator,
+            maestro: maestro.clone(),
+            friends,
+            transfers: transfers.clone(),
+            intake,
+            sends,
+            identity: identity.id(),
+            facts,
+            loops: loops(shares.clone(), maestro.clone()),
+            shutdown: tasks.token(),
+        });
+        let token = load_or_create_token(&state.join("api-token"))?;
+        let policy = RestPolicy {
+            token: config.rest.require_token.then(|| token.into()),
+            allowed_hosts: config.rest.allowed_hosts.clone(),
+        };
+        let (rest_app, control_app) = (rest_router(Arc::clone(&api), policy), control_router(api));
+        let token = tasks.token();
+        tasks.spawn("rest", async move {
+            http::serve(rest, rest_app, token).await;
+            Ok(())
+        });
+        let token = tasks.token();
+        tasks.spawn("control", async move {
+            http::serve(control, control_app, token).await;
+            Ok(())
+        });
+        let config = Mutex::new(config);
+        let (_state, _socket_file) = (state, socket_file);
+        Ok(Running { shares, transfers, maestro, settings, accept, config, _state, _socket_file })
+    }
+}
+
+impl Running {
+    /// One line for `systemctl status`.
+    pub fn status(&self) -> String {
+        let open = self.transfers.list().iter().filter(|transfer| !transfer.state.is_ended()).count();
+        let pending: u64 = self.shares.rows().iter().map(|share| share.pending).sum();
+        let maestro = match self.maestro.status() {
+            None => "no network joined".to_owned(),
+            Some(status) => format!("maestro {}: {:?}", status.address, status.state),
+        };
+        match pending {
+            0 => format!("{open} transfers open; {maestro}"),
+            _ => format!("{open} transfers open; {pending} files to hash; {maestro}"),
+        }
+    }
+
+    /// Takes another configuration, as far as it can be taken without a restart.
+    ///
+    /// # Errors
+    /// Where the shares cannot be taken; the old ones stay.
+    pub async fn reload(&self, new: Config) -> Result<Reloaded, ShareError> {
+        let old = self.config.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut reloaded = Reloaded::default();
+        if new.shares != old.shares {
+            self.shares.reload(new.share_configs()).await?;
+            reloaded.changed.push("[[share]]");
+        }
+        let mut note = |differs: bool, key: &'static str, live: bool| {
+            if differs {
+                if live { &mut reloaded.changed } else { &mut reloaded.needs_restart }.push(key);
+            }
+        };
+        let (was, is) = (&old.transfers, &new.transfers);
+        note(was.allow_unproven != is.allow_unproven, "[transfers] allow_unproven", true);
+        note(was.reserve_bytes != is.reserve_bytes, "[transfers] reserve_bytes", true);
+        note(was.accept_offers != is.accept_offers, "[transfers] accept_offers", true);
+        note(was.running != is.running, "[transfers] running", false);
+        note(old.name != new.name, "name", false);
+        note(old.state_dir != new.state_dir, "state_dir", false);
+        note(old.maestro != new.maestro, "maestro", false);
+        note(old.log != new.log, "log", false);
+        note(old.control != new.control, "[control] socket", false);
+        note(old.rest != new.rest, "[rest]", false);
+        note(old.grpc != new.grpc, "[grpc]", false);
+        self.settings.send_replace(new.transfer_settings());
+        self.accept.send_replace(new.transfers.accept_offers);
+        let mut config = self.config.lock().unwrap_or_else(PoisonError::into_inner);
+        config.shares = new.shares;
+        config.transfers = crate::config::Transfers { running: old.transfers.running, ..new.transfers };
+        Ok(reloaded)
+    }
+}
+
+fn serve_grpc(
+    listener: TcpListener,
+    identity: &Identity,
+    config: &Config,
+    peer: PeerService,
+    files: Files,
+    tasks: &Tasks,
+) -> anyhow::Result<()> {
+    let connections = wire::incoming(listener, identity, Accept::bulk(config.grpc.plaintext.into()), tasks)?;
+    let peer = PeerServer::new(peer)
+        .max_decoding_message_size(MAX_MESSAGE_LEN)
+        .max_encoding_message_size(MAX_MESSAGE_LEN);
+    let files = FileServiceServer::new(files).max_decoding_message_size(MAX_MESSAGE_LEN + 4096);
+    let router = wire::server().add_service(peer).add_service(WholeFileLimit::new(files));
+    let token = tasks.token();
+    tasks.spawn("grpc", async move {
+        router.serve_with_incoming_shutdown(connections, token.cancelled_owned()).await?;
+        Ok(())
+    });
+    Ok(())
+}
+
+/// The share that the defaults name is the daemon's own, and made by it; others are their owners' to make.
+fn make_default_share(config: &Config) -> anyhow::Result<()> {
+    for share in &config.shares {
+        if share.path.parent() == Some(config.state_dir.as_path()) && !share.path.exists() {
+            std::fs::create_dir(&share.path)
+                .map_err(|error| anyhow::anyhow!("cannot make {}: {error}", share.path.display()))?;
+        }
+    }
+    Ok(())
+}
+
+fn introduce(config: &Config, id: PeerId, rest: SocketAddr, grpc: SocketAddr) -> Myself {
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let rest_host = if rest.ip().is_loopback() { "localhost" } else { &host };
+    Myself {
+        id,
+        name: if config.name.is_empty() { host.clone() } else { config.name.clone() },
+        addresses: addresses(config, grpc),
+        rest_url: match config.rest.url.as_str() {
+            "" => format!("http://{rest_host}:{}", rest.port()),
+            url => url.trim_end_matches('/').to_owned(),
+        },
+        grpc_port: grpc.port(),
+    }
+}
+
+/// What others are told: what the configuration says, else the address that is listened on, else, where that is all of
+/// them, those of this host. The maestro adds the one that it sees.
+fn addresses(config: &Config, grpc: SocketAddr) -> Vec<String> {
+    if !config.grpc.announce.is_empty() {
+        return config.grpc.announce.clone();
+    }
+    if !grpc.ip().is_unspecified() {
+        return vec![grpc.to_string()];
+    }
+    let interfaces = if_addrs::get_if_addrs().unwrap_or_else(|error| {
+        tracing::warn!("the addresses of this host are not known: {error}");
+        Vec::new()
+    });
+    let is_reachable = |ip: &IpAddr| match ip {
+        IpAddr::V4(ip) => !ip.is_loopback() && !ip.is_link_local(),
+        // A link-local address means nothing without the name of an interface, which is another on each host.
+        IpAddr::V6(ip) => grpc.is_ipv6() && !ip.is_loopback() && (ip.segments()[0] & 0xffc0) != 0xfe80,
+    };
+    let ips = interfaces.into_iter().map(|interface| interface.ip());
+    ips.filter(is_reachable).map(|ip| SocketAddr::new(ip, grpc.port()).to_string()).collect()
+}
+
+fn loops(shares: Shares, maestro: Maestro) -> crate::api::Loops {
+    Arc::new(move || {
+        let mut loops: Vec<LoopStatus> = shares
+            .rows()
+            .into_iter()
+            .map(|share| LoopStatus {
+                name: format!("share {}", share.name),
+                last_ms: None,
+                result: match (share.unavailable, share.pending) {
+                    (Some(why), _) => format!("not available: {why}"),
+                    (None, 0) => "all files are in the catalog".to_owned(),
+                    (None, pending) => format!("{pending} files to look at"),
+                },
+            })
+            .collect();
+        loops.extend(maestro.status().map(|status| LoopStatus {
+            name: "maestro".to_owned(),
+            last_ms: Some(status.since_ms),
+            result: status.detail.unwrap_or_else(|| format!("{} changes to tell", status.changes_pending)),
+        }));
+        loops
+    })
+}

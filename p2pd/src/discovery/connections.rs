@@ -1,0 +1,124 @@
+//! Channels to other peers, one each, shared by whoever needs one.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use p2p_identity::{Identity, PeerId};
+use p2p_proto::v1::peer_client::PeerClient;
+use p2p_proto::{MAX_MESSAGE_LEN, MEMBERSHIP_METADATA};
+use p2p_service::wire::{self, ConnectError};
+use tonic::metadata::MetadataValue;
+use tonic::service::Interceptor;
+use tonic::service::interceptor::InterceptedService;
+use tonic::transport::Channel;
+use tonic::{Request, Status};
+
+use super::{Network, PeerRef};
+
+/// How long a connection may take, over all addresses of a peer.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(8);
+
+/// A client of a peer; each of its calls shows this peer's membership.
+pub type PeerRpc = PeerClient<InterceptedService<Channel, ShowMembership>>;
+
+/// The channels to other peers. Clones are handles to the same.
+#[derive(Clone)]
+pub struct Connections {
+    identity: Identity,
+    network: Network,
+    open: Arc<Mutex<HashMap<PeerId, Channel>>>,
+}
+
+/// Why a peer cannot be asked.
+#[derive(Debug, thiserror::Error)]
+pub enum ReachError {
+    /// No connection to it.
+    #[error("{peer} cannot be reached: {source}")]
+    Connect {
+        /// The peer.
+        peer: String,
+        /// Why.
+        source: ConnectError,
+    },
+    /// No connection in time.
+    #[error("{0} does not answer")]
+    Silent(String),
+    /// It is a plain peer of the first system, which does not speak the peer protocol.
+    #[error("{0} is a plain peer of the first system: it only gives whole files")]
+    Plain(String),
+}
+
+impl Connections {
+    /// None yet.
+    pub fn new(identity: Identity, network: Network) -> Self {
+        Self { identity, network, open: Arc::default() }
+    }
+
+    /// This peer's identity, for connections of another kind.
+    pub(super) fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// A client of this peer: over the open channel, or a new one.
+    ///
+    /// # Errors
+    /// Where no address answers in time, or somebody else answers.
+    pub async fn peer(&self, peer: &PeerRef) -> Result<PeerRpc, ReachError> {
+        let PeerRef::Known { id, addresses, .. } = peer else {
+            return Err(ReachError::Plain(peer.to_string()));
+        };
+        let known = self.lock().get(id).cloned();
+        let channel = match known {
+            Some(channel) => channel,
+            None => {
+                let connect = wire::connect(&self.identity, addresses, Some(*id));
+                let connection = tokio::time::timeout(CONNECT_TIMEOUT, connect)
+                    .await
+                    .map_err(|_| ReachError::Silent(peer.to_string()))?
+                    .map_err(|source| ReachError::Connect { peer: peer.to_string(), source })?;
+                self.lock().insert(*id, connection.channel.clone());
+                connection.channel
+            }
+        };
+        Ok(self.client(channel))
+    }
+
+    /// A client over a connection that somebody else made.
+    pub(super) fn client(&self, channel: Channel) -> PeerRpc {
+        let show = ShowMembership { network: self.network.clone() };
+        PeerClient::with_interceptor(channel, show).max_decoding_message_size(MAX_MESSAGE_LEN)
+    }
+
+    /// Drops the channel to a peer: it broke, or the next call shall try its addresses anew.
+    pub fn forget(&self, peer: PeerId) {
+        self.lock().remove(&peer);
+    }
+
+    /// Drops the channel where this answer means that the connection broke.
+    pub fn note(&self, peer: PeerId, status: &Status) {
+        if matches!(status.code(), tonic::Code::Unavailable | tonic::Code::Unknown | tonic::Code::Cancelled) {
+            self.forget(peer);
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<PeerId, Channel>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Adds this peer's membership to each call.
+#[derive(Clone)]
+pub struct ShowMembership {
+    network: Network,
+}
+
+impl Interceptor for ShowMembership {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        if let Some(membership) = self.network.membership() {
+            let value = MetadataValue::from_bytes(&membership.to_bytes());
+            request.metadata_mut().insert_bin(MEMBERSHIP_METADATA, value);
+        }
+        Ok(request)
+    }
+}

@@ -1,0 +1,518 @@
+//! One answer to "who has it" and "who is there", from all who can be asked.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use p2p_content::ContentHash;
+use p2p_proto::control::{Origin, PeerName, PeerRow, Relation};
+use p2p_proto::v1;
+use tokio::time::timeout;
+use tonic::Status;
+
+use super::ask::{ASK_TIMEOUT, ask_all, question};
+use super::{
+    Candidate, Connections, FoundFile, Friends, Located, Maestro, Members, Myself, Page, PageQuery, PeerRef,
+    Query, Source,
+};
+use crate::catalog::{Catalog, CatalogError, Viewer};
+
+/// How long the maestro, or one peer, may take to answer.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// How often friends may pass a question on.
+const HOPS: u32 = 1;
+/// How many peers are asked for their files where there is no maestro to ask.
+const BROWSED: usize = 16;
+/// Sources that are asked for, per content.
+const SOURCES: u32 = 64;
+
+/// Finds files and peers. Clones are handles to the same.
+#[derive(Clone)]
+pub struct Locator {
+    myself: Arc<Myself>,
+    catalog: Catalog,
+    maestro: Maestro,
+    friends: Friends,
+    members: Members,
+    connections: Connections,
+}
+
+/// Why there is no such peer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum FindPeerError {
+    /// Nobody is known by that name.
+    #[error("no peer is known as {0}")]
+    Unknown(String),
+    /// Several are.
+    #[error("{text} may be any of: {}", candidates.join(", "))]
+    Ambiguous {
+        /// What was asked for.
+        text: String,
+        /// Who it may be.
+        candidates: Vec<String>,
+    },
+}
+
+/// Why somebody's files cannot be listed.
+#[derive(Debug, thiserror::Error)]
+pub enum AskError {
+    /// No answer.
+    #[error("{0} cannot be asked: {1}")]
+    Unreachable(String, String),
+    /// It does not want to.
+    #[error("{0} refused: {1}")]
+    Refused(String, String),
+    /// The cursor is of another listing.
+    #[error("this is not a cursor of this listing: {0}")]
+    BadCursor(String),
+    /// There is no maestro, and nobody else can be reached.
+    #[error("no network is joined, and no friend can be reached")]
+    NoMaestro,
+    /// The own catalog failed.
+    #[error(transparent)]
+    Catalog(#[from] CatalogError),
+}
+
+impl Locator {
+    /// Asks these.
+    pub fn new(
+        myself: Arc<Myself>,
+        catalog: Catalog,
+        maestro: Maestro,
+        friends: Friends,
+        members: Members,
+        connections: Connections,
+    ) -> Self {
+        Self { myself, catalog, maestro, friends, members, connections }
+    }
+
+    /// Own catalog and maestro; then friends and remembered members, where the maestro is down or has nothing.
+    pub async fn locate(&self, query: &Query) -> Located {
+        let mut found = self.own(query).await;
+        let (asked, mut incomplete) = self.ask_maestro(query).await;
+        let nothing = asked.iter().all(|candidate| candidate.sources.is_empty());
+        found.extend(asked);
+        if nothing {
+            let (more, silent) = self.ask_friends(query).await;
+            found.extend(more);
+            if let Some(why) = &mut incomplete
+                && silent > 0
+            {
+                why.push_str(&format!("; {silent} friends and members do not answer either"));
+            }
+        }
+        Located { candidates: merge(found), incomplete }
+    }
+
+    /// In the order of the first system: this peer; otherwise its friends; otherwise the maestro.
+    pub async fn locate_seed_order(&self, query: &Query) -> Located {
+        let own = self.own(query).await;
+        if !own.is_empty() {
+            return Located { candidates: merge(own), incomplete: None };
+        }
+        let friends: Vec<_> =
+            self.friends.peers().into_iter().map(|friend| (friend, Origin::Friend)).collect();
+        let (found, _) = ask_all(&self.connections, &friends, &question(query, HOPS), ASK_TIMEOUT).await;
+        if !found.is_empty() {
+            return Located { candidates: merge(found), incomplete: None };
+        }
+        self.locate(query).await
+    }
+
+    /// What one peer has of it.
+    pub async fn locate_at(&self, peer: &PeerRef, query: &Query) -> Located {
+        if matches!(peer, PeerRef::Plain { .. }) {
+            let mut located = self.locate(query).await;
+            located.candidates.retain_mut(|candidate| {
+                candidate.sources.retain(|source| source.peer.rest_url() == peer.rest_url());
+                !candidate.sources.is_empty()
+            });
+            return located;
+        }
+        let asked = [(peer.clone(), Origin::Friend)];
+        let (mut found, silent) =
+            ask_all(&self.connections, &asked, &question(query, 0), ANSWER_TIMEOUT).await;
+        for candidate in &mut found {
+            candidate.sources = vec![Source { peer: peer.clone(), origin: Origin::Friend }];
+        }
+        let incomplete = (silent > 0).then(|| format!("{peer} does not answer"));
+        Located { candidates: merge(found), incomplete }
+    }
+
+    /// Files of the whole network, as the maestro knows them; without it, of the peers that can be reached.
+    pub async fn browse_network(&self, query: &PageQuery) -> Result<Page, AskError> {
+        let why = match self.maestro.directory() {
+            Ok(mut directory) => {
+                let request = v1::SearchRequest {
+                    prefix: query.prefix.clone(),
+                    text: query.text.clone(),
+                    limit: query.limit,
+                    cursor: query.cursor.clone(),
+                    ..Default::default()
+                };
+                match answered(timeout(ANSWER_TIMEOUT, directory.search(request)).await) {
+                    Ok(answer) => return Ok(page(answer.files, answer.next)),
+                    Err(status) if status.code() == tonic::Code::InvalidArgument => {
+                        return Err(AskError::BadCursor(status.message().to_owned()));
+                    }
+                    Err(status) => status.message().to_owned(),
+                }
+            }
+            Err(why) => why,
+        };
+        self.browse_reachable(query, why).await
+    }
+
+    /// Files of one other peer.
+    pub async fn browse_peer(&self, peer: &PeerRef, query: &PageQuery) -> Result<Page, AskError> {
+        if let PeerRef::Plain { rest_url, .. } = peer {
+            return self.browse_plain(rest_url, query).await;
+        }
+        let unreachable = |why: String| AskError::Unreachable(peer.to_string(), why);
+        let mut client = self.connections.peer(peer).await.map_err(|error| unreachable(error.to_string()))?;
+        let request = v1::BrowseRequest {
+            prefix: query.prefix.clone(),
+            text: query.text.clone(),
+            limit: query.limit,
+            cursor: query.cursor.clone(),
+        };
+        match answered(timeout(ANSWER_TIMEOUT, client.browse(request)).await) {
+            Ok(answer) => {
+                let files = answer.files.into_iter();
+                Ok(page(
+                    files.map(|file| v1::FoundFile { file: Some(file), sources: 1 }).collect(),
+                    answer.next,
+                ))
+            }
+            Err(status) => {
+                if let Some(id) = peer.id() {
+                    self.connections.note(id, &status);
+                }
+                Err(match status.code() {
+                    tonic::Code::InvalidArgument => AskError::BadCursor(status.message().to_owned()),
+                    tonic::Code::PermissionDenied | tonic::Code::Unauthenticated => {
+                        AskError::Refused(peer.to_string(), status.message().to_owned())
+                    }
+                    _ => unreachable(status.message().to_owned()),
+                })
+            }
+        }
+    }
+
+    /// The peer of this name, ID or its beginning, or plain peer's URL.
+    pub async fn find_peer(&self, text: &str) -> Result<PeerRef, FindPeerError> {
+        let mut known = self.friends.peers();
+        known.extend(self.members.list());
+        if let Ok(listed) = self.maestro.list_peers(ANSWER_TIMEOUT).await {
+            known.extend(listed.into_iter().filter_map(|entry| PeerRef::from_wire(entry.peer?)));
+        }
+        pick(text, known)
+    }
+
+    /// This peer, then members, friends and plain peers by name; and who could not be asked.
+    pub async fn peers(&self) -> (Vec<PeerRow>, Option<String>) {
+        let friends = self.friends.list();
+        let is_friend =
+            |id: &Option<String>| friends.iter().any(|friend| Some(&friend.peer_id) == id.as_ref());
+        let (listed, incomplete) = match self.maestro.list_peers(ANSWER_TIMEOUT).await {
+            Ok(listed) => (listed, None),
+            Err(why) => (Vec::new(), self.maestro.status().map(|_| why)),
+        };
+        let listed = listed.into_iter().filter_map(|entry| {
+            let version = entry.peer.as_ref().map(|peer| peer.version.clone());
+            let peer = PeerRef::from_wire(entry.peer?)?;
+            Some(PeerRow {
+                online: Some(entry.online),
+                files: Some(entry.files),
+                bytes: peer.id().map(|_| entry.bytes),
+                version: version.filter(|version| !version.is_empty()),
+                ..row(&peer)
+            })
+        });
+        let mut rows: Vec<PeerRow> = listed.collect();
+        // Without the maestro, what is remembered; whether they are online nobody knows.
+        let mut known = self.friends.peers();
+        if incomplete.is_some() {
+            known.extend(self.members.list());
+        }
+        for peer in known {
+            let fresh = row(&peer);
+            if !rows.iter().any(|row| row.peer.peer_id == fresh.peer.peer_id) {
+                rows.push(fresh);
+            }
+        }
+        let itself = Some(self.myself.id.to_string());
+        rows.retain(|row| row.peer.peer_id != itself);
+        for row in rows.iter_mut().filter(|row| is_friend(&row.peer.peer_id)) {
+            row.relation = Relation::Friend;
+        }
+        rows.sort_by(|a, b| (&a.peer.name, &a.peer.peer_id).cmp(&(&b.peer.name, &b.peer.peer_id)));
+        let totals = self.catalog.totals().await.ok();
+        let own = PeerRow {
+            relation: Relation::Own,
+            online: Some(true),
+            files: totals.map(|totals| totals.files),
+            bytes: totals.map(|totals| totals.bytes),
+            version: Some(Myself::VERSION.to_owned()),
+            ..row(&self.myself.to_ref())
+        };
+        rows.insert(0, own);
+        (rows, incomplete)
+    }
+
+    async fn own(&self, query: &Query) -> Vec<Candidate> {
+        let found = match query {
+            Query::Name(name) => self.catalog.find_name(name.as_str(), Viewer::Own).await,
+            Query::Content(content) => self.catalog.find_content(*content, Viewer::Own).await,
+        };
+        let facts = found.unwrap_or_else(|error| {
+            tracing::error!(%error, "the catalog cannot be asked");
+            Vec::new()
+        });
+        let own = |fact: crate::catalog::Fact| Candidate {
+            modified_ms: Some(fact.modified_ms()),
+            name: fact.name,
+            content: Some(fact.content),
+            size: Some(fact.size),
+            sources: vec![Source { peer: self.myself.to_ref(), origin: Origin::Own }],
+        };
+        facts.into_iter().map(own).collect()
+    }
+
+    async fn ask_maestro(&self, query: &Query) -> (Vec<Candidate>, Option<String>) {
+        let mut directory = match self.maestro.directory() {
+            Ok(directory) => directory,
+            Err(why) => return (Vec::new(), self.maestro.status().map(|_| why)),
+        };
+        let query = match query {
+            Query::Name(name) => v1::locate_request::Query::Name(name.to_string()),
+            Query::Content(content) => v1::locate_request::Query::Content(content.as_bytes().to_vec().into()),
+        };
+        let request = v1::LocateRequest { query: Some(query), limit: SOURCES };
+        match answered(timeout(ANSWER_TIMEOUT, directory.locate(request)).await) {
+            Ok(answer) => {
+                let mut found: Vec<_> = answer
+                    .candidates
+                    .into_iter()
+                    .filter_map(|candidate| Candidate::from_wire(candidate, Origin::Maestro))
+                    .collect();
+                for candidate in &mut found {
+                    candidate.sources.retain(|source| source.peer.id() != Some(self.myself.id));
+                }
+                (found, None)
+            }
+            Err(status) => (Vec::new(), Some(format!("the maestro does not answer: {}", status.message()))),
+        }
+    }
+
+    async fn ask_friends(&self, query: &Query) -> (Vec<Candidate>, usize) {
+        let peers = self.reachable();
+        let (mut found, silent) =
+            ask_all(&self.connections, &peers, &question(query, HOPS), ASK_TIMEOUT).await;
+        for candidate in &mut found {
+            candidate.sources.retain(|source| source.peer.id() != Some(self.myself.id));
+        }
+        found.retain(|candidate| !candidate.sources.is_empty());
+        (found, silent)
+    }
+
+    /// Whom this peer can ask without a maestro: friends, then remembered members.
+    fn reachable(&self) -> Vec<(PeerRef, Origin)> {
+        let friends = self.friends.peers();
+        let known: Vec<_> = friends.iter().filter_map(PeerRef::id).collect();
+        let members = self.members.list();
+        let members = members.into_iter().filter(|member| member.id().is_none_or(|id| !known.contains(&id)));
+        let friends = friends.into_iter().map(|friend| (friend, Origin::Friend));
+        friends.chain(members.map(|member| (member, Origin::Cache))).collect()
+    }
+
+    async fn browse_reachable(&self, query: &PageQuery, why: String) -> Result<Page, AskError> {
+        let reachable = self.reachable();
+        if reachable.is_empty() && self.maestro.status().is_none() {
+            return Err(AskError::NoMaestro);
+        }
+        let pages = reachable.iter().take(BROWSED).map(|(peer, _)| self.browse_peer(peer, query));
+        let pages = futures::future::join_all(pages).await;
+        let asked = pages.iter().filter(|page| page.is_ok()).count();
+        let mut files: HashMap<(String, Option<ContentHash>), FoundFile> = HashMap::new();
+        for file in pages.into_iter().flatten().flat_map(|page| page.files) {
+            let key = (file.name.to_string(), file.content);
+            files.entry(key).and_modify(|known| known.sources += 1).or_insert(file);
+        }
+        let mut files: Vec<_> = files.into_values().collect();
+        files.sort_by(|a, b| (&a.name, a.content).cmp(&(&b.name, b.content)));
+        files.truncate(query.limit as usize);
+        let incomplete = Some(format!("{why}; this is what {asked} peers that can be reached have"));
+        Ok(Page { files, next: None, incomplete })
+    }
+
+    async fn browse_plain(&self, url: &str, query: &PageQuery) -> Result<Page, AskError> {
+        let unreachable = |why: String| AskError::Unreachable("the maestro".to_owned(), why);
+        let mut directory = self.maestro.directory().map_err(unreachable)?;
+        let request = v1::SearchRequest {
+            prefix: query.prefix.clone(),
+            text: query.text.clone(),
+            limit: query.limit,
+            cursor: query.cursor.clone(),
+            peer_url: url.to_owned(),
+            ..Default::default()
+        };
+        match answered(timeout(ANSWER_TIMEOUT, directory.search(request)).await) {
+            Ok(answer) => Ok(page(answer.files, answer.next)),
+            Err(status) => Err(unreachable(status.message().to_owned())),
+        }
+    }
+}
+
+/// A peer of whom nothing else is known.
+fn row(peer: &PeerRef) -> PeerRow {
+    PeerRow {
+        peer: PeerName { peer_id: peer.id().map(|id| id.to_string()), name: peer.name().to_owned() },
+        relation: if peer.id().is_some() { Relation::Member } else { Relation::Plain },
+        online: None,
+        addresses: peer.addresses(),
+        rest: Some(peer.rest_url().to_owned()).filter(|url| !url.is_empty()),
+        files: None,
+        bytes: None,
+        version: None,
+    }
+}
+
+fn answered<T>(
+    answer: Result<Result<tonic::Response<T>, Status>, tokio::time::error::Elapsed>,
+) -> Result<T, Status> {
+    answer.map_err(|_| Status::deadline_exceeded("no answer within 5 s"))?.map(tonic::Response::into_inner)
+}
+
+fn page(files: Vec<v1::FoundFile>, next: String) -> Page {
+    Page {
+        files: files.into_iter().filter_map(FoundFile::from_wire).collect(),
+        next: Some(next).filter(|next| !next.is_empty()),
+        incomplete: None,
+    }
+}
+
+/// One candidate per content (a plain peer's unproven bytes: per name), each source once, those with most sources
+/// first. Claims of another size are other candidates: one of them is false, and sources are not mixed.
+fn merge(found: Vec<Candidate>) -> Vec<Candidate> {
+    let mut merged: Vec<Candidate> = Vec::new();
+    for candidate in found {
+        let same = |known: &&mut Candidate| {
+            known.content == candidate.content
+                && known.size == candidate.size
+                && (candidate.content.is_some() || known.name == candidate.name)
+        };
+        match merged.iter_mut().find(same) {
+            Some(known) => {
+                for source in candidate.sources {
+                    let is_known = |known: &Source| match (known.peer.id(), source.peer.id()) {
+                        (None, None) => known.peer.rest_url() == source.peer.rest_url(),
+                        (known, other) => known == other,
+                    };
+                    if !known.sources.iter().any(is_known) {
+                        known.sources.push(source);
+                    }
+                }
+            }
+            None => merged.push(candidate),
+        }
+    }
+    merged.retain(|candidate| !candidate.sources.is_empty());
+    // Proven contents go before a plain peer's bytes, whatever their number.
+    merged.sort_by_key(|candidate| (candidate.content.is_none(), std::cmp::Reverse(candidate.sources.len())));
+    merged
+}
+
+/// The one peer among `known` that this text names.
+pub(super) fn pick(text: &str, known: Vec<PeerRef>) -> Result<PeerRef, FindPeerError> {
+    let lower = text.to_ascii_lowercase();
+    let url = text.trim_end_matches('/');
+    let by_id =
+        |peer: &PeerRef| peer.id().is_some_and(|id| lower.len() >= 4 && id.to_string().starts_with(&lower));
+    let by_name = |peer: &PeerRef| peer.name() == text || peer.rest_url().trim_end_matches('/') == url;
+    let mut matching: Vec<PeerRef> = Vec::new();
+    for peer in known.iter().filter(|peer| by_name(peer)).chain(known.iter().filter(|peer| by_id(peer))) {
+        let is_known = |other: &PeerRef| match peer.id() {
+            Some(id) => other.id() == Some(id),
+            None => other.id().is_none() && other.rest_url() == peer.rest_url(),
+        };
+        if !matching.iter().any(is_known) {
+            matching.push(peer.clone());
+        }
+    }
+    match matching.len() {
+        0 => Err(FindPeerError::Unknown(text.to_owned())),
+        1 => Ok(matching.remove(0)),
+        _ => Err(FindPeerError::Ambiguous {
+            text: text.to_owned(),
+            candidates: matching
+                .iter()
+                .map(|peer| peer.id().map_or(peer.to_string(), |id| format!("{} ({id})", peer.name())))
+                .collect(),
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use p2p_content::FileName;
+    use p2p_identity::PeerId;
+
+    use super::*;
+
+    fn peer(number: u8, name: &str) -> PeerRef {
+        PeerRef::Known {
+            id: PeerId::from_bytes([number; 32]),
+            name: name.to_owned(),
+            addresses: vec![],
+            rest_url: format!("http://localhost:90{number:02}"),
+            grpc_port: 1,
+        }
+    }
+
+    fn candidate(content: Option<&[u8]>, size: u64, peers: &[PeerRef]) -> Candidate {
+        Candidate {
+            name: FileName::parse("a").unwrap(),
+            content: content.map(ContentHash::of),
+            size: Some(size),
+            modified_ms: None,
+            sources: peers
+                .iter()
+                .map(|peer| Source { peer: peer.clone(), origin: Origin::Maestro })
+                .collect(),
+        }
+    }
+
+    #[test]
+    fn contents_are_never_mixed_and_sources_are_listed_once() {
+        let (a, b, c) = (peer(1, "A"), peer(2, "B"), peer(3, "C"));
+        let merged = merge(vec![
+            candidate(Some(b"x"), 1, std::slice::from_ref(&a)),
+            candidate(Some(b"y"), 1, std::slice::from_ref(&b)),
+            candidate(Some(b"y"), 1, &[b, c]),
+            candidate(Some(b"x"), 2, std::slice::from_ref(&a)),
+            candidate(None, 1, &[a]),
+            candidate(Some(b"z"), 1, &[]),
+        ]);
+        let counts: Vec<_> = merged.iter().map(|candidate| candidate.sources.len()).collect();
+        assert_eq!(counts, [2, 1, 1, 1]);
+        assert_eq!(merged[0].content, Some(ContentHash::of(b"y")));
+        assert_eq!(merged[3].content, None);
+    }
+
+    #[test]
+    fn a_peer_is_picked_by_name_id_or_url_and_never_guessed() {
+        let known = vec![peer(1, "A"), peer(2, "B"), peer(3, "B"), peer(1, "A")];
+        let id = PeerId::from_bytes([2; 32]).to_string();
+        assert_eq!(pick("A", known.clone()), Ok(peer(1, "A")));
+        assert_eq!(pick(&id, known.clone()), Ok(peer(2, "B")));
+        assert_eq!(pick(&id[..8], known.clone()), Ok(peer(2, "B")));
+        assert_eq!(pick("http://localhost:9003/", known.clone()), Ok(peer(3, "B")));
+        assert!(matches!(pick("B", known.clone()), Err(FindPeerError::Ambiguous { .. })));
+        assert!(
+            matches!(pick(&id[..3], known.clone()), Err(FindPeerError::Unknown(_))),
+            "too short to be an ID"
+        );
+        assert!(matches!(pick("a", known), Err(FindPeerError::Unknown(_))));
+    }
+}

@@ -1,0 +1,285 @@
+//! One session with the maestro: Hello, Welcome, then changes up and acknowledgements down until it ends.
+
+use std::time::Duration;
+
+use p2p_identity::{Membership, PeerId};
+use p2p_proto::control::MaestroState;
+use p2p_proto::v1::directory_client::DirectoryClient;
+use p2p_proto::v1::sync_request::Message as Up;
+use p2p_proto::v1::sync_response::Message as Down;
+use p2p_proto::v1::{self, SyncRequest, SyncResponse};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Channel;
+use tonic::{Code, Status, Streaming};
+
+use super::answer::entry;
+use super::maestro::Shared;
+use super::network::Joined;
+use crate::catalog::{Changed, Changes};
+
+/// Changes in one batch. With names of the longest kind a batch stays below the message limit.
+const BATCH: u32 = 1000;
+/// Batches that may be unacknowledged.
+const IN_FLIGHT: usize = 4;
+/// How long the maestro may take to say Welcome.
+const WELCOME_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often the list of members is read again.
+const MEMBERS_INTERVAL: Duration = Duration::from_secs(30);
+/// How long the maestro may take to close its side after Goodbye.
+const GOODBYE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How a session ended.
+pub(super) enum End {
+    /// On purpose: the daemon stops, or another network is joined.
+    Asked,
+    /// The connection broke or never was.
+    Lost {
+        /// Whether the maestro had said Welcome.
+        welcomed: bool,
+        /// Why.
+        why: String,
+    },
+    /// The maestro does not admit this peer, or is somebody else.
+    Refused(String),
+}
+
+pub(super) struct Session<'a> {
+    pub(super) shared: &'a Shared,
+    pub(super) joined: &'a Joined,
+    pub(super) maestro: PeerId,
+    pub(super) directory: DirectoryClient<Channel>,
+}
+
+/// How far the maestro has been told.
+struct Progress {
+    sent: u64,
+    in_flight: usize,
+    /// The next batch begins a full catalog.
+    reset: bool,
+    /// Something is to be sent even if nothing changed: the digests shall be compared.
+    due: bool,
+    /// The catalog told of all removals since this change when the sending began.
+    floor: u64,
+}
+
+impl Session<'_> {
+    pub(super) async fn run(
+        mut self,
+        target: &mut watch::Receiver<Option<Joined>>,
+        token: &CancellationToken,
+    ) -> End {
+        let (up, requests) = mpsc::channel(IN_FLIGHT + 2);
+        if up.send(SyncRequest { message: Some(Up::Hello(self.hello())) }).await.is_err() {
+            return lost(false, "the stream closed at once");
+        }
+        let call = self.directory.sync(ReceiverStream::new(requests));
+        let mut down = match timeout(WELCOME_TIMEOUT, call).await {
+            Ok(Ok(answer)) => answer.into_inner(),
+            Ok(Err(status)) => return ended(false, &status),
+            Err(_) => return lost(false, "it does not answer"),
+        };
+        let welcome = match timeout(WELCOME_TIMEOUT, down.message()).await {
+            Ok(Ok(Some(SyncResponse { message: Some(Down::Welcome(welcome)) }))) => welcome,
+            Ok(Ok(_)) => return lost(false, "it does not speak the protocol: no Welcome came"),
+            Ok(Err(status)) => return ended(false, &status),
+            Err(_) => return lost(false, "it does not say Welcome"),
+        };
+        let mut progress = self.welcomed(&welcome);
+        let mut changed = self.shared.catalog.watch();
+        let mut members = interval(MEMBERS_INTERVAL);
+        members.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let last = *changed.borrow_and_update();
+            while progress.in_flight < IN_FLIGHT && (progress.due || progress.sent < last) {
+                match self.next_batch(&mut progress).await {
+                    Ok(delta) => {
+                        if up.send(SyncRequest { message: Some(Up::Delta(delta)) }).await.is_err() {
+                            return lost(true, "the stream closed");
+                        }
+                    }
+                    Err(error) => return lost(true, &format!("the catalog cannot be read: {error}")),
+                }
+            }
+            let told = progress.in_flight == 0 && !progress.due;
+            let state = if told { MaestroState::InSync } else { MaestroState::Syncing };
+            self.shared.show(state, None);
+            tokio::select! {
+                () = token.cancelled() => return self.goodbye(&up, &mut down).await,
+                _ = target.changed() => return self.goodbye(&up, &mut down).await,
+                _ = changed.changed() => {}
+                _ = members.tick() => self.read_members(),
+                message = down.message() => match message {
+                    Ok(Some(SyncResponse { message: Some(message) })) => self.heard(message, &mut progress),
+                    Ok(Some(_)) => {}
+                    Ok(None) => return lost(true, "it closed the stream"),
+                    Err(status) => return ended(true, &status),
+                },
+            }
+        }
+    }
+
+    fn hello(&self) -> v1::Hello {
+        let myself = &self.shared.myself;
+        v1::Hello {
+            name: myself.name.clone(),
+            addresses: myself.addresses.clone(),
+            rest_url: myself.rest_url.clone(),
+            grpc_port: myself.grpc_port.into(),
+            version: super::Myself::VERSION.to_owned(),
+            epoch: self.shared.catalog.epoch(),
+            last_sequence: *self.shared.catalog.watch().borrow(),
+            join_token: self.joined.token.clone().unwrap_or_default(),
+        }
+    }
+
+    fn welcomed(&self, welcome: &v1::Welcome) -> Progress {
+        let (shared, address) = (self.shared, &self.joined.address);
+        let kept = shared.network.update(address, |joined| {
+            joined.maestro_id = Some(self.maestro.to_string());
+            joined.name = Some(welcome.name.clone());
+            joined.token = None;
+        });
+        if let Err(error) = kept {
+            tracing::error!(%error, "cannot keep what is known of the network");
+        }
+        self.granted(welcome.membership.as_ref());
+        shared.open(self.directory.clone());
+        let catalog = &shared.catalog;
+        let last = *catalog.watch().borrow();
+        let resumes = welcome.epoch == catalog.epoch()
+            && (catalog.oldest_resumable()..=last).contains(&welcome.applied_sequence);
+        let sent = if resumes { welcome.applied_sequence } else { 0 };
+        tracing::info!(
+            "the maestro {} at {address} ({}) has admitted this peer; {}",
+            welcome.name,
+            self.maestro.short(),
+            if resumes {
+                format!("{} changes to tell", last - sent)
+            } else {
+                "telling it the whole catalog".into()
+            }
+        );
+        shared.answered(MaestroState::Syncing, None);
+        Progress { sent, in_flight: 0, reset: !resumes, due: true, floor: catalog.oldest_resumable() }
+    }
+
+    async fn next_batch(
+        &self,
+        progress: &mut Progress,
+    ) -> Result<v1::CatalogDelta, crate::catalog::CatalogError> {
+        let catalog = &self.shared.catalog;
+        // Removals that were not sent yet are forgotten meanwhile: only a full catalog tells of them now.
+        let floor = catalog.oldest_resumable();
+        if floor > progress.floor && floor > progress.sent {
+            *progress = Progress { sent: 0, reset: true, floor, ..*progress };
+        }
+        let changes = catalog.changes_after(progress.sent, BATCH).await?;
+        let delta = to_wire(changes, catalog.epoch(), progress.reset);
+        progress.sent = delta.through_sequence;
+        progress.reset = false;
+        // A batch that ends before the catalog does calls for the next one.
+        progress.due = !delta.complete;
+        progress.in_flight += 1;
+        Ok(delta)
+    }
+
+    fn heard(&self, message: Down, progress: &mut Progress) {
+        match message {
+            Down::Ack(ack) => {
+                progress.in_flight = progress.in_flight.saturating_sub(1);
+                if ack.resync {
+                    tracing::warn!("the maestro's copy of the catalog differs; telling it the whole catalog");
+                    *progress = Progress { sent: 0, reset: true, due: true, ..*progress };
+                } else {
+                    self.shared.acknowledged(ack.applied_sequence);
+                }
+            }
+            Down::Membership(grant) => self.granted(Some(&grant)),
+            Down::Welcome(_) => tracing::debug!("the maestro says Welcome again"),
+        }
+    }
+
+    fn granted(&self, grant: Option<&v1::MembershipGrant>) {
+        let Some(grant) = grant else { return };
+        let membership = Membership::from_bytes(&grant.membership).and_then(|membership| {
+            membership.verify(self.maestro, self.shared.myself.id, 0).map(|()| membership)
+        });
+        let kept = match membership {
+            Ok(membership) => self.shared.network.update(&self.joined.address, |joined| {
+                joined.membership = Some(data_encoding::HEXLOWER.encode(&membership.to_bytes()));
+            }),
+            Err(error) => {
+                tracing::warn!("the maestro sent a membership that proves nothing: {error}");
+                return;
+            }
+        };
+        if let Err(error) = kept {
+            tracing::error!(%error, "cannot keep the membership");
+        }
+    }
+
+    fn read_members(&self) {
+        let (mut directory, members, itself) =
+            (self.directory.clone(), self.shared.members.clone(), self.shared.myself.id);
+        // Beside the stream, so that a slow answer holds up no change; it ends with the connection.
+        tokio::spawn(async move {
+            let request =
+                v1::ListPeersRequest { limit: super::members::MEMBERS as u32, cursor: String::new() };
+            match timeout(WELCOME_TIMEOUT, directory.list_peers(request)).await {
+                Ok(Ok(answer)) => {
+                    if let Err(error) = members.replace(answer.into_inner().peers, itself) {
+                        tracing::error!(%error, "cannot keep the list of members");
+                    }
+                }
+                _ => tracing::debug!("the maestro did not list its peers"),
+            }
+        });
+    }
+
+    async fn goodbye(&self, up: &mpsc::Sender<SyncRequest>, down: &mut Streaming<SyncResponse>) -> End {
+        let said = up.send(SyncRequest { message: Some(Up::Goodbye(v1::Goodbye {})) });
+        let heard = async {
+            if said.await.is_ok() {
+                while let Ok(Some(_)) = down.message().await {}
+            }
+        };
+        // A maestro that does not answer learns of it by the lease.
+        let _ = timeout(GOODBYE_TIMEOUT, heard).await;
+        End::Asked
+    }
+}
+
+fn lost(welcomed: bool, why: &str) -> End {
+    End::Lost { welcomed, why: why.to_owned() }
+}
+
+fn ended(welcomed: bool, status: &Status) -> End {
+    match status.code() {
+        Code::PermissionDenied | Code::Unauthenticated => End::Refused(status.message().to_owned()),
+        _ => lost(welcomed, status.message()),
+    }
+}
+
+fn to_wire(changes: Changes, epoch: u64, reset: bool) -> v1::CatalogDelta {
+    let change = |change: crate::catalog::Change| v1::Change {
+        sequence: change.sequence,
+        change: Some(match change.what {
+            Changed::Upserted(fact) => v1::change::Change::Upsert(entry(&fact)),
+            Changed::Removed { share, name } => {
+                v1::change::Change::Removed(v1::RemovedFile { share, name: name.to_string() })
+            }
+        }),
+    };
+    v1::CatalogDelta {
+        epoch,
+        reset,
+        changes: changes.changes.into_iter().map(change).collect(),
+        through_sequence: changes.through,
+        complete: changes.complete,
+        digest: changes.digest.to_vec().into(),
+        files: changes.files,
+    }
+}

@@ -1,0 +1,66 @@
+//! Who may call: members of the network, and friends.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use p2p_identity::{Membership, PeerId};
+use p2p_proto::MEMBERSHIP_METADATA;
+use p2p_service::wire::Caller;
+use tonic::{Request, Status};
+
+use crate::catalog::Viewer;
+use crate::discovery::{Friends, Network};
+
+/// Says who asks, and what they may see. Clones are handles to the same.
+#[derive(Clone)]
+pub struct Admission {
+    friends: Friends,
+    network: Network,
+}
+
+/// Someone who may call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Guest {
+    /// Who.
+    pub(super) id: PeerId,
+    /// What they may see.
+    pub(super) viewer: Viewer,
+}
+
+impl Admission {
+    /// Admits these friends, and the members of this network.
+    pub fn new(friends: Friends, network: Network) -> Self {
+        Self { friends, network }
+    }
+
+    /// Who calls.
+    ///
+    /// # Errors
+    /// UNAUTHENTICATED in plaintext; PERMISSION_DENIED for strangers, with what they can do about it.
+    pub(super) fn admit<T>(&self, request: &Request<T>) -> Result<Guest, Status> {
+        let caller = request.extensions().get::<Caller>();
+        let id = caller
+            .and_then(|caller| caller.peer)
+            .ok_or_else(|| Status::unauthenticated("this call needs TLS with a certificate on both sides"))?;
+        if self.friends.contains(id) {
+            return Ok(Guest { id, viewer: Viewer::Friend });
+        }
+        let stranger = |why: String| {
+            tracing::debug!("peer {} was not admitted: {why}", id.short());
+            Status::permission_denied(format!(
+                "{why}; this peer serves members of its network and friends (its user can run: p2pctl friends add \
+                 HOST:PORT --id {id})"
+            ))
+        };
+        let network = self.network.id().ok_or_else(|| stranger("it has joined no network".to_owned()))?;
+        let shown = request
+            .metadata()
+            .get_bin(MEMBERSHIP_METADATA)
+            .and_then(|value| value.to_bytes().ok())
+            .ok_or_else(|| stranger("you showed no membership".to_owned()))?;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        Membership::from_bytes(&shown)
+            .and_then(|membership| membership.verify(network, id, now))
+            .map_err(|error| stranger(error.to_string()))?;
+        Ok(Guest { id, viewer: Viewer::Network })
+    }
+}

@@ -1,0 +1,140 @@
+//! The bytes behind a content, for whoever may see it.
+
+use std::fs::File;
+use std::os::unix::fs::MetadataExt;
+use std::sync::Arc;
+
+use p2p_content::{ContentHash, Manifest};
+use p2p_identity::PeerId;
+use tonic::Status;
+
+use super::admission::Guest;
+use crate::catalog::{Catalog, Fact, Viewer};
+use crate::shares::{OpenError, Shares};
+use crate::transfer::Outbox;
+
+/// Finds contents in the shares and in the outbox. Clones are handles to the same.
+#[derive(Clone)]
+pub struct Contents {
+    catalog: Catalog,
+    shares: Shares,
+    outbox: Outbox,
+}
+
+/// An open file that holds a content.
+pub(super) struct Held {
+    pub(super) file: Arc<File>,
+    pub(super) size: u64,
+    stamp: (u64, i64, i64),
+}
+
+/// Why there are no bytes.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum NoBytes {
+    /// Not here, or not for them.
+    #[error("not found")]
+    NotFound,
+    /// The file is no longer what was announced.
+    #[error("the file changed")]
+    Changed,
+    /// The disk or the database failed; the log knows more.
+    #[error("the file cannot be read")]
+    Unreadable,
+}
+
+impl Held {
+    fn of(file: File) -> std::io::Result<Self> {
+        let (stamp, size) = (stamp(&file)?, file.metadata()?.len());
+        Ok(Self { file: Arc::new(file), size, stamp })
+    }
+
+    /// Whether the file is still as it was when it was opened and found to be what was announced.
+    pub(super) fn is_unchanged(&self) -> bool {
+        stamp(&self.file).is_ok_and(|now| now == self.stamp)
+    }
+}
+
+fn stamp(file: &File) -> std::io::Result<(u64, i64, i64)> {
+    let metadata = file.metadata()?;
+    Ok((metadata.len(), metadata.mtime(), metadata.mtime_nsec()))
+}
+
+impl Contents {
+    /// From these.
+    pub fn new(catalog: Catalog, shares: Shares, outbox: Outbox) -> Self {
+        Self { catalog, shares, outbox }
+    }
+
+    pub(super) fn catalog(&self) -> &Catalog {
+        &self.catalog
+    }
+
+    /// Opens a file with this content that the guest may see.
+    pub(super) async fn open(&self, content: ContentHash, guest: Guest) -> Result<Held, NoBytes> {
+        let facts = self.catalog.find_content(content, guest.viewer).await.map_err(unreadable)?;
+        match self.open_first(facts).await {
+            Err(NoBytes::NotFound) => {}
+            found => return found,
+        }
+        let outboxed = self.outbox.find(guest.id, content).await.map_err(unreadable)?;
+        match outboxed.ok_or(NoBytes::NotFound)?.file {
+            Some(file) => Held::of(file).map_err(unreadable),
+            None => {
+                let facts = self.catalog.find_content(content, Viewer::Own).await.map_err(unreadable)?;
+                self.open_first(facts).await
+            }
+        }
+    }
+
+    /// The manifest of a content that the guest may see.
+    pub(super) async fn manifest(
+        &self,
+        content: ContentHash,
+        viewer: Viewer,
+        id: PeerId,
+    ) -> Result<Manifest, NoBytes> {
+        let visible = self.catalog.find_content(content, viewer).await.map_err(unreadable)?;
+        if !visible.is_empty()
+            && let Some(manifest) = self.catalog.manifest(content).await.map_err(unreadable)?
+        {
+            return Ok(manifest);
+        }
+        let outboxed = self.outbox.find(id, content).await.map_err(unreadable)?;
+        outboxed.map(|outboxed| outboxed.manifest).ok_or(NoBytes::NotFound)
+    }
+
+    /// Opens one of these files; where the same bytes are shared twice, one that still is as announced.
+    pub(super) async fn open_first(&self, facts: Vec<Fact>) -> Result<Held, NoBytes> {
+        let shares = self.shares.clone();
+        let opening = move || {
+            let mut why = NoBytes::NotFound;
+            for fact in facts {
+                match shares.open(&fact) {
+                    Ok(file) => return Held::of(file).map_err(unreadable),
+                    Err(OpenError::Changed { .. }) => why = NoBytes::Changed,
+                    Err(error) => {
+                        tracing::warn!("a shared file cannot be served: {error}");
+                        why = NoBytes::Unreadable;
+                    }
+                }
+            }
+            Err(why)
+        };
+        tokio::task::spawn_blocking(opening).await.map_err(unreadable)?
+    }
+}
+
+fn unreadable(error: impl std::fmt::Display) -> NoBytes {
+    tracing::error!("a content cannot be read: {error}");
+    NoBytes::Unreadable
+}
+
+impl From<NoBytes> for Status {
+    fn from(error: NoBytes) -> Self {
+        match error {
+            NoBytes::NotFound => Self::not_found("not found"),
+            NoBytes::Changed => Self::failed_precondition("the file changed since it was announced"),
+            NoBytes::Unreadable => Self::internal("the file cannot be read"),
+        }
+    }
+}

@@ -1,0 +1,19 @@
+//! Give it: the gRPC services of this peer, and who may call them.
+//!
+//! Every call first goes through [`Admission`], which says who asks and what they may see; then to the catalog; then
+//! to the bytes. Owns nothing that lasts.
+
+mod admission;
+mod contents;
+mod files;
+mod offer;
+mod peer;
+mod pull;
+mod whole_file;
+
+pub use admission::Admission;
+pub use contents::Contents;
+pub use files::Files;
+pub use offer::{AcceptOffers, Offers};
+pub use peer::PeerService;
+pub use whole_file::WholeFileLimit;

@@ -1,0 +1,170 @@
+//! The `p2p.v1.Peer` service.
+
+use std::sync::Arc;
+
+use p2p_content::ContentHash;
+use p2p_proto::v1::peer_server::Peer;
+use p2p_proto::v1::{
+    BrowseRequest, BrowseResponse, DescribeRequest, DescribeResponse, FriendQuery, LocateResponse,
+    ManifestRequest, ManifestResponse, OfferRequest, OfferUpdate, PullRequest, PullResponse,
+};
+use p2p_service::tasks::Tasks;
+use tokio::sync::{Semaphore, mpsc};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::admission::Admission;
+use super::contents::Contents;
+use super::offer::Offers;
+use super::pull;
+use crate::catalog::{ListQuery, Viewer};
+use crate::discovery::{Answerer, Myself, entry};
+
+/// Files in one answer to Browse: without a limit, and at the most. With names of the longest kind the message stays
+/// below its limit.
+const BROWSE_DEFAULT: u32 = 500;
+const BROWSE_MAX: u32 = 2000;
+/// Pull streams that are served at once; each has a thread that reads for it.
+const PULLS: usize = 128;
+/// Answers that wait for the network, per stream.
+const AHEAD: usize = 8;
+
+/// The service.
+pub struct PeerService {
+    admission: Admission,
+    answerer: Answerer,
+    contents: Contents,
+    offers: Offers,
+    myself: Arc<Myself>,
+    pulls: Arc<Semaphore>,
+    tasks: Tasks,
+}
+
+impl PeerService {
+    /// Over these.
+    pub fn new(
+        admission: Admission,
+        answerer: Answerer,
+        contents: Contents,
+        offers: Offers,
+        myself: Arc<Myself>,
+        tasks: Tasks,
+    ) -> Self {
+        Self { admission, answerer, contents, offers, myself, pulls: Arc::new(Semaphore::new(PULLS)), tasks }
+    }
+}
+
+#[tonic::async_trait]
+impl Peer for PeerService {
+    async fn describe(
+        &self,
+        request: Request<DescribeRequest>,
+    ) -> Result<Response<DescribeResponse>, Status> {
+        let guest = self.admission.admit(&request)?;
+        // How much there is in all is for those who may see all.
+        let totals = match guest.viewer {
+            Viewer::Network => Default::default(),
+            _ => self.contents.catalog().totals().await.map_err(internal)?,
+        };
+        let peer = Some(self.myself.to_wire());
+        Ok(Response::new(DescribeResponse { peer, files: totals.files, bytes: totals.bytes }))
+    }
+
+    async fn locate(&self, request: Request<FriendQuery>) -> Result<Response<LocateResponse>, Status> {
+        let guest = self.admission.admit(&request)?;
+        self.answerer.answer(request.into_inner(), guest.id, guest.viewer).await.map(Response::new)
+    }
+
+    async fn browse(&self, request: Request<BrowseRequest>) -> Result<Response<BrowseResponse>, Status> {
+        let guest = self.admission.admit(&request)?;
+        let BrowseRequest { prefix, text, limit, cursor } = request.into_inner();
+        let after = match cursor.as_str() {
+            "" => None,
+            // NUL stands in no name.
+            cursor => Some(
+                cursor
+                    .split_once('\0')
+                    .map(|(name, share)| (name.to_owned(), share.to_owned()))
+                    .ok_or_else(|| Status::invalid_argument("not a cursor of this listing"))?,
+            ),
+        };
+        let limit = if limit == 0 { BROWSE_DEFAULT } else { limit.min(BROWSE_MAX) };
+        let some = |text: String| Some(text).filter(|text| !text.is_empty());
+        let query = ListQuery {
+            prefix: some(prefix),
+            text: some(text),
+            share: None,
+            viewer: guest.viewer,
+            after,
+            limit: limit + 1,
+        };
+        let mut facts = self.contents.catalog().list(query).await.map_err(internal)?;
+        let more = facts.len() > limit as usize;
+        facts.truncate(limit as usize);
+        let next = facts.last().filter(|_| more).map(|fact| format!("{}\0{}", fact.name, fact.share));
+        let files = facts.iter().map(entry).collect();
+        Ok(Response::new(BrowseResponse { files, next: next.unwrap_or_default() }))
+    }
+
+    async fn get_manifest(
+        &self,
+        request: Request<ManifestRequest>,
+    ) -> Result<Response<ManifestResponse>, Status> {
+        let guest = self.admission.admit(&request)?;
+        let content = ContentHash::try_from(request.into_inner().content.as_ref())
+            .map_err(|error| Status::invalid_argument(error.to_string()))?;
+        let manifest = self.contents.manifest(content, guest.viewer, guest.id).await?;
+        let (size, values) = (manifest.pieces().len(), manifest.to_bytes().into());
+        Ok(Response::new(ManifestResponse { size, values }))
+    }
+
+    type PullStream = ReceiverStream<Result<PullResponse, Status>>;
+
+    async fn pull(
+        &self,
+        request: Request<Streaming<PullRequest>>,
+    ) -> Result<Response<Self::PullStream>, Status> {
+        let guest = self.admission.admit(&request)?;
+        let permit = Arc::clone(&self.pulls).try_acquire_owned().map_err(|_| {
+            Status::resource_exhausted("this peer serves as many others as it can; try again")
+        })?;
+        let (answers, stream) = mpsc::channel(AHEAD);
+        let (contents, token) = (self.contents.clone(), self.tasks.token());
+        self.tasks.spawn_detached("pull", async move {
+            let told = answers.clone();
+            tokio::select! {
+                () = pull::serve(contents, guest, request.into_inner(), answers) => {}
+                () = token.cancelled() => {
+                    // What the caller still waits for it asks of others.
+                    let _ = told.try_send(Err(Status::unavailable("this peer stops")));
+                }
+            }
+            drop(permit);
+        });
+        Ok(Response::new(ReceiverStream::new(stream)))
+    }
+
+    type OfferStream = ReceiverStream<Result<OfferUpdate, Status>>;
+
+    async fn offer(&self, request: Request<OfferRequest>) -> Result<Response<Self::OfferStream>, Status> {
+        let guest = self.admission.admit(&request)?;
+        let (updates, stream) = mpsc::channel(AHEAD);
+        let (offers, offer, token) = (self.offers.clone(), request.into_inner(), self.tasks.token());
+        self.tasks.spawn_detached("offer", async move {
+            let failed = updates.clone();
+            tokio::select! {
+                taken = offers.take(guest, offer, updates) => if let Err(status) = taken {
+                    // The caller has gone.
+                    let _ = failed.send(Err(status)).await;
+                },
+                () = token.cancelled() => {}
+            }
+        });
+        Ok(Response::new(ReceiverStream::new(stream)))
+    }
+}
+
+fn internal(error: crate::catalog::CatalogError) -> Status {
+    tracing::error!("a call failed: {error}");
+    Status::internal("the catalog failed; this peer's log knows more")
+}

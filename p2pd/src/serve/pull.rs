@@ -1,0 +1,111 @@
+//! One Pull stream: ranges are asked for, and their bytes go out, in the order of the requests.
+//!
+//! One thread reads for the whole stream, a chunk ahead of the network: reading each chunk with a task of its own cost a
+//! fifth of the throughput.
+
+use std::collections::HashMap;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use p2p_content::ContentHash;
+use p2p_proto::v1::pull_refusal::Reason;
+use p2p_proto::v1::{PullRefusal, PullRequest, PullResponse};
+use p2p_proto::{MAX_PULL_LEN, PULL_CHUNK_LEN};
+use tokio::sync::mpsc;
+use tonic::{Status, Streaming};
+
+use super::admission::Guest;
+use super::contents::{Contents, Held, NoBytes};
+
+/// Files that one stream keeps open.
+const OPEN_FILES: usize = 32;
+/// Requests that wait for the reader.
+const QUEUED: usize = 64;
+
+/// A range to read, or why not.
+struct Reading {
+    id: u64,
+    offset: u64,
+    length: u64,
+    held: Result<Arc<Held>, NoBytes>,
+}
+
+/// Serves the requests until the caller ends the stream.
+pub(super) async fn serve(
+    contents: Contents,
+    guest: Guest,
+    mut requests: Streaming<PullRequest>,
+    answers: mpsc::Sender<Result<PullResponse, Status>>,
+) {
+    let (queue, readings) = mpsc::channel(QUEUED);
+    let out = answers.clone();
+    let reader = tokio::task::spawn_blocking(move || read_all(readings, &out));
+    let mut open: HashMap<ContentHash, Arc<Held>> = HashMap::new();
+    while let Ok(Some(request)) = requests.message().await {
+        let held = match ContentHash::try_from(request.content.as_ref()) {
+            Ok(content) => match open.get(&content) {
+                Some(held) => Ok(Arc::clone(held)),
+                None => contents.open(content, guest).await.map(|held| {
+                    if open.len() >= OPEN_FILES {
+                        open.clear();
+                    }
+                    let held = Arc::new(held);
+                    open.insert(content, Arc::clone(&held));
+                    held
+                }),
+            },
+            Err(_) => Err(NoBytes::NotFound),
+        };
+        let PullRequest { id, offset, length, .. } = request;
+        if queue.send(Reading { id, offset, length, held }).await.is_err() {
+            break;
+        }
+    }
+    drop(queue);
+    // The stream stays open until everything that was asked for is out.
+    let _ = reader.await;
+}
+
+fn read_all(mut readings: mpsc::Receiver<Reading>, answers: &mpsc::Sender<Result<PullResponse, Status>>) {
+    while let Some(reading) = readings.blocking_recv() {
+        if read_one(&reading, answers).is_err() {
+            // The caller has gone.
+            return;
+        }
+    }
+}
+
+/// Fails only where nobody takes the answers any more.
+fn read_one(reading: &Reading, answers: &mpsc::Sender<Result<PullResponse, Status>>) -> Result<(), ()> {
+    let id = reading.id;
+    let send = |response| answers.blocking_send(Ok(response)).map_err(|_| ());
+    let refuse = |reason: Reason, message: &str| {
+        let refusal = PullRefusal { reason: reason.into(), message: message.to_owned() };
+        send(PullResponse { id, data: Bytes::new(), refusal: Some(refusal) })
+    };
+    let held = match &reading.held {
+        Ok(held) if held.is_unchanged() => held,
+        Ok(_) | Err(NoBytes::Changed) => return refuse(Reason::Changed, "the file changed"),
+        Err(NoBytes::NotFound) => return refuse(Reason::NotFound, "not found"),
+        Err(NoBytes::Unreadable) => return refuse(Reason::Unreadable, "the file cannot be read"),
+    };
+    let end = reading.offset.checked_add(reading.length).filter(|end| *end <= held.size);
+    let Some(end) = end.filter(|_| reading.length <= MAX_PULL_LEN) else {
+        return refuse(Reason::BadRange, "the range is not in the content, or is too long");
+    };
+    let mut offset = reading.offset;
+    loop {
+        let len = usize::try_from(end - offset).unwrap_or(usize::MAX).min(PULL_CHUNK_LEN);
+        let mut chunk = vec![0; len];
+        if let Err(error) = held.file.read_exact_at(&mut chunk, offset) {
+            tracing::warn!("a shared file cannot be read: {error}");
+            return refuse(Reason::Unreadable, "the file cannot be read");
+        }
+        offset += len as u64;
+        send(PullResponse { id, data: chunk.into(), refusal: None })?;
+        if offset == end {
+            return Ok(());
+        }
+    }
+}

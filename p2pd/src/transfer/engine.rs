@@ -1,0 +1,400 @@
+//! One run of a transfer: from its sources to the whole file, or to the reason why not now.
+//!
+//! One loop owns the plan, the bitmap and the sources. Sources tell it of pieces; it has them proven and written, asks
+//! for more, makes the bitmap durable as it grows, and looks for new sources while it goes.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use p2p_content::{Bitmap, ContentHash, FileName, Manifest, Pieces};
+use p2p_proto::v1::ManifestRequest;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::job::Job;
+use super::jobs::Shared;
+use super::plan::{Plan, SourceKey};
+use super::sink::{Kept, Sink, SinkError};
+use super::source::{Event, Gone, SourceTask};
+use crate::discovery::{PeerRef, Query};
+
+/// Bytes that one source is asked for ahead.
+const WINDOW_LEN: u64 = 8 << 20;
+/// Pieces that are being proven and written at once.
+const WRITES: usize = 4;
+/// How often what is shown of the transfer is brought up to date.
+const SHOWN_EVERY: Duration = Duration::from_millis(200);
+/// Bytes, and time, after which the bitmap is made durable.
+const REMEMBER_LEN: u64 = 64 << 20;
+const REMEMBER_EVERY: Duration = Duration::from_secs(1);
+/// How often more sources are looked for while it runs.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
+/// How long a source may take for a manifest.
+const MANIFEST_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// How a run ended.
+pub(super) enum Outcome {
+    /// The file is whole, and has its name.
+    Whole(PathBuf, Arc<Manifest>),
+    /// There is nobody to ask now.
+    NoSources(String),
+    /// It cannot go on now; it may later by itself.
+    Blocked(String),
+    /// It can never be done.
+    Failed(String),
+    /// The daemon stops, or the transfer was cancelled.
+    Stopped,
+}
+
+impl From<SinkError> for Outcome {
+    fn from(error: SinkError) -> Self {
+        match error {
+            SinkError::Full(why) | SinkError::Unavailable(why) => Self::Blocked(why),
+            other => Self::Failed(other.to_string()),
+        }
+    }
+}
+
+/// A run.
+pub(super) struct Engine<'a> {
+    shared: &'a Shared,
+    job: &'a Job,
+    content: ContentHash,
+    size: u64,
+    name: FileName,
+    plan: Plan,
+    pieces: Bitmap,
+    sources: HashMap<SourceKey, Running>,
+    next_key: SourceKey,
+    events: mpsc::Sender<Event>,
+    writes: JoinSet<(SourceKey, u32, Result<Kept, SinkError>)>,
+    /// Ends the source tasks with the run.
+    tasks: JoinSet<()>,
+}
+
+struct Running {
+    peer: PeerRef,
+    requests: mpsc::Sender<u32>,
+}
+
+/// Runs a transfer of this content until something ends it.
+pub(super) async fn run(
+    shared: &Shared,
+    job: &Job,
+    content: ContentHash,
+    size: u64,
+    name: FileName,
+    stop: &CancellationToken,
+) -> Outcome {
+    let found = job.find_sources(shared, &Query::Content(content)).await;
+    if found.is_empty() {
+        return Outcome::NoSources("nobody who can be reached has it now".to_owned());
+    }
+    let proven = match shared.store.proven(job.id, content, size).await {
+        Ok(proven) => proven,
+        Err(error) => return Outcome::Failed(error.to_string()),
+    };
+    let (manifest, remembered) = match proven {
+        Some(proven) => (proven.manifest, Some(proven.pieces)),
+        None => match manifest(shared, job, &found, content, size).await {
+            Ok(manifest) => (manifest, None),
+            Err(why) => return Outcome::NoSources(why),
+        },
+    };
+    let manifest = Arc::new(manifest);
+    let known = remembered.is_some();
+    let reserve = shared.settings.borrow().reserve_bytes;
+    let dir = shared.shares.downloads();
+    let opened =
+        Sink::open(job.id, dir, Arc::clone(&manifest), remembered, reserve, shared.store.clone()).await;
+    let (sink, pieces) = match opened {
+        Ok(opened) => opened,
+        Err(error) => return error.into(),
+    };
+    if !known {
+        let kept = shared.store.set_proven(job.id, Some(manifest.to_bytes()), pieces.to_bytes()).await;
+        if let Err(error) = kept {
+            return Outcome::Failed(error.to_string());
+        }
+    }
+    let (events, incoming) = mpsc::channel(WRITES);
+    let engine = Engine {
+        shared,
+        job,
+        content,
+        size,
+        name,
+        plan: Plan::new(&pieces),
+        pieces,
+        sources: HashMap::new(),
+        next_key: 0,
+        events,
+        writes: JoinSet::new(),
+        tasks: JoinSet::new(),
+    };
+    engine.pull(Arc::new(sink), manifest, found, incoming, stop).await
+}
+
+/// The content's manifest, from the first source whose manifest proves itself.
+async fn manifest(
+    shared: &Shared,
+    job: &Job,
+    sources: &[PeerRef],
+    content: ContentHash,
+    size: u64,
+) -> Result<Manifest, String> {
+    if let Some(manifest) = Manifest::single(content, size) {
+        return Ok(manifest);
+    }
+    let mut why = "nobody gives its manifest".to_owned();
+    for peer in sources {
+        let asked = async {
+            let mut client = shared.connections.peer(peer).await.map_err(|error| error.to_string())?;
+            let request = ManifestRequest { content: content.as_bytes().to_vec().into() };
+            let answer = client.get_manifest(request).await.map_err(|status| {
+                if let Some(id) = peer.id() {
+                    shared.connections.note(id, &status);
+                }
+                status.message().to_owned()
+            })?;
+            Ok::<_, String>(answer.into_inner())
+        };
+        match timeout(MANIFEST_TIMEOUT, asked).await {
+            Ok(Ok(answer)) => match Manifest::from_bytes(content, size, &answer.values) {
+                Ok(manifest) => return Ok(manifest),
+                Err(error) => job.source_dropped(peer, &format!("its manifest is false: {error}"), content),
+            },
+            Ok(Err(error)) => {
+                why = format!("{peer} gives no manifest: {error}");
+                job.source_lost(peer, &error);
+            }
+            Err(_) => {
+                why = format!("{peer} gives no manifest: no answer");
+                job.source_lost(peer, "no answer");
+            }
+        }
+    }
+    Err(why)
+}
+
+impl Engine<'_> {
+    async fn pull(
+        mut self,
+        sink: Arc<Sink>,
+        manifest: Arc<Manifest>,
+        found: Vec<PeerRef>,
+        mut incoming: mpsc::Receiver<Event>,
+        stop: &CancellationToken,
+    ) -> Outcome {
+        self.add_sources(found);
+        let (mut shown, mut look) = (interval(SHOWN_EVERY), interval(LOOK_EVERY));
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        shown.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        look.reset();
+        let mut durable = Durable::new();
+        let mut looking: JoinSet<Vec<PeerRef>> = JoinSet::new();
+        let (mut why, mut looked) = (String::new(), false);
+        while !self.pieces.is_full() {
+            if self.sources.is_empty() && self.writes.is_empty() && looking.is_empty() {
+                if looked {
+                    durable.settle(&sink, &self.pieces).await;
+                    self.show();
+                    return Outcome::NoSources(why);
+                }
+                // All are gone: ask once more, at once, before it is said that there is nobody.
+                looked = true;
+                looking.spawn(self.job.look(self.shared, self.content));
+            }
+            durable.go_on(&sink, &self.pieces);
+            tokio::select! {
+                () = stop.cancelled() => {
+                    durable.settle(&sink, &self.pieces).await;
+                    if self.job.is_cancelled() && let Err(error) = sink.discard().await {
+                        tracing::warn!("cannot remove the part of transfer {}: {error}", self.job.id);
+                    }
+                    return Outcome::Stopped;
+                }
+                Some(event) = incoming.recv(), if self.writes.len() < WRITES => match event {
+                    Event::Ready(source) => {
+                        self.plan.join(source, self.window(&manifest));
+                        looked = false;
+                        self.ask_everyone();
+                    }
+                    Event::Piece { source, piece, chunks } => self.arrived(&sink, source, piece, chunks),
+                    Event::Gone { source, why: gone } => {
+                        if let Some(reason) = self.gone(source, gone) {
+                            why = reason;
+                        }
+                        self.ask_everyone();
+                    }
+                },
+                Some(written) = self.writes.join_next() => {
+                    let Ok((source, piece, result)) = written else {
+                        return Outcome::Failed("a piece could not be written".to_owned());
+                    };
+                    match result {
+                        Ok(Kept::Written) => {
+                            self.pieces.set(piece);
+                            durable.wrote(manifest.pieces().piece_len());
+                            self.gave(source, piece, &manifest);
+                        }
+                        Ok(Kept::False(false_piece)) => self.false_piece(source, piece, &false_piece.to_string(), &manifest),
+                        Err(error) => {
+                            durable.settle(&sink, &self.pieces).await;
+                            return error.into();
+                        }
+                    }
+                    self.ask_everyone();
+                }
+                Some(done) = durable.task.join_next(), if !durable.task.is_empty() => {
+                    if let Ok(Err(error)) = done {
+                        return error.into();
+                    }
+                }
+                Some(more) = looking.join_next(), if !looking.is_empty() => {
+                    self.add_sources(more.unwrap_or_default());
+                }
+                _ = shown.tick() => self.show(),
+                _ = look.tick() => if looking.is_empty() {
+                    looking.spawn(self.job.look(self.shared, self.content));
+                },
+            }
+        }
+        self.show();
+        while durable.task.join_next().await.is_some() {}
+        match sink.publish(self.name.clone()).await {
+            Ok(path) => Outcome::Whole(path, manifest),
+            Err(error) => error.into(),
+        }
+    }
+
+    fn window(&self, manifest: &Manifest) -> usize {
+        usize::try_from(WINDOW_LEN / manifest.pieces().piece_len()).unwrap_or(1).max(2)
+    }
+
+    fn add_sources(&mut self, peers: Vec<PeerRef>) {
+        for peer in peers {
+            let is_running = self.sources.values().any(|running| running.peer.id() == peer.id());
+            if is_running || self.job.is_dropped(peer.id()) {
+                continue;
+            }
+            let key = self.next_key;
+            self.next_key += 1;
+            let (requests, asked) = mpsc::channel(64);
+            let task = SourceTask {
+                key,
+                peer: peer.clone(),
+                content: self.content,
+                pieces: Pieces::of(self.size),
+                connections: self.shared.connections.clone(),
+                requests: asked,
+                events: self.events.clone(),
+            };
+            self.tasks.spawn(task.run());
+            self.job.source_joined(&peer);
+            self.sources.insert(key, Running { peer, requests });
+        }
+    }
+
+    fn ask_everyone(&mut self) {
+        let now = Instant::now();
+        for source in self.plan.sources() {
+            for piece in self.plan.requests(source, now) {
+                let sent = self.sources.get(&source).is_some_and(|to| to.requests.try_send(piece).is_ok());
+                if !sent {
+                    // Its task has ended; that it is gone is on its way.
+                    self.plan.leave(source);
+                    break;
+                }
+            }
+        }
+    }
+
+    fn arrived(&mut self, sink: &Arc<Sink>, source: SourceKey, piece: u32, chunks: Vec<bytes::Bytes>) {
+        if self.plan.arrived(source, piece) {
+            let sink = Arc::clone(sink);
+            self.writes.spawn(async move { (source, piece, sink.keep(piece, chunks).await) });
+        } else {
+            let len = chunks.iter().map(bytes::Bytes::len).sum::<usize>();
+            self.job.wasted(len as u64);
+        }
+        self.ask_everyone();
+    }
+
+    fn gave(&self, source: SourceKey, piece: u32, manifest: &Manifest) {
+        let range = manifest.pieces().range(piece);
+        if let Some(running) = self.sources.get(&source) {
+            self.job.source_gave(&running.peer, range.end - range.start);
+        }
+    }
+
+    fn false_piece(&mut self, source: SourceKey, piece: u32, why: &str, manifest: &Manifest) {
+        let range = manifest.pieces().range(piece);
+        self.job.wasted(range.end - range.start);
+        self.plan.leave(source);
+        self.plan.lacks(piece);
+        if let Some(running) = self.sources.remove(&source) {
+            self.job.source_dropped(&running.peer, &format!("it sent false bytes: {why}"), self.content);
+        }
+    }
+
+    fn gone(&mut self, source: SourceKey, why: Gone) -> Option<String> {
+        self.plan.leave(source);
+        let running = self.sources.remove(&source)?;
+        let (Gone::Lost(reason) | Gone::Dropped(reason)) = &why;
+        match why {
+            Gone::Lost(_) => self.job.source_lost(&running.peer, reason),
+            Gone::Dropped(_) => self.job.source_dropped(&running.peer, reason, self.content),
+        }
+        Some(format!("{}: {reason}", running.peer))
+    }
+
+    fn show(&self) {
+        let piece_len = p2p_content::piece_len(self.size);
+        let whole = u64::from(self.pieces.count_ones()) * piece_len;
+        let last = self.pieces.count().saturating_sub(1);
+        // The last piece may be shorter than the others.
+        let short = u64::from(self.pieces.count()) * piece_len - self.size;
+        let done = if self.pieces.get(last) { whole.saturating_sub(short) } else { whole };
+        self.job.progressed(done);
+    }
+}
+
+/// When the bitmap was last made durable, and the task that does it.
+struct Durable {
+    task: JoinSet<Result<(), SinkError>>,
+    since: Instant,
+    len: u64,
+}
+
+impl Durable {
+    fn new() -> Self {
+        Self { task: JoinSet::new(), since: Instant::now(), len: 0 }
+    }
+
+    fn wrote(&mut self, len: u64) {
+        self.len += len;
+    }
+
+    /// Starts to make what is written durable, where enough has come together; one at a time.
+    fn go_on(&mut self, sink: &Arc<Sink>, pieces: &Bitmap) {
+        let enough = self.len >= REMEMBER_LEN || (self.len > 0 && self.since.elapsed() >= REMEMBER_EVERY);
+        if enough && self.task.is_empty() {
+            let (sink, pieces) = (Arc::clone(sink), pieces.clone());
+            self.task.spawn(async move { sink.remember(pieces).await });
+            (self.since, self.len) = (Instant::now(), 0);
+        }
+    }
+
+    /// Makes all that is written durable, before the run ends.
+    async fn settle(&mut self, sink: &Arc<Sink>, pieces: &Bitmap) {
+        while self.task.join_next().await.is_some() {}
+        if let Err(error) = sink.remember(pieces.clone()).await {
+            tracing::warn!("what is here of a transfer could not be remembered: {error}");
+        }
+    }
+}

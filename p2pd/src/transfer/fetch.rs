@@ -1,0 +1,217 @@
+//! From what somebody asks for to a transfer: which content it is, and under which name it will be here.
+
+use p2p_content::{ContentHash, FileName};
+use p2p_proto::control::{Origin, Transfer, TransferState};
+
+use super::jobs::Transfers;
+use super::store::{StoreError, Terms};
+use crate::catalog::{CatalogError, Fact, Viewer};
+use crate::discovery::{Candidate, PeerRef, Query, now_ms};
+
+/// What somebody asks for.
+#[derive(Debug, Clone)]
+pub struct FetchOrder {
+    /// A name or a content.
+    pub what: Query,
+    /// Only from this peer.
+    pub from: Option<PeerRef>,
+    /// The name that it shall have here; `None`: the one it has.
+    pub save_as: Option<FileName>,
+}
+
+/// Why no transfer begins.
+#[derive(Debug, thiserror::Error)]
+pub enum FetchError {
+    /// Nobody has it.
+    #[error("nobody who can be asked has {what}")]
+    NotFound {
+        /// What was asked for.
+        what: String,
+        /// Who could not be asked, and why.
+        incomplete: Option<String>,
+    },
+    /// The name stands for several contents.
+    #[error("there are {} different contents under the name {name}", candidates.len())]
+    SeveralContents {
+        /// The name.
+        name: FileName,
+        /// The contents.
+        candidates: Vec<Candidate>,
+    },
+    /// Another file is here under that name.
+    #[error("another file is here under the name {name}")]
+    NameTaken {
+        /// The name.
+        name: FileName,
+        /// Its content.
+        here: ContentHash,
+    },
+    /// Nobody vouches for the bytes, and the configuration does not take such files.
+    #[error(
+        "only plain peers have {what}: nobody vouches for the bytes, and this peer does not take such files"
+    )]
+    UnprovenRefused {
+        /// What was asked for.
+        what: String,
+    },
+    /// The catalog failed.
+    #[error(transparent)]
+    Catalog(#[from] CatalogError),
+    /// The list of transfers failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl Transfers {
+    /// Begins a transfer, or joins the one that is already under way. Where the content is here already, the transfer
+    /// has ended when this returns, and has the number 0: there was nothing to transfer.
+    pub async fn fetch(&self, order: FetchOrder) -> Result<Transfer, FetchError> {
+        let what = order.what.to_string();
+        if let Query::Content(content) = &order.what
+            && order.save_as.is_none()
+            && let Some(fact) = self.here(*content).await?
+        {
+            return Ok(self.already(&fact));
+        }
+        let located = match &order.from {
+            Some(peer) => self.shared.locator.locate_at(peer, &order.what).await,
+            None => self.shared.locator.locate(&order.what).await,
+        };
+        let mut candidates = located.candidates;
+        // Bytes that nobody vouches for are no alternative to a content that proves itself.
+        if order.from.is_none() && candidates.iter().any(|candidate| candidate.content.is_some()) {
+            candidates.retain(|candidate| candidate.content.is_some());
+        }
+        let several = candidates.iter().any(|candidate| candidate.content != candidates[0].content);
+        let Some(candidate) = candidates.first().cloned() else {
+            return Err(FetchError::NotFound { what, incomplete: located.incomplete });
+        };
+        if several {
+            return Err(FetchError::SeveralContents { name: candidate.name, candidates });
+        }
+        let name = order.save_as.clone().unwrap_or_else(|| candidate.name.clone());
+        let Some(content) = candidate.content else {
+            return self.fetch_unproven(order, candidate, name).await;
+        };
+        if let Some(fact) = self.under(&name).await? {
+            return match fact.content == content {
+                true => Ok(self.already(&fact)),
+                false => Err(FetchError::NameTaken { name, here: fact.content }),
+            };
+        }
+        if order.save_as.is_none()
+            && candidate.sources.iter().any(|source| source.origin == Origin::Own)
+            && let Some(fact) = self.here(content).await?
+        {
+            return Ok(self.already(&fact));
+        }
+        let text = content.to_string();
+        if let Some(open) =
+            self.open(|open| open.content.as_deref() == Some(&text) && open.name == name.as_str())
+        {
+            return Ok(open);
+        }
+        Ok(self
+            .begin(
+                fresh(name, Some(content), candidate.size),
+                Terms { only_from: order.from, name_there: None },
+            )
+            .await?)
+    }
+
+    async fn fetch_unproven(
+        &self,
+        order: FetchOrder,
+        candidate: Candidate,
+        name: FileName,
+    ) -> Result<Transfer, FetchError> {
+        if !self.shared.settings.borrow().allow_unproven {
+            return Err(FetchError::UnprovenRefused { what: order.what.to_string() });
+        }
+        if let Some(fact) = self.under(&name).await? {
+            return Err(FetchError::NameTaken { name, here: fact.content });
+        }
+        if let Some(open) = self.open(|open| !open.proven && open.name == name.as_str()) {
+            return Ok(open);
+        }
+        let from = order.from.or_else(|| candidate.sources.into_iter().next().map(|source| source.peer));
+        let terms = Terms { only_from: from, name_there: Some(candidate.name.to_string()) };
+        Ok(self.begin(fresh(name, None, None), terms).await?)
+    }
+
+    /// Begins a transfer of a content that a peer offers, or joins the one that is under way.
+    pub async fn accept(
+        &self,
+        sender: PeerRef,
+        content: ContentHash,
+        size: u64,
+        name: FileName,
+    ) -> Result<Transfer, FetchError> {
+        if let Some(fact) = self.under(&name).await? {
+            return match fact.content == content {
+                true => Ok(self.already(&fact)),
+                false => Err(FetchError::NameTaken { name, here: fact.content }),
+            };
+        }
+        let text = content.to_string();
+        if let Some(open) =
+            self.open(|open| open.content.as_deref() == Some(&text) && open.name == name.as_str())
+        {
+            return Ok(open);
+        }
+        Ok(self
+            .begin(
+                fresh(name, Some(content), Some(size)),
+                Terms { only_from: Some(sender), name_there: None },
+            )
+            .await?)
+    }
+
+    /// A file here with this content.
+    async fn here(&self, content: ContentHash) -> Result<Option<Fact>, CatalogError> {
+        Ok(self.shared.catalog.find_content(content, Viewer::Own).await?.into_iter().next())
+    }
+
+    /// The file under this name in the share that downloads land in.
+    async fn under(&self, name: &FileName) -> Result<Option<Fact>, CatalogError> {
+        let dir = self.shared.shares.downloads();
+        let found = self.shared.catalog.find_name(name.as_str(), Viewer::Own).await?;
+        Ok(found.into_iter().find(|fact| fact.share == dir.share()))
+    }
+
+    fn open(&self, is_it: impl Fn(&Transfer) -> bool) -> Option<Transfer> {
+        self.list().into_iter().find(|transfer| !transfer.state.is_ended() && is_it(transfer))
+    }
+
+    fn already(&self, fact: &Fact) -> Transfer {
+        let share = self.shared.shares.rows().into_iter().find(|share| share.name == fact.share);
+        let path = share.map(|share| share.path.join(fact.name.as_str()).display().to_string());
+        Transfer {
+            state: TransferState::Done,
+            done_bytes: fact.size,
+            ended_ms: Some(now_ms()),
+            path,
+            ..fresh(fact.name.clone(), Some(fact.content), Some(fact.size))
+        }
+    }
+}
+
+fn fresh(name: FileName, content: Option<ContentHash>, size: Option<u64>) -> Transfer {
+    Transfer {
+        id: 0,
+        name: name.to_string(),
+        content: content.map(|content| content.to_string()),
+        size,
+        done_bytes: 0,
+        wasted_bytes: 0,
+        state: TransferState::Queued,
+        reason: None,
+        proven: content.is_some(),
+        sources: Vec::new(),
+        rate: 0,
+        eta_secs: None,
+        created_ms: now_ms(),
+        ended_ms: None,
+        path: None,
+    }
+}

@@ -1,0 +1,159 @@
+//! Bytes that arrive as a stream become a file: hashed as they are written, never whole in memory.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::PathBuf;
+
+use bytes::Bytes;
+use futures::{Stream, StreamExt};
+use p2p_content::{ContentHash, ContentHasher, FileName, Manifest};
+use tokio::sync::mpsc;
+
+use super::sink::{SinkError, blocking};
+use crate::shares::Shares;
+
+/// Chunks that may wait for the disk.
+const WAITING: usize = 8;
+
+/// Takes in files that users hand over. Clones are handles to the same.
+#[derive(Clone)]
+pub struct Intake {
+    shares: Shares,
+}
+
+/// A file that was taken in.
+#[derive(Debug, Clone)]
+pub struct Received {
+    /// Its name.
+    pub name: FileName,
+    /// Where it is.
+    pub path: PathBuf,
+    /// Its content.
+    pub content: ContentHash,
+    /// Bytes.
+    pub size: u64,
+    /// The catalog's sequence number that tells of it.
+    pub sequence: u64,
+}
+
+/// Why a file was not taken in.
+#[derive(Debug, thiserror::Error)]
+pub enum IntakeError {
+    /// No room.
+    #[error("{0}")]
+    DiskFull(String),
+    /// The bytes stopped coming.
+    #[error("the bytes stopped coming: {0}")]
+    Body(String),
+    /// The name is taken, by a directory or by another file.
+    #[error("{0}")]
+    NameTaken(String),
+    /// The share is not there now.
+    #[error("{0}")]
+    Unavailable(String),
+    /// The disk or the catalog failed.
+    #[error("{0}")]
+    Internal(String),
+}
+
+impl From<SinkError> for IntakeError {
+    fn from(error: SinkError) -> Self {
+        match error {
+            SinkError::Full(why) => Self::DiskFull(why),
+            SinkError::Unavailable(why) => Self::Unavailable(why),
+            SinkError::NameTaken(name) => {
+                Self::NameTaken(format!("{name} is the name of something else here"))
+            }
+            other => Self::Internal(other.to_string()),
+        }
+    }
+}
+
+impl Intake {
+    /// Into these shares' downloads.
+    pub fn new(shares: Shares) -> Self {
+        Self { shares }
+    }
+
+    /// Takes in a file under this name; it replaces the one that has it. When this returns, the file is in the share
+    /// and in the catalog. A body that breaks off leaves nothing behind.
+    pub async fn receive<S, E>(&self, name: FileName, body: S) -> Result<Received, IntakeError>
+    where
+        S: Stream<Item = Result<Bytes, E>> + Send + Unpin,
+        E: std::fmt::Display,
+    {
+        let dir = self.shares.downloads();
+        let key = format!("upload-{:016x}", rand::random::<u64>());
+        let (at, part) = (dir.clone(), key.clone());
+        let file = blocking(move || Ok(at.part(&part)?)).await?;
+        let taken = self.take(&name, &key, file, body).await;
+        if taken.is_err() {
+            // Whatever the reason, a part without a transfer is of no use to anybody.
+            let _ = blocking(move || Ok(dir.remove_part(&key)?)).await;
+        }
+        taken
+    }
+
+    async fn take<S, E>(
+        &self,
+        name: &FileName,
+        key: &str,
+        file: File,
+        body: S,
+    ) -> Result<Received, IntakeError>
+    where
+        S: Stream<Item = Result<Bytes, E>> + Send + Unpin,
+        E: std::fmt::Display,
+    {
+        let (content, manifest) = write_hashed(file, body).await?;
+        let dir = self.shares.downloads();
+        let (at, part, wanted) = (dir.clone(), key.to_owned(), name.clone());
+        let path = blocking(move || Ok(at.publish(&part, &wanted, true)?)).await?;
+        let size = manifest.pieces().len();
+        let adopted = self.shares.adopt(dir.share(), name, content, manifest).await;
+        let sequence = adopted.map_err(|error| IntakeError::Internal(error.to_string()))?;
+        Ok(Received { name: name.clone(), path, content, size, sequence })
+    }
+}
+
+/// Writes a stream into a file, and hashes it on the way.
+pub(super) async fn write_hashed<S, E>(
+    mut file: File,
+    mut body: S,
+) -> Result<(ContentHash, Manifest), IntakeError>
+where
+    S: Stream<Item = Result<Bytes, E>> + Send + Unpin,
+    E: std::fmt::Display,
+{
+    let (chunks, mut waiting) = mpsc::channel::<Bytes>(WAITING);
+    let writing = tokio::task::spawn_blocking(move || {
+        let mut hasher = ContentHasher::new();
+        while let Some(chunk) = waiting.blocking_recv() {
+            hasher.update(&chunk);
+            file.write_all(&chunk)?;
+        }
+        Ok::<_, io::Error>(hasher.finish())
+    });
+    let mut broke = None;
+    while let Some(chunk) = body.next().await {
+        match chunk {
+            // The writer has stopped: why is in its result.
+            Ok(chunk) => {
+                if chunks.send(chunk).await.is_err() {
+                    break;
+                }
+            }
+            Err(error) => {
+                broke = Some(IntakeError::Body(error.to_string()));
+                break;
+            }
+        }
+    }
+    drop(chunks);
+    let written = writing.await.map_err(|_| IntakeError::Internal("the daemon is ending".to_owned()))?;
+    match (written, broke) {
+        (Err(error), _) => Err(SinkError::of_io(error, "writing the file").into()),
+        (Ok(_), Some(broke)) => Err(broke),
+        (Ok(hashed), None) => Ok(hashed),
+    }
+}

@@ -1,0 +1,317 @@
+//! One transfer: what is known of it, and the loop that brings it to its end.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use p2p_content::{ContentHash, FileName, Manifest};
+use p2p_identity::PeerId;
+use p2p_proto::control::{PeerName, SourceState, Transfer, TransferSource, TransferState};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::engine::{self, Outcome};
+use super::jobs::Shared;
+use super::plain;
+use super::store::Terms;
+use crate::discovery::{PeerRef, Query, now_ms};
+
+/// Pauses between looks for a source, or for room on the disk.
+const FIRST_WAIT: Duration = Duration::from_secs(1);
+const LAST_WAIT: Duration = Duration::from_secs(15);
+/// Time over which the rate is taken.
+const RATE_OVER: Duration = Duration::from_secs(3);
+/// How often what is known is written down while bytes arrive.
+const STORED_EVERY: Duration = Duration::from_secs(2);
+
+/// A transfer.
+pub(super) struct Job {
+    pub(super) id: u64,
+    pub(super) terms: Terms,
+    known: watch::Sender<Transfer>,
+    cancel: CancellationToken,
+    samples: Mutex<VecDeque<(Instant, u64)>>,
+}
+
+impl Job {
+    pub(super) fn new(transfer: Transfer, terms: Terms) -> Self {
+        Self {
+            id: transfer.id,
+            terms,
+            known: watch::Sender::new(transfer),
+            cancel: CancellationToken::new(),
+            samples: Mutex::default(),
+        }
+    }
+
+    pub(super) fn snapshot(&self) -> Transfer {
+        self.known.borrow().clone()
+    }
+
+    pub(super) fn watch(&self) -> watch::Receiver<Transfer> {
+        self.known.subscribe()
+    }
+
+    pub(super) fn cancel(&self) {
+        self.cancel.cancel();
+    }
+
+    pub(super) fn is_cancelled(&self) -> bool {
+        self.cancel.is_cancelled()
+    }
+
+    /// Runs until the transfer has ended or the daemon stops.
+    pub(super) async fn run(self: Arc<Self>, shared: Arc<Shared>) {
+        let stopping = shared.tasks.token();
+        // The run sees one token, and puts its things in order whichever of the two it stands for.
+        let stop = stopping.child_token();
+        let linked = (self.cancel.clone(), stop.clone());
+        shared.tasks.spawn_detached("transfer-cancel", async move {
+            tokio::select! {
+                () = linked.0.cancelled() => linked.1.cancel(),
+                () = linked.1.cancelled() => {}
+            }
+        });
+        let _ends_link = stop.clone().drop_guard();
+        let mut wait = FIRST_WAIT;
+        let ended = loop {
+            let turn = tokio::select! {
+                () = stopping.cancelled() => return,
+                () = self.cancel.cancelled() => break TransferState::Cancelled,
+                turn = shared.turns.acquire() => turn,
+            };
+            self.set_state(&shared, TransferState::Running, None).await;
+            let outcome = tokio::select! {
+                outcome = self.once(&shared, &stop) => outcome,
+                () = self.keep_stored(&shared) => continue,
+            };
+            drop(turn);
+            let (state, why) = match outcome {
+                Outcome::Whole(path, manifest) => match self.entered(&shared, path, &manifest).await {
+                    Ok(()) => break TransferState::Done,
+                    Err(why) => {
+                        self.change(|transfer| transfer.reason = Some(why));
+                        break TransferState::Failed;
+                    }
+                },
+                Outcome::Stopped if self.is_cancelled() => break TransferState::Cancelled,
+                Outcome::Stopped => {
+                    self.store(&shared).await;
+                    return;
+                }
+                Outcome::Failed(why) => {
+                    self.change(|transfer| transfer.reason = Some(why));
+                    break TransferState::Failed;
+                }
+                Outcome::NoSources(why) => (TransferState::Waiting, why),
+                Outcome::Blocked(why) => (TransferState::Paused, why),
+            };
+            let before = self.snapshot();
+            if before.state != state || before.reason.as_deref() != Some(&why) {
+                tracing::info!("transfer {} ({}) waits: {why}", self.id, before.name);
+            }
+            self.set_state(&shared, state, Some(why)).await;
+            // A source that was lost may be asked again as soon as one is found; a full disk is looked at again.
+            let moved = before.done_bytes < self.snapshot().done_bytes;
+            wait = if moved { FIRST_WAIT } else { (wait * 2).min(LAST_WAIT) };
+            tokio::select! {
+                () = stopping.cancelled() => return,
+                () = self.cancel.cancelled() => break TransferState::Cancelled,
+                () = tokio::time::sleep(wait.mul_f64(rand::random_range(0.75..1.25))) => {}
+            }
+        };
+        let why = self.snapshot().reason.filter(|_| ended == TransferState::Failed);
+        self.finish(&shared, ended, why).await;
+    }
+
+    async fn once(&self, shared: &Shared, stop: &CancellationToken) -> Outcome {
+        let transfer = self.snapshot();
+        let Ok(name) = FileName::parse(&transfer.name) else {
+            return Outcome::Failed(format!("{:?} is no name", transfer.name));
+        };
+        if !transfer.proven {
+            return plain::run(shared, self, name, stop).await;
+        }
+        let content = transfer.content.as_deref().and_then(|text| text.parse::<ContentHash>().ok());
+        match (content, transfer.size) {
+            (Some(content), Some(size)) => engine::run(shared, self, content, size, name, stop).await,
+            _ => Outcome::Failed("its content is not known".to_owned()),
+        }
+    }
+
+    /// The whole file goes into the catalog by the same door as one that the user copied in.
+    async fn entered(
+        &self,
+        shared: &Shared,
+        path: std::path::PathBuf,
+        manifest: &Manifest,
+    ) -> Result<(), String> {
+        let transfer = self.snapshot();
+        let name = FileName::parse(&transfer.name).map_err(|error| error.to_string())?;
+        let share = shared.shares.downloads().share().to_owned();
+        let adopted = shared.shares.adopt(&share, &name, manifest.content(), manifest.clone()).await;
+        if let Err(error) = adopted {
+            // The file is whole and in its place; the watcher finds it there.
+            tracing::warn!("the file of transfer {} is not in the catalog yet: {error}", self.id);
+        }
+        self.change(|transfer| {
+            transfer.path = Some(path.display().to_string());
+            transfer.content = Some(manifest.content().to_string());
+            transfer.size = Some(manifest.pieces().len());
+            transfer.done_bytes = manifest.pieces().len();
+        });
+        Ok(())
+    }
+
+    async fn finish(&self, shared: &Shared, state: TransferState, why: Option<String>) {
+        self.change(|transfer| {
+            transfer.ended_ms = Some(now_ms());
+            (transfer.rate, transfer.eta_secs) = (0, None);
+        });
+        self.set_state(shared, state, why).await;
+        let transfer = self.snapshot();
+        let what = format!("transfer {} ({})", self.id, transfer.name);
+        match state {
+            TransferState::Done => {
+                let size = transfer.size.unwrap_or_default();
+                let content = transfer.content.as_deref().unwrap_or_default();
+                let from = transfer.sources.iter().filter(|source| source.bytes > 0).count();
+                tracing::info!("{what} is done: {size} bytes from {from} sources, {content}");
+            }
+            TransferState::Failed => {
+                tracing::error!("{what} failed: {}", transfer.reason.as_deref().unwrap_or("?"));
+            }
+            _ => tracing::info!("{what} was cancelled"),
+        }
+    }
+
+    /// Those who can be asked for the content now.
+    pub(super) async fn find_sources(&self, shared: &Shared, query: &Query) -> Vec<PeerRef> {
+        let mut found = match &self.terms.only_from {
+            Some(peer) => vec![peer.clone()],
+            None => sources_of(shared.locator.locate(query).await),
+        };
+        found.retain(|peer| !self.is_dropped(peer.id()));
+        found
+    }
+
+    /// Looks for more sources, beside a run.
+    pub(super) fn look(
+        &self,
+        shared: &Shared,
+        content: ContentHash,
+    ) -> impl Future<Output = Vec<PeerRef>> + Send + 'static {
+        let (locator, only_from) = (shared.locator.clone(), self.terms.only_from.clone());
+        async move {
+            match only_from {
+                Some(peer) => vec![peer],
+                None => sources_of(locator.locate(&Query::Content(content)).await),
+            }
+        }
+    }
+
+    pub(super) fn is_dropped(&self, id: Option<PeerId>) -> bool {
+        let id = id.map(|id| id.to_string());
+        let known = self.known.borrow();
+        known.sources.iter().any(|source| source.state == SourceState::Dropped && source.peer.peer_id == id)
+    }
+
+    pub(super) fn source_joined(&self, peer: &PeerRef) {
+        self.change_source(peer, |source| (source.state, source.reason) = (SourceState::Active, None));
+    }
+
+    pub(super) fn source_gave(&self, peer: &PeerRef, bytes: u64) {
+        self.change_source(peer, |source| source.bytes += bytes);
+    }
+
+    pub(super) fn source_lost(&self, peer: &PeerRef, why: &str) {
+        tracing::info!("transfer {}: lost the source {peer}: {why}", self.id);
+        let why = why.to_owned();
+        self.change_source(peer, |source| (source.state, source.reason) = (SourceState::Lost, Some(why)));
+    }
+
+    pub(super) fn source_dropped(&self, peer: &PeerRef, why: &str, content: ContentHash) {
+        let id = peer.id().map(|id| id.to_string()).unwrap_or_default();
+        tracing::warn!("transfer {}: dropped the source {peer} for {content}: {why} (peer {id})", self.id);
+        let why = why.to_owned();
+        self.change_source(peer, |source| (source.state, source.reason) = (SourceState::Dropped, Some(why)));
+    }
+
+    pub(super) fn wasted(&self, bytes: u64) {
+        self.change(|transfer| transfer.wasted_bytes += bytes);
+    }
+
+    /// Shows how far it is, and how fast.
+    pub(super) fn progressed(&self, done: u64) {
+        let now = Instant::now();
+        let mut samples = self.samples.lock().unwrap_or_else(PoisonError::into_inner);
+        samples.push_back((now, done));
+        while samples.len() > 2 && samples.front().is_some_and(|(at, _)| now - *at > RATE_OVER) {
+            samples.pop_front();
+        }
+        let rate = samples.front().map_or(0.0, |(at, before)| {
+            let secs = (now - *at).as_secs_f64();
+            if secs > 0.0 { done.saturating_sub(*before) as f64 / secs } else { 0.0 }
+        });
+        self.change(|transfer| {
+            transfer.done_bytes = done;
+            transfer.rate = rate as u64;
+            let left = transfer.size.map(|size| size.saturating_sub(done));
+            transfer.eta_secs = left.filter(|_| rate >= 1.0).map(|left| (left as f64 / rate).ceil() as u64);
+        });
+    }
+
+    pub(super) fn change(&self, change: impl FnOnce(&mut Transfer)) {
+        self.known.send_modify(change);
+    }
+
+    /// Writes down what is known, every now and then, until the future is dropped.
+    async fn keep_stored(&self, shared: &Shared) {
+        loop {
+            tokio::time::sleep(STORED_EVERY).await;
+            self.store(shared).await;
+        }
+    }
+
+    async fn set_state(&self, shared: &Shared, state: TransferState, why: Option<String>) {
+        if state != TransferState::Running {
+            self.samples.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        }
+        // Written down before it is shown: who sees it ended can rely on it.
+        let next = Transfer { state, reason: why.clone(), ..self.snapshot() };
+        self.write_down(shared, next).await;
+        self.change(|transfer| (transfer.state, transfer.reason) = (state, why));
+    }
+
+    async fn store(&self, shared: &Shared) {
+        self.write_down(shared, self.snapshot()).await;
+    }
+
+    async fn write_down(&self, shared: &Shared, transfer: Transfer) {
+        if let Err(error) = shared.store.update(transfer).await {
+            tracing::error!("transfer {} could not be written down: {error}", self.id);
+        }
+    }
+
+    fn change_source(&self, peer: &PeerRef, change: impl FnOnce(&mut TransferSource)) {
+        let name = PeerName { peer_id: peer.id().map(|id| id.to_string()), name: peer.name().to_owned() };
+        self.change(|transfer| {
+            let is_it = |source: &TransferSource| match &name.peer_id {
+                Some(id) => source.peer.peer_id.as_ref() == Some(id),
+                None => source.peer.name == name.name,
+            };
+            let at = transfer.sources.iter().position(is_it).unwrap_or_else(|| {
+                let (bytes, state) = (0, SourceState::Active);
+                transfer.sources.push(TransferSource { peer: name.clone(), bytes, state, reason: None });
+                transfer.sources.len() - 1
+            });
+            change(&mut transfer.sources[at]);
+        });
+    }
+}
+
+fn sources_of(located: crate::discovery::Located) -> Vec<PeerRef> {
+    let sources = located.candidates.into_iter().flat_map(|candidate| candidate.sources);
+    let others = sources.filter(|source| source.origin != p2p_proto::control::Origin::Own);
+    others.map(|source| source.peer).collect()
+}

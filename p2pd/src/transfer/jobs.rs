@@ -1,0 +1,138 @@
+//! All transfers: which there are, and whose turn it is.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use p2p_proto::control::Transfer;
+use p2p_service::tasks::Tasks;
+use tokio::sync::{Semaphore, watch};
+
+use super::job::Job;
+use super::store::{Store, StoreError, Terms};
+use crate::discovery::{Connections, Locator};
+use crate::shares::Shares;
+
+/// What of the configuration transfers follow; may change while they run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TransferSettings {
+    /// Whether files of plain peers, for which nobody vouches, are fetched.
+    pub allow_unproven: bool,
+    /// Bytes that stay free on the disk of the downloads.
+    pub reserve_bytes: u64,
+}
+
+/// The transfers. Clones are handles to the same.
+#[derive(Clone)]
+pub struct Transfers {
+    pub(super) shared: Arc<Shared>,
+}
+
+pub(super) struct Shared {
+    pub(super) store: Store,
+    pub(super) locator: Locator,
+    pub(super) connections: Connections,
+    pub(super) shares: Shares,
+    pub(super) catalog: crate::catalog::Catalog,
+    pub(super) settings: watch::Receiver<TransferSettings>,
+    pub(super) tasks: Tasks,
+    pub(super) turns: Semaphore,
+    pub(super) jobs: Mutex<BTreeMap<u64, Arc<Job>>>,
+}
+
+/// Why a transfer was not cancelled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum CancelError {
+    /// There is none of that number.
+    #[error("there is no transfer {0}")]
+    Unknown(u64),
+    /// It is over.
+    #[error("transfer {0} has ended")]
+    Ended(u64),
+}
+
+impl Transfers {
+    /// Reads what is remembered, and goes on with what has not ended; `running` at once at the most.
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "one caller, which hands over the rooms that transfers stand on"
+    )]
+    pub async fn start(
+        store: Store,
+        locator: Locator,
+        connections: Connections,
+        shares: Shares,
+        catalog: crate::catalog::Catalog,
+        settings: watch::Receiver<TransferSettings>,
+        running: usize,
+        tasks: &Tasks,
+    ) -> Result<Self, StoreError> {
+        let kept = store.all().await?;
+        let shared = Arc::new(Shared {
+            store,
+            locator,
+            connections,
+            shares,
+            catalog,
+            settings,
+            tasks: tasks.clone(),
+            turns: Semaphore::new(running.max(1)),
+            jobs: Mutex::default(),
+        });
+        let transfers = Self { shared };
+        for kept in kept {
+            transfers.enter(kept.transfer, kept.terms);
+        }
+        Ok(transfers)
+    }
+
+    /// All that are remembered, the newest first.
+    pub fn list(&self) -> Vec<Transfer> {
+        self.lock().values().rev().map(|job| job.snapshot()).collect()
+    }
+
+    /// The one of this number.
+    pub fn get(&self, id: u64) -> Option<Transfer> {
+        self.lock().get(&id).map(|job| job.snapshot())
+    }
+
+    /// What becomes of the one of this number.
+    pub fn watch(&self, id: u64) -> Option<watch::Receiver<Transfer>> {
+        self.lock().get(&id).map(|job| job.watch())
+    }
+
+    /// Ends a transfer. What is there of its file is removed.
+    pub async fn cancel(&self, id: u64) -> Result<Transfer, CancelError> {
+        let job = self.lock().get(&id).cloned().ok_or(CancelError::Unknown(id))?;
+        if job.snapshot().state.is_ended() {
+            return Err(CancelError::Ended(id));
+        }
+        let mut known = job.watch();
+        job.cancel();
+        // The daemon may stop meanwhile; the transfer then is as it was.
+        let _ = known.wait_for(|transfer| transfer.state.is_ended()).await;
+        Ok(job.snapshot())
+    }
+
+    /// Remembers a new transfer, and starts it if it has not ended.
+    pub(super) async fn begin(&self, transfer: Transfer, terms: Terms) -> Result<Transfer, StoreError> {
+        let transfer = self.shared.store.add(transfer, terms.clone()).await?;
+        if !transfer.state.is_ended() {
+            tracing::info!("transfer {} ({}) begins", transfer.id, transfer.name);
+        }
+        self.enter(transfer.clone(), terms);
+        Ok(transfer)
+    }
+
+    fn enter(&self, transfer: Transfer, terms: Terms) {
+        let ended = transfer.state.is_ended();
+        let job = Arc::new(Job::new(transfer, terms));
+        self.lock().insert(job.id, Arc::clone(&job));
+        if !ended {
+            self.shared.tasks.spawn_detached("transfer", job.run(Arc::clone(&self.shared)));
+        }
+    }
+
+    pub(super) fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<u64, Arc<Job>>> {
+        self.shared.jobs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

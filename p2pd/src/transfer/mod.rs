@@ -1,0 +1,26 @@
+//! Get it: persistent jobs that turn contents into files; and hand it on: files that users give or send.
+//!
+//! A job finds its sources with the [`Locator`](crate::discovery::Locator), runs an [`engine`] over them, and puts
+//! the finished file into the downloads share. The [`plan`] decides who is asked for which piece, and is pure; a
+//! [`source`] task speaks with one peer; the [`sink`] owns the part file and what is proven of it; the [`store`]
+//! remembers all of it. Owns `transfers.sqlite`, the part files, and the outbox.
+
+mod engine;
+mod fetch;
+mod intake;
+mod job;
+mod jobs;
+mod outbox;
+mod plain;
+mod plan;
+mod send;
+mod sink;
+mod source;
+mod store;
+
+pub use fetch::{FetchError, FetchOrder};
+pub use intake::{Intake, IntakeError, Received};
+pub use jobs::{CancelError, TransferSettings, Transfers};
+pub use outbox::{Outbox, Outboxed};
+pub use send::{SendError, Sends};
+pub use store::{Store, StoreError};

@@ -1,0 +1,212 @@
+//! The part file of a transfer: pieces are proven, written once where they belong, and remembered only when they are
+//! durable.
+//!
+//! The order is the whole of its safety: bytes, then fdatasync, then the bitmap. After a crash the bitmap may know
+//! less than the file holds, never more; what it does not know of is proven again from the file before anybody is
+//! asked for it.
+
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use p2p_content::{Bitmap, FalsePiece, FileName, Manifest};
+use rustix::fs::{FallocateFlags, SeekFrom as Seeking, fallocate, seek};
+use rustix::io::Errno;
+
+use super::store::{Store, StoreError};
+use crate::shares::{DownloadDir, PublishError};
+
+/// The part file.
+pub(super) struct Sink {
+    id: u64,
+    key: String,
+    dir: DownloadDir,
+    file: Arc<File>,
+    manifest: Arc<Manifest>,
+    store: Store,
+}
+
+/// Why a piece or a file could not be kept.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum SinkError {
+    /// The disk is full, or would be.
+    #[error("{0}")]
+    Full(String),
+    /// The name is taken by another file.
+    #[error("there is another file under the name {0}; fetch it again with --as NAME")]
+    NameTaken(FileName),
+    /// The share is not there now.
+    #[error("{0}")]
+    Unavailable(String),
+    /// The disk failed.
+    #[error("{0}")]
+    Io(String),
+    /// The list of transfers failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl SinkError {
+    pub(super) fn of_io(error: io::Error, what: &str) -> Self {
+        match error.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                Self::Full(format!("the disk is full ({what}: {error})"))
+            }
+            _ => Self::Io(format!("{what}: {error}")),
+        }
+    }
+}
+
+impl From<PublishError> for SinkError {
+    fn from(error: PublishError) -> Self {
+        match error {
+            PublishError::Exists { name } => Self::NameTaken(name),
+            PublishError::Unavailable { .. } => Self::Unavailable(error.to_string()),
+            PublishError::Io { source, path } => Self::of_io(source, &path.display().to_string()),
+            other => Self::Io(other.to_string()),
+        }
+    }
+}
+
+/// What became of a piece.
+pub(super) enum Kept {
+    /// It is proven and written.
+    Written,
+    /// It is not what the manifest says.
+    False(FalsePiece),
+}
+
+impl Sink {
+    /// Opens the part file, or makes it at its full size, and finds out which pieces it holds: those that are
+    /// remembered, and those that prove themselves.
+    ///
+    /// # Errors
+    /// [`SinkError::Full`] where the file would leave less than `reserve` bytes free.
+    pub(super) async fn open(
+        id: u64,
+        dir: DownloadDir,
+        manifest: Arc<Manifest>,
+        remembered: Option<Bitmap>,
+        reserve: u64,
+        store: Store,
+    ) -> Result<(Self, Bitmap), SinkError> {
+        let key = format!("{}-{id}", manifest.content().short());
+        let (proofs, at, part) = (Arc::clone(&manifest), dir.clone(), key.clone());
+        let opened = blocking(move || open_part(&at, &part, &proofs, remembered, reserve)).await?;
+        let (file, pieces) = opened;
+        Ok((Self { id, key, dir, file: Arc::new(file), manifest, store }, pieces))
+    }
+
+    /// Proves the piece, and writes it.
+    pub(super) async fn keep(&self, index: u32, chunks: Vec<Bytes>) -> Result<Kept, SinkError> {
+        let (file, manifest) = (Arc::clone(&self.file), Arc::clone(&self.manifest));
+        blocking(move || {
+            if let Err(false_piece) = manifest.prove(index, &chunks) {
+                return Ok(Kept::False(false_piece));
+            }
+            let mut offset = manifest.pieces().range(index).start;
+            for chunk in &chunks {
+                file.write_all_at(chunk, offset)
+                    .map_err(|error| SinkError::of_io(error, "writing the file"))?;
+                offset += chunk.len() as u64;
+            }
+            Ok(Kept::Written)
+        })
+        .await
+    }
+
+    /// Makes what is written durable, and then remembers these pieces.
+    pub(super) async fn remember(&self, pieces: Bitmap) -> Result<(), SinkError> {
+        let file = Arc::clone(&self.file);
+        blocking(move || file.sync_data().map_err(|error| SinkError::of_io(error, "writing the file")))
+            .await?;
+        Ok(self.store.set_proven(self.id, None, pieces.to_bytes()).await?)
+    }
+
+    /// Gives the whole file its name.
+    pub(super) async fn publish(&self, name: FileName) -> Result<PathBuf, SinkError> {
+        let (dir, key) = (self.dir.clone(), self.key.clone());
+        blocking(move || Ok(dir.publish(&key, &name, false)?)).await
+    }
+
+    /// Removes the part file.
+    pub(super) async fn discard(&self) -> Result<(), SinkError> {
+        let (dir, key) = (self.dir.clone(), self.key.clone());
+        blocking(move || Ok(dir.remove_part(&key)?)).await
+    }
+}
+
+/// Runs work that waits for the disk where it holds up nobody.
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, SinkError> + Send + 'static,
+) -> Result<T, SinkError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(_) => Err(SinkError::Io("the daemon is ending".to_owned())),
+    }
+}
+
+fn open_part(
+    dir: &DownloadDir,
+    key: &str,
+    manifest: &Manifest,
+    remembered: Option<Bitmap>,
+    reserve: u64,
+) -> Result<(File, Bitmap), SinkError> {
+    let mut file = dir.part(key)?;
+    let failed = |error: io::Error| SinkError::of_io(error, "preparing the file");
+    let (len, known) = (manifest.pieces().len(), remembered.is_some());
+    if file.metadata().map_err(failed)?.len() != len {
+        let free = dir.free_bytes()?;
+        if free.saturating_sub(len) < reserve {
+            dir.remove_part(key)?;
+            return Err(SinkError::Full(format!(
+                "it needs {len} bytes, and {free} are free, of which {reserve} are kept free ([transfers] \
+                 reserve_bytes)"
+            )));
+        }
+        allocate(&file, len).map_err(failed)?;
+    }
+    let mut pieces = remembered.unwrap_or_else(|| Bitmap::new(manifest.pieces().count()));
+    if known {
+        prove_unremembered(&mut file, manifest, &mut pieces).map_err(failed)?;
+    }
+    Ok((file, pieces))
+}
+
+/// Reserves the blocks now, so that the disk cannot run full in the middle, and the file lies in few extents.
+fn allocate(file: &File, len: u64) -> io::Result<()> {
+    file.set_len(0)?;
+    match len {
+        0 => Ok(()),
+        _ => match fallocate(file, FallocateFlags::empty(), 0, len) {
+            Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => file.set_len(len),
+            done => Ok(done?),
+        },
+    }
+}
+
+/// Pieces that were written after the bitmap was last remembered are in the file all the same, unless the machine
+/// itself went down: proving them from there is cheaper than asking for them again. Holes are not read.
+fn prove_unremembered(file: &mut File, manifest: &Manifest, pieces: &mut Bitmap) -> io::Result<()> {
+    let missing: Vec<u32> = pieces.iter_missing().collect();
+    let mut buffer = Vec::new();
+    for index in missing {
+        let range = manifest.pieces().range(index);
+        match seek(&*file, Seeking::Data(range.start)) {
+            Ok(data) if data >= range.end => continue,
+            Err(Errno::NXIO) => break,
+            _ => {}
+        }
+        file.seek(SeekFrom::Start(range.start))?;
+        buffer.clear();
+        file.by_ref().take(range.end - range.start).read_to_end(&mut buffer)?;
+        if manifest.prove(index, &[&buffer]).is_ok() {
+            pieces.set(index);
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,173 @@
+//! One source of a transfer: pieces are asked for, and their bytes come back, on one Pull stream.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use bytes::Bytes;
+use p2p_content::{ContentHash, Pieces};
+use p2p_proto::v1::pull_refusal::Reason;
+use p2p_proto::v1::{PullRequest, PullResponse};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Code, Status};
+
+use super::plan::SourceKey;
+use crate::discovery::{Connections, PeerRef};
+
+/// A source that owes bytes and sends none for so long is lost.
+const SILENCE: Duration = Duration::from_secs(20);
+
+/// What a source has to tell.
+pub(super) enum Event {
+    /// It is connected.
+    Ready(SourceKey),
+    /// A piece arrived; nothing is proven yet.
+    Piece {
+        /// From whom.
+        source: SourceKey,
+        /// Which.
+        piece: u32,
+        /// Its bytes.
+        chunks: Vec<Bytes>,
+    },
+    /// It gives nothing more.
+    Gone {
+        /// Who.
+        source: SourceKey,
+        /// Why.
+        why: Gone,
+    },
+}
+
+/// Why a source gives nothing more.
+pub(super) enum Gone {
+    /// The connection broke, or never was; it may come back.
+    Lost(String),
+    /// It does not have what was said of it, or breaks the protocol: not to be asked again.
+    Dropped(String),
+}
+
+/// A source's task.
+pub(super) struct SourceTask {
+    pub(super) key: SourceKey,
+    pub(super) peer: PeerRef,
+    pub(super) content: ContentHash,
+    pub(super) pieces: Pieces,
+    pub(super) connections: Connections,
+    pub(super) requests: mpsc::Receiver<u32>,
+    pub(super) events: mpsc::Sender<Event>,
+}
+
+impl SourceTask {
+    /// Runs until nobody asks any more or the source gives nothing more.
+    pub(super) async fn run(mut self) {
+        let (key, events) = (self.key, self.events.clone());
+        if let Err(why) = self.pull().await {
+            // The engine has ended: nobody wants to know.
+            let _ = events.send(Event::Gone { source: key, why }).await;
+        }
+    }
+
+    async fn pull(&mut self) -> Result<(), Gone> {
+        let connected = self.connections.peer(&self.peer).await;
+        let mut client = connected.map_err(|error| Gone::Lost(error.to_string()))?;
+        let (up, outgoing) = mpsc::channel(64);
+        let opened = client.pull(ReceiverStream::new(outgoing)).await;
+        let mut down = opened.map_err(|status| self.gone(&status))?.into_inner();
+        if self.events.send(Event::Ready(self.key)).await.is_err() {
+            return Ok(());
+        }
+        let mut parts: HashMap<u32, Assembly> = HashMap::new();
+        let mut silent_at = Instant::now() + SILENCE;
+        loop {
+            tokio::select! {
+                asked = self.requests.recv() => {
+                    let Some(piece) = asked else { return Ok(()) };
+                    if parts.is_empty() {
+                        silent_at = Instant::now() + SILENCE;
+                    }
+                    parts.insert(piece, Assembly::default());
+                    if up.send(self.request(piece)).await.is_err() {
+                        return Err(Gone::Lost("it closed the stream".to_owned()));
+                    }
+                }
+                message = down.message() => {
+                    silent_at = Instant::now() + SILENCE;
+                    let message = message.map_err(|status| self.gone(&status))?;
+                    let response = message.ok_or_else(|| Gone::Lost("it closed the stream".to_owned()))?;
+                    if let Some((piece, chunks)) = self.take(response, &mut parts)? {
+                        let event = Event::Piece { source: self.key, piece, chunks };
+                        if self.events.send(event).await.is_err() {
+                            return Ok(());
+                        }
+                        // While the engine was busy nobody read: that is not the source's silence.
+                        silent_at = Instant::now() + SILENCE;
+                    }
+                }
+                () = sleep_until(silent_at), if !parts.is_empty() => {
+                    if let Some(id) = self.peer.id() {
+                        self.connections.forget(id);
+                    }
+                    return Err(Gone::Lost(format!("it sends nothing for {} s", SILENCE.as_secs())));
+                }
+            }
+        }
+    }
+
+    fn request(&self, piece: u32) -> PullRequest {
+        let range = self.pieces.range(piece);
+        PullRequest {
+            id: piece.into(),
+            content: self.content.as_bytes().to_vec().into(),
+            offset: range.start,
+            length: range.end - range.start,
+        }
+    }
+
+    /// Adds an answer to its piece; the piece where that made it whole.
+    fn take(
+        &self,
+        response: PullResponse,
+        parts: &mut HashMap<u32, Assembly>,
+    ) -> Result<Option<(u32, Vec<Bytes>)>, Gone> {
+        let unasked = || Gone::Dropped("it answered what was not asked".to_owned());
+        let piece = u32::try_from(response.id).map_err(|_| unasked())?;
+        if let Some(refusal) = response.refusal {
+            let why = match Reason::try_from(refusal.reason) {
+                Ok(Reason::Changed) => "its file changed".to_owned(),
+                Ok(Reason::NotFound) => "it does not have it for this peer".to_owned(),
+                _ => format!("it refused: {}", refusal.message),
+            };
+            return Err(Gone::Dropped(why));
+        }
+        let part = parts.get_mut(&piece).ok_or_else(unasked)?;
+        let range = self.pieces.range(piece);
+        part.len += response.data.len() as u64;
+        part.chunks.push(response.data);
+        if part.len > range.end - range.start {
+            return Err(Gone::Dropped("it sent more than was asked".to_owned()));
+        }
+        let whole = part.len == range.end - range.start;
+        Ok(whole.then(|| parts.remove(&piece)).flatten().map(|part| (piece, part.chunks)))
+    }
+
+    fn gone(&self, status: &Status) -> Gone {
+        if let Some(id) = self.peer.id() {
+            self.connections.note(id, status);
+        }
+        match status.code() {
+            Code::PermissionDenied | Code::Unauthenticated => {
+                Gone::Dropped(format!("it does not admit this peer: {}", status.message()))
+            }
+            Code::NotFound => Gone::Dropped("it does not have it for this peer".to_owned()),
+            _ => Gone::Lost(format!("the connection broke: {}", status.message())),
+        }
+    }
+}
+
+#[derive(Default)]
+struct Assembly {
+    chunks: Vec<Bytes>,
+    len: u64,
+}

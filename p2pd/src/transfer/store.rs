@@ -1,0 +1,298 @@
+//! What is remembered of transfers, and of files on their way to others: one SQLite database.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use p2p_content::{Bitmap, ContentHash, Manifest};
+use p2p_identity::PeerId;
+use p2p_proto::control::Transfer;
+use rusqlite::{Connection, OptionalExtension, params};
+use serde::{Deserialize, Serialize};
+
+use crate::discovery::PeerRef;
+
+/// The shape of the database, by version.
+const MIGRATIONS: [&str; 1] = ["
+    CREATE TABLE transfers (
+        id          INTEGER PRIMARY KEY AUTOINCREMENT,
+        ended       INTEGER NOT NULL,
+        body        TEXT NOT NULL,
+        terms       TEXT NOT NULL,
+        manifest    BLOB,
+        proven      BLOB
+    ) STRICT;
+    CREATE INDEX transfers_open ON transfers (id) WHERE ended = 0;
+    CREATE TABLE outbox (
+        content     BLOB NOT NULL,
+        peer        BLOB NOT NULL,
+        size        INTEGER NOT NULL,
+        manifest    BLOB NOT NULL,
+        created_ms  INTEGER NOT NULL,
+        PRIMARY KEY (content, peer)
+    ) STRICT, WITHOUT ROWID;
+"];
+
+/// Ended transfers that are remembered.
+const ENDED_KEPT: u32 = 1000;
+
+/// The database. Clones are handles to the same.
+#[derive(Clone)]
+pub struct Store {
+    connection: Arc<Mutex<Connection>>,
+}
+
+/// Why the database cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// It cannot be opened or made.
+    #[error("cannot open {}: {source}", path.display())]
+    Open {
+        /// The database.
+        path: PathBuf,
+        /// What SQLite says.
+        source: rusqlite::Error,
+    },
+    /// A newer program made it.
+    #[error(
+        "{} was made by a newer version of this program (shape {found}, this program knows {known}): start the newer \
+         version, or move the file away and lose the list of transfers",
+        path.display()
+    )]
+    Newer {
+        /// The database.
+        path: PathBuf,
+        /// Its shape.
+        found: usize,
+        /// The shape that this program knows.
+        known: usize,
+    },
+    /// A statement failed.
+    #[error("the list of transfers failed: {0}")]
+    Database(#[from] rusqlite::Error),
+    /// What is stored is not what was written.
+    #[error("the list of transfers is damaged: {0}")]
+    Damaged(String),
+}
+
+/// A transfer, as it was left.
+pub(super) struct Kept {
+    pub(super) transfer: Transfer,
+    pub(super) terms: Terms,
+}
+
+/// What the one who asked for a transfer wants of it.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(super) struct Terms {
+    /// Only from this peer.
+    pub(super) only_from: Option<PeerRef>,
+    /// The name that the file has at a plain peer, which knows it by nothing else.
+    pub(super) name_there: Option<String>,
+}
+
+/// What is proven of a transfer's content.
+pub(super) struct Proven {
+    pub(super) manifest: Manifest,
+    pub(super) pieces: Bitmap,
+}
+
+impl Store {
+    /// Opens the database, or makes it.
+    pub fn open(path: &Path) -> Result<Self, StoreError> {
+        let failed = |source| StoreError::Open { path: path.to_owned(), source };
+        let connection = Connection::open(path).map_err(failed)?;
+        connection.pragma_update(None, "journal_mode", "WAL").map_err(failed)?;
+        // A power cut may lose the last changes and never mixes them: a piece that is forgotten is looked at again.
+        connection.pragma_update(None, "synchronous", "NORMAL").map_err(failed)?;
+        let found: usize =
+            connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(failed)?;
+        if found > MIGRATIONS.len() {
+            return Err(StoreError::Newer { path: path.to_owned(), found, known: MIGRATIONS.len() });
+        }
+        for (version, migration) in MIGRATIONS.iter().enumerate().skip(found) {
+            let version = version + 1;
+            let migrate = format!("BEGIN; {migration}; PRAGMA user_version = {version}; COMMIT;");
+            connection.execute_batch(&migrate).map_err(failed)?;
+        }
+        Ok(Self { connection: Arc::new(Mutex::new(connection)) })
+    }
+
+    /// Remembers a new transfer, and gives it its number.
+    pub(super) async fn add(&self, transfer: Transfer, terms: Terms) -> Result<Transfer, StoreError> {
+        self.run(move |connection| {
+            connection.execute(
+                "INSERT INTO transfers (ended, body, terms) VALUES (?1, ?2, ?3)",
+                params![transfer.state.is_ended(), to_json(&transfer)?, to_json(&terms)?],
+            )?;
+            let id = u64::try_from(connection.last_insert_rowid()).unwrap_or_default();
+            Ok(Transfer { id, ..transfer })
+        })
+        .await
+    }
+
+    /// Remembers where a transfer stands. What was proven of an ended one is forgotten.
+    pub(super) async fn update(&self, transfer: Transfer) -> Result<(), StoreError> {
+        self.run(move |connection| {
+            let (ended, body) = (transfer.state.is_ended(), to_json(&transfer)?);
+            connection.execute(
+                "UPDATE transfers SET ended = ?2, body = ?3, manifest = iif(?2, NULL, manifest),
+                 proven = iif(?2, NULL, proven) WHERE id = ?1",
+                params![transfer.id, ended, body],
+            )?;
+            if ended {
+                connection.execute(
+                    "DELETE FROM transfers WHERE ended AND id <=
+                     (SELECT id FROM transfers WHERE ended ORDER BY id DESC LIMIT 1 OFFSET ?1)",
+                    [ENDED_KEPT],
+                )?;
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// All that is remembered, the oldest first.
+    pub(super) async fn all(&self) -> Result<Vec<Kept>, StoreError> {
+        self.run(|connection| {
+            let mut statement = connection.prepare("SELECT id, body, terms FROM transfers ORDER BY id")?;
+            let rows = statement.query_map([], |row| {
+                Ok((row.get::<_, u64>(0)?, row.get::<_, String>(1)?, row.get::<_, String>(2)?))
+            })?;
+            let mut all = Vec::new();
+            for row in rows {
+                let (id, body, terms) = row?;
+                let transfer: Transfer = from_json(&body)?;
+                all.push(Kept { transfer: Transfer { id, ..transfer }, terms: from_json(&terms)? });
+            }
+            Ok(all)
+        })
+        .await
+    }
+
+    /// Remembers what is proven of a transfer. The bytes of these pieces are durable by now: the caller's duty.
+    pub(super) async fn set_proven(
+        &self,
+        id: u64,
+        manifest: Option<Vec<u8>>,
+        pieces: Vec<u8>,
+    ) -> Result<(), StoreError> {
+        self.run(move |connection| {
+            connection.execute(
+                "UPDATE transfers SET manifest = coalesce(?2, manifest), proven = ?3 WHERE id = ?1",
+                params![id, manifest, pieces],
+            )?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// What is proven of a transfer; `None` where its manifest is not known yet.
+    pub(super) async fn proven(
+        &self,
+        id: u64,
+        content: ContentHash,
+        size: u64,
+    ) -> Result<Option<Proven>, StoreError> {
+        self.run(move |connection| {
+            let row = connection
+                .query_row("SELECT manifest, proven FROM transfers WHERE id = ?1", [id], |row| {
+                    Ok((row.get::<_, Option<Vec<u8>>>(0)?, row.get::<_, Option<Vec<u8>>>(1)?))
+                })
+                .optional()?;
+            let Some((Some(manifest), Some(pieces))) = row else { return Ok(None) };
+            let damaged = |error: &dyn std::fmt::Display| StoreError::Damaged(error.to_string());
+            let manifest = Manifest::from_bytes(content, size, &manifest).map_err(|error| damaged(&error))?;
+            let pieces =
+                Bitmap::from_bytes(manifest.pieces().count(), &pieces).map_err(|error| damaged(&error))?;
+            Ok(Some(Proven { manifest, pieces }))
+        })
+        .await
+    }
+
+    /// Allows a peer to fetch a content that is not shared with it.
+    pub(super) async fn grant(
+        &self,
+        peer: PeerId,
+        manifest: &Manifest,
+        now_ms: i64,
+    ) -> Result<(), StoreError> {
+        let (content, size, values) = (manifest.content(), manifest.pieces().len(), manifest.to_bytes());
+        self.run(move |connection| {
+            connection.execute(
+                "INSERT OR REPLACE INTO outbox (content, peer, size, manifest, created_ms)
+                 VALUES (?1, ?2, ?3, ?4, ?5)",
+                params![content.as_bytes(), peer.as_bytes(), size, values, now_ms],
+            )?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// The manifest of a content that this peer may fetch.
+    pub(super) async fn granted(
+        &self,
+        peer: PeerId,
+        content: ContentHash,
+    ) -> Result<Option<Manifest>, StoreError> {
+        self.run(move |connection| {
+            let row = connection
+                .query_row(
+                    "SELECT size, manifest FROM outbox WHERE content = ?1 AND peer = ?2",
+                    params![content.as_bytes(), peer.as_bytes()],
+                    |row| Ok((row.get::<_, u64>(0)?, row.get::<_, Vec<u8>>(1)?)),
+                )
+                .optional()?;
+            let Some((size, values)) = row else { return Ok(None) };
+            let manifest = Manifest::from_bytes(content, size, &values);
+            manifest.map(Some).map_err(|error| StoreError::Damaged(error.to_string()))
+        })
+        .await
+    }
+
+    /// Takes the permission back. Whether nobody else has one for this content.
+    pub(super) async fn revoke(&self, peer: PeerId, content: ContentHash) -> Result<bool, StoreError> {
+        self.run(move |connection| {
+            connection.execute(
+                "DELETE FROM outbox WHERE content = ?1 AND peer = ?2",
+                params![content.as_bytes(), peer.as_bytes()],
+            )?;
+            let left: u64 = connection.query_row(
+                "SELECT count(*) FROM outbox WHERE content = ?1",
+                params![content.as_bytes()],
+                |row| row.get(0),
+            )?;
+            Ok(left == 0)
+        })
+        .await
+    }
+
+    /// Takes back all permissions given before this time; answers the contents that somebody still may fetch.
+    pub(super) async fn expire(&self, before_ms: i64) -> Result<Vec<ContentHash>, StoreError> {
+        self.run(move |connection| {
+            connection.execute("DELETE FROM outbox WHERE created_ms < ?1", [before_ms])?;
+            let mut statement = connection.prepare("SELECT DISTINCT content FROM outbox")?;
+            let rows = statement.query_map([], |row| row.get::<_, [u8; 32]>(0))?;
+            rows.map(|row| Ok(ContentHash::from_bytes(row?))).collect()
+        })
+        .await
+    }
+
+    async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let connection = Arc::clone(&self.connection);
+        let work = move || work(&connection.lock().unwrap_or_else(PoisonError::into_inner));
+        match tokio::task::spawn_blocking(work).await {
+            Ok(result) => result,
+            Err(_) => Err(StoreError::Damaged("the daemon is ending".to_owned())),
+        }
+    }
+}
+
+fn to_json(value: &impl serde::Serialize) -> Result<String, StoreError> {
+    serde_json::to_string(value).map_err(|error| StoreError::Damaged(error.to_string()))
+}
+
+fn from_json<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, StoreError> {
+    serde_json::from_str(text).map_err(|error| StoreError::Damaged(error.to_string()))
+}
