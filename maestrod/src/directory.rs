@@ -33,7 +33,8 @@ pub trait Directory: Send + Sync + 'static {
     /// is still to come from an earlier stream of this peer is refused from now on.
     async fn begin(&self, peer: PeerId, profile: Profile, now_ms: i64) -> Result<Held, DirectoryError>;
 
-    /// Applies a batch of `peer`'s changes, all or nothing.
+    /// Applies a batch of `peer`'s changes, all or nothing. What a full catalog left out is forgotten before this
+    /// returns; should that be cut off, the next batch that is complete does it.
     ///
     /// # Errors
     ///

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::anyhow;
 use clap::{Parser, Subcommand};
 use maestrod::config::{Config, DEFAULT_PATH, Policy};
 use maestrod::server::{Running, Server, read_join_token};
@@ -115,7 +115,8 @@ fn main() -> ExitCode {
         return fail(EXIT_CONFIG, &error.into());
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    let result = runtime.context("cannot start the runtime").and_then(|runtime| {
+    let runtime = runtime.map_err(|error| anyhow!("cannot start the runtime: {error}"));
+    let result = runtime.and_then(|runtime| {
         let result = runtime.block_on(run(&args, config));
         // A question that still runs on a blocking thread is nobody's any more.
         runtime.shutdown_timeout(Duration::from_millis(200));
@@ -128,7 +129,7 @@ fn main() -> ExitCode {
 }
 
 async fn run(args: &Args, config: Config) -> anyhow::Result<()> {
-    let mut signals = Signals::install().context("cannot take the signals over")?;
+    let mut signals = Signals::install().map_err(|error| anyhow!("cannot take the signals over: {error}"))?;
     raise_file_limit();
     let tasks = Tasks::new();
     let server = Server::bind(config).await?;
@@ -203,7 +204,7 @@ fn reload(args: &Args, running: &Running) {
     let config = match args.load() {
         Ok(config) => config,
         Err(error) => {
-            tracing::error!("the configuration is not valid and the old one stays: {error:#}");
+            tracing::error!("the configuration is not valid and the old one stays: {error}");
             return;
         }
     };
@@ -234,7 +235,7 @@ fn print_token(config: &Config) -> ExitCode {
                 std::io::ErrorKind::PermissionDenied => "run this as the user of maestrod, or with sudo",
                 _ => "correct that",
             };
-            fail(1, &anyhow::anyhow!("cannot read the join token {}: {error}; {hint}", path.display()))
+            fail(1, &anyhow!("cannot read the join token {}: {error}; {hint}", path.display()))
         }
     }
 }

@@ -24,6 +24,7 @@ mod schema;
 #[cfg(test)]
 mod tests;
 
+use catalog::Progress;
 use connections::{Readers, Writer};
 
 /// Why the database cannot be used.
@@ -45,7 +46,8 @@ pub enum OpenError {
     },
     /// It is not a database, or the system refuses something.
     #[error(
-        "cannot open the database {}: {source}; correct that, or move the file away and the peers will send all again",
+        "cannot open the database {}: {source}; correct that, or move the file away: the peers \
+         send their catalogs again, and those from other machines show the join token again",
         path.display()
     )]
     Sqlite {
@@ -77,7 +79,7 @@ impl SqliteDirectory {
     pub fn open(path: &Path) -> Result<SqliteDirectory, OpenError> {
         let failed = |source| OpenError::Sqlite { path: path.to_owned(), source };
         let mut connection = Connection::open(path).map_err(failed)?;
-        connections::tune(&connection).map_err(failed)?;
+        connections::tune(&connection, connections::WRITER_CACHE_KIB).map_err(failed)?;
         // NORMAL: a power cut may take back the last changes, whole transactions of them, and the sequence number
         // applied goes back with them; so the peer sends them again. What nobody would send again is written with
         // `durably`.
@@ -135,7 +137,18 @@ impl Directory for SqliteDirectory {
         batch: Batch,
         now_ms: i64,
     ) -> Result<Applied, DirectoryError> {
-        self.write(move |connection| catalog::apply(connection, peer, session, &batch, now_ms)).await
+        let mut progress =
+            self.write(move |connection| catalog::apply(connection, peer, session, &batch, now_ms)).await?;
+        loop {
+            match progress {
+                Progress::Done(applied) => return Ok(applied),
+                Progress::Sweeping(rest) => {
+                    progress = self
+                        .write(move |connection| catalog::sweep_on(connection, peer, session, rest, now_ms))
+                        .await?;
+                }
+            }
+        }
     }
 
     async fn set_visible(

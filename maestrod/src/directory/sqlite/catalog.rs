@@ -6,11 +6,39 @@ use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
 use super::peers::{self, Standing};
 use crate::directory::{
-    Applied, Batch, Change, Digest, DirectoryError, FileRecord, Held, PeerKey, PlainPeer, Profile, Session,
+    Applied, Batch, Change, Complete, Digest, DirectoryError, FileRecord, Held, PeerKey, PlainPeer, Profile,
+    Session,
 };
 
+/// Files that one transaction forgets at the end of a full catalog. More are forgotten in several, so that the changes
+/// of other peers do not wait for all of them.
+const SWEEP_ROWS: usize = 5000;
 /// Rows that are read at once while files are forgotten.
-const SWEEP_ROWS: i64 = 1000;
+const READ_ROWS: usize = 1000;
+
+/// What a batch has come to.
+pub(super) enum Progress {
+    /// It is applied.
+    Done(Applied),
+    /// Its changes are; what the full catalog left out is still to be forgotten from here on.
+    Sweeping(Rest),
+}
+
+/// What is left to do at the end of a full catalog.
+pub(super) struct Rest {
+    from: Place,
+    complete: Complete,
+}
+
+/// A place among a peer's files.
+struct Place {
+    share: String,
+    name_id: i64,
+}
+
+impl Place {
+    const START: Place = Place { share: String::new(), name_id: i64::MIN };
+}
 
 pub(super) fn begin(
     connection: &mut Connection,
@@ -27,21 +55,16 @@ pub(super) fn begin(
     Ok(Held { session: Session(standing.session), epoch: standing.epoch, applied: standing.applied })
 }
 
+/// Applies the changes of a batch and, at the end of a full catalog, begins to forget what it left out.
 pub(super) fn apply(
     connection: &mut Connection,
     peer: PeerId,
     session: Session,
     batch: &Batch,
     now_ms: i64,
-) -> Result<Applied, DirectoryError> {
+) -> Result<Progress, DirectoryError> {
     let transaction = connection.transaction()?;
-    let Some(id) = peers::id_of(&transaction, &PeerKey::Synced(peer))? else {
-        return Err(DirectoryError::Superseded);
-    };
-    let standing = peers::standing(&transaction, id)?;
-    if standing.session != session.0 {
-        return Err(DirectoryError::Superseded);
-    }
+    let standing = standing_of(&transaction, peer, session)?;
     let mut catalog = Catalog { transaction: &transaction, standing };
     if batch.reset {
         catalog.standing.generation += 1;
@@ -55,19 +78,40 @@ pub(super) fn apply(
         }
     }
     catalog.standing.applied = batch.through_sequence;
-    let mut agrees = true;
-    if let Some(complete) = batch.complete {
-        if catalog.standing.sweeping {
-            catalog.sweep()?;
-            catalog.standing.sweeping = false;
-        }
-        let Standing { files, digest, .. } = catalog.standing;
-        agrees = (files, digest) == (complete.files, complete.digest);
-    }
-    let standing = catalog.standing;
-    peers::keep(&transaction, &standing, now_ms)?;
+    let progress = match batch.complete {
+        None => Progress::Done(Applied { sequence: batch.through_sequence, agrees: true }),
+        Some(complete) => catalog.conclude(Rest { from: Place::START, complete })?,
+    };
+    peers::keep(&transaction, &catalog.standing, now_ms)?;
     transaction.commit()?;
-    Ok(Applied { sequence: standing.applied, agrees })
+    Ok(progress)
+}
+
+/// Goes on with what [`apply`] began. If it is never called, the next batch that is complete does it.
+pub(super) fn sweep_on(
+    connection: &mut Connection,
+    peer: PeerId,
+    session: Session,
+    rest: Rest,
+    now_ms: i64,
+) -> Result<Progress, DirectoryError> {
+    let transaction = connection.transaction()?;
+    let standing = standing_of(&transaction, peer, session)?;
+    let mut catalog = Catalog { transaction: &transaction, standing };
+    let progress = catalog.conclude(rest)?;
+    peers::keep(&transaction, &catalog.standing, now_ms)?;
+    transaction.commit()?;
+    Ok(progress)
+}
+
+fn standing_of(
+    transaction: &Transaction<'_>,
+    peer: PeerId,
+    session: Session,
+) -> Result<Standing, DirectoryError> {
+    let id = peers::id_of(transaction, &PeerKey::Synced(peer))?.ok_or(DirectoryError::Superseded)?;
+    let standing = peers::standing(transaction, id)?;
+    if standing.session == session.0 { Ok(standing) } else { Err(DirectoryError::Superseded) }
 }
 
 pub(super) fn register(
@@ -96,9 +140,8 @@ pub(super) fn register(
             modified_ms: 0,
         })?;
     }
-    catalog.sweep()?;
-    let standing = catalog.standing;
-    peers::keep(&transaction, &standing, now_ms)?;
+    catalog.sweep(Place::START, usize::MAX)?;
+    peers::keep(&transaction, &catalog.standing, now_ms)?;
     transaction.commit()?;
     Ok(())
 }
@@ -175,19 +218,39 @@ impl Catalog<'_> {
         self.forget(&Gone { share: share.to_owned(), name: name.to_owned(), name_id, content, size })
     }
 
-    /// Forgets the files that are not of the standing's generation.
-    fn sweep(&mut self) -> rusqlite::Result<()> {
+    /// The end of a catalog: forgets what a full one left out, and compares.
+    fn conclude(&mut self, Rest { from, complete }: Rest) -> rusqlite::Result<Progress> {
+        if self.standing.sweeping {
+            if let Some(from) = self.sweep(from, SWEEP_ROWS)? {
+                return Ok(Progress::Sweeping(Rest { from, complete }));
+            }
+            self.standing.sweeping = false;
+        }
+        let Standing { files, digest, applied, .. } = self.standing;
+        let agrees = (files, digest) == (complete.files, complete.digest);
+        Ok(Progress::Done(Applied { sequence: applied, agrees }))
+    }
+
+    /// Forgets the files that are not of the standing's generation, about `limit` of them, from `place` on. Returns
+    /// where it ended before the last.
+    fn sweep(&mut self, mut place: Place, limit: usize) -> rusqlite::Result<Option<Place>> {
+        let mut forgotten = 0;
         let sql = "SELECT f.share, f.name_id, n.name, f.content, f.size
                    FROM files f CROSS JOIN names n ON n.id = f.name_id
                    WHERE f.peer = ?1 AND f.generation <> ?2 AND (f.share, f.name_id) > (?3, ?4)
                    ORDER BY f.share, f.name_id LIMIT ?5";
-        let mut after = (String::new(), i64::MIN);
         loop {
             let old: Vec<Gone> = self
                 .transaction
                 .prepare_cached(sql)?
                 .query_map(
-                    params![self.standing.id, self.standing.generation, after.0, after.1, SWEEP_ROWS],
+                    params![
+                        self.standing.id,
+                        self.standing.generation,
+                        place.share,
+                        place.name_id,
+                        READ_ROWS as i64
+                    ],
                     |row| {
                         Ok(Gone {
                             share: row.get(0)?,
@@ -202,9 +265,11 @@ impl Catalog<'_> {
             for gone in &old {
                 self.forget(gone)?;
             }
-            match old.into_iter().next_back() {
-                Some(last) => after = (last.share, last.name_id),
-                None => return Ok(()),
+            forgotten += old.len();
+            let Some(last) = old.into_iter().next_back() else { return Ok(None) };
+            place = Place { share: last.share, name_id: last.name_id };
+            if forgotten >= limit {
+                return Ok(Some(place));
             }
         }
     }

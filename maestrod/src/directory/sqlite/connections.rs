@@ -15,19 +15,24 @@ use crate::directory::DirectoryError;
 const QUEUE_LEN: usize = 64;
 /// Connections that read.
 const READERS: usize = 4;
-/// Page cache of each connection, in KiB.
-const CACHE_KIB: i64 = 16 * 1024;
+/// Page cache of the connection that writes, in KiB: what is inserted lies all over the names' indexes.
+pub(super) const WRITER_CACHE_KIB: i64 = 48 * 1024;
+/// Page cache of each connection that reads, in KiB.
+const READER_CACHE_KIB: i64 = 8 * 1024;
+/// Pages in the write-ahead log that are carried into the database at once: 16 MiB.
+const CHECKPOINT_PAGES: i64 = 4096;
 /// Statements that each connection keeps prepared.
 const STATEMENTS: usize = 64;
 
 type Job = Box<dyn FnOnce(&mut Connection) + Send>;
 
 /// What holds for every connection.
-pub(super) fn tune(connection: &Connection) -> rusqlite::Result<()> {
+pub(super) fn tune(connection: &Connection, cache_kib: i64) -> rusqlite::Result<()> {
     connection.busy_timeout(Duration::from_secs(5))?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS);
     connection.pragma_update(None, "journal_mode", "WAL")?;
-    connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
+    connection.pragma_update(None, "cache_size", -cache_kib)?;
+    connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
     connection.pragma_update(None, "temp_store", "MEMORY")
 }
 
@@ -120,7 +125,7 @@ impl Readers {
 
 fn open_reader(path: &Path) -> rusqlite::Result<Connection> {
     let connection = Connection::open(path)?;
-    tune(&connection)?;
+    tune(&connection, READER_CACHE_KIB)?;
     // Not opened read-only: a connection that is cannot share the write-ahead log after a crash.
     connection.pragma_update(None, "query_only", true)?;
     Ok(connection)

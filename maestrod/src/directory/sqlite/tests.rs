@@ -91,6 +91,32 @@ async fn names_that_nobody_has_are_forgotten() {
 }
 
 #[tokio::test]
+async fn much_is_forgotten_in_steps_that_may_be_cut_off() {
+    let dir = TempDir::new().unwrap();
+    let directory = open(&dir);
+    let many: Vec<_> = (0..12_000).map(|number| file(&format!("file-{number:05}"), "x")).collect();
+    settle(&directory, 1, &many).await;
+    let session = settle(&directory, 1, &many[..10]).await;
+    assert_eq!(directory.totals().await.unwrap().files, 10);
+
+    directory.apply(peer(1), session, whole(&many), 8).await.unwrap();
+    // One step, as if the maestro were killed after it.
+    let first_step = whole(&many[..10]);
+    let cut = directory
+        .write(move |connection| catalog::apply(connection, peer(1), session, &first_step, 9))
+        .await
+        .unwrap();
+    assert!(matches!(cut, Progress::Sweeping(_)));
+    let left = directory.totals().await.unwrap().files;
+    assert!((5000..=7000).contains(&left), "{left}");
+    let held = directory.begin(peer(1), profile("p1"), 10).await.unwrap();
+    assert_eq!((held.epoch, held.applied), (1, 10));
+    let end = Batch { reset: false, changes: Vec::new(), ..whole(&many[..10]) };
+    assert!(directory.apply(peer(1), held.session, end, 11).await.unwrap().agrees);
+    assert_eq!(directory.totals().await.unwrap().files, 10);
+}
+
+#[tokio::test]
 async fn a_full_disk_loses_nothing_and_ends() {
     let dir = TempDir::new().unwrap();
     let directory = open(&dir);
