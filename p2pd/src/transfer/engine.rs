@@ -213,9 +213,6 @@ impl Engine<'_> {
             tokio::select! {
                 () = stop.cancelled() => {
                     durable.settle(&sink, &self.pieces).await;
-                    if self.job.is_cancelled() && let Err(error) = sink.discard().await {
-                        tracing::warn!("cannot remove the part of transfer {}: {error}", self.job.id);
-                    }
                     return Outcome::Stopped;
                 }
                 Some(event) = incoming.recv(), if self.writes.len() < WRITES => match event {

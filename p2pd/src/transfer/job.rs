@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::engine::{self, Outcome};
 use super::jobs::Shared;
 use super::plain;
+use super::sink;
 use super::store::Terms;
 use crate::discovery::{PeerRef, Query, now_ms};
 
@@ -120,6 +121,13 @@ impl Job {
                 () = tokio::time::sleep(wait.mul_f64(rand::random_range(0.75..1.25))) => {}
             }
         };
+        if ended != TransferState::Done
+            && let Some(key) = self.part_key()
+            && let Err(error) = sink::discard(shared.shares.downloads(), key).await
+        {
+            // It is removed when the daemon next starts.
+            tracing::warn!("the unfinished file of transfer {} stays for now: {error}", self.id);
+        }
         let why = self.snapshot().reason.filter(|_| ended == TransferState::Failed);
         self.finish(&shared, ended, why).await;
     }
@@ -208,6 +216,12 @@ impl Job {
                 None => sources_of(locator.locate(&Query::Content(content)).await),
             }
         }
+    }
+
+    /// The name of its part file; `None` while its content is not known.
+    pub(super) fn part_key(&self) -> Option<String> {
+        let content = self.known.borrow().content.as_deref()?.parse().ok()?;
+        Some(sink::part_key(content, self.id))
     }
 
     pub(super) fn is_dropped(&self, id: Option<PeerId>) -> bool {

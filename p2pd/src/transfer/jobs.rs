@@ -8,6 +8,7 @@ use p2p_service::tasks::Tasks;
 use tokio::sync::{Semaphore, watch};
 
 use super::job::Job;
+use super::sink;
 use super::store::{Store, StoreError, Terms};
 use crate::discovery::{Connections, Locator};
 use crate::shares::Shares;
@@ -78,9 +79,14 @@ impl Transfers {
             turns: Semaphore::new(running.max(1)),
             jobs: Mutex::default(),
         });
+        let jobs: Vec<_> = kept.into_iter().map(|kept| Job::new(kept.transfer, kept.terms)).collect();
+        let open = jobs.iter().filter(|job| !job.snapshot().state.is_ended()).filter_map(Job::part_key);
+        if let Err(error) = sink::discard_all_but(shared.shares.downloads(), open.collect()).await {
+            tracing::info!("unfinished files were not looked through: {error}");
+        }
         let transfers = Self { shared };
-        for kept in kept {
-            transfers.enter(kept.transfer, kept.terms);
+        for job in jobs {
+            transfers.enter(job);
         }
         Ok(transfers)
     }
@@ -119,13 +125,13 @@ impl Transfers {
         if !transfer.state.is_ended() {
             tracing::info!("transfer {} ({}) begins", transfer.id, transfer.name);
         }
-        self.enter(transfer.clone(), terms);
+        self.enter(Job::new(transfer.clone(), terms));
         Ok(transfer)
     }
 
-    fn enter(&self, transfer: Transfer, terms: Terms) {
-        let ended = transfer.state.is_ended();
-        let job = Arc::new(Job::new(transfer, terms));
+    fn enter(&self, job: Job) {
+        let ended = job.snapshot().state.is_ended();
+        let job = Arc::new(job);
         self.lock().insert(job.id, Arc::clone(&job));
         if !ended {
             self.shared.tasks.spawn_detached("transfer", job.run(Arc::clone(&self.shared)));

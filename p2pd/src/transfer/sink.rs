@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use p2p_content::{Bitmap, FalsePiece, FileName, Manifest};
+use p2p_content::{Bitmap, ContentHash, FalsePiece, FileName, Manifest};
 use rustix::fs::{FallocateFlags, SeekFrom as Seeking, fallocate, seek};
 use rustix::io::Errno;
 
@@ -93,7 +93,7 @@ impl Sink {
         reserve: u64,
         store: Store,
     ) -> Result<(Self, Bitmap), SinkError> {
-        let key = format!("{}-{id}", manifest.content().short());
+        let key = part_key(manifest.content(), id);
         let (proofs, at, part) = (Arc::clone(&manifest), dir.clone(), key.clone());
         let opened = blocking(move || open_part(&at, &part, &proofs, remembered, reserve)).await?;
         let (file, pieces) = opened;
@@ -131,12 +131,29 @@ impl Sink {
         let (dir, key) = (self.dir.clone(), self.key.clone());
         blocking(move || Ok(dir.publish(&key, &name, false)?)).await
     }
+}
 
-    /// Removes the part file.
-    pub(super) async fn discard(&self) -> Result<(), SinkError> {
-        let (dir, key) = (self.dir.clone(), self.key.clone());
-        blocking(move || Ok(dir.remove_part(&key)?)).await
-    }
+/// The name of a transfer's part file.
+pub(super) fn part_key(content: ContentHash, id: u64) -> String {
+    format!("{}-{id}", content.short())
+}
+
+/// Removes a part file.
+pub(super) async fn discard(dir: DownloadDir, key: String) -> Result<(), SinkError> {
+    blocking(move || Ok(dir.remove_part(&key)?)).await
+}
+
+/// Removes the part files that no open transfer has: of uploads that a crash broke off, of transfers that ended while
+/// the share was not there.
+pub(super) async fn discard_all_but(dir: DownloadDir, open: Vec<String>) -> Result<(), SinkError> {
+    blocking(move || {
+        for key in dir.parts()?.into_iter().filter(|key| !open.contains(key)) {
+            tracing::info!("removing an unfinished file that belongs to no transfer: {key}");
+            dir.remove_part(&key)?;
+        }
+        Ok(())
+    })
+    .await
 }
 
 /// Runs work that waits for the disk where it holds up nobody.
@@ -168,7 +185,11 @@ fn open_part(
                  reserve_bytes)"
             )));
         }
-        allocate(&file, len).map_err(failed)?;
+        if let Err(error) = allocate(&file, len) {
+            // What it got of the disk is given back: others may need it while this one waits.
+            dir.remove_part(key)?;
+            return Err(failed(error));
+        }
     }
     let mut pieces = remembered.unwrap_or_else(|| Bitmap::new(manifest.pieces().count()));
     if known {
