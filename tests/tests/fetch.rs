@@ -1,0 +1,255 @@
+//! Fetching between peers: from several sources, by name and by hash, to wherever the user wants it.
+
+// Helpers of tests are no tests to clippy: a test that cannot go on fails right there.
+#![allow(clippy::unwrap_used)]
+
+use std::os::unix::fs::MetadataExt;
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use p2p_content::ContentHash;
+use p2p_proto::control::{Origin, Transfer, TransferState};
+use p2p_tests::{Conduct, LyingPeer, Network, eventually, random_bytes, random_file, write_file};
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::io::AsyncReadExt;
+
+const MIB: u64 = 1 << 20;
+const SOON: Duration = Duration::from_secs(20);
+
+/// A peer, and a slow source that holds `lento.bin`, so that a fetch can be caught on its way.
+async fn with_slow_source() -> (Network, LyingPeer, ContentHash) {
+    let network = Network::builder().peers(1).start().await.unwrap();
+    let file = random_bytes(8 << 20, 1);
+    let hash = ContentHash::of(&file);
+    let source = LyingPeer::start("lento", Conduct::slow(512 * 1024), [("lento.bin", file)]).await.unwrap();
+    source.join(&network.maestro().unwrap().address()).await.unwrap();
+    (network, source, hash)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_comes_from_all_who_have_it() {
+    let network = Network::builder().peers(3).files(|number, shared| {
+        if number < 3 {
+            random_file(&shared.join("grande.bin"), 96 * MIB + 13, 1)?;
+        }
+        Ok(())
+    });
+    let network = network.start().await.unwrap();
+    let (source, peer) = (network.peer(1).unwrap(), network.peer(3).unwrap());
+    let hash = source.hash_of("grande.bin").unwrap();
+
+    let said = peer.ctl(["fetch", "grande.bin"]).await.unwrap().ok().unwrap();
+    let path = peer.shared("grande.bin").canonicalize().unwrap();
+    assert_eq!(said.text(), format!("{hash}  {}\n", path.display()), "as b3sum prints it");
+    assert_eq!(peer.hash_of("grande.bin").unwrap(), hash);
+
+    let transfer = &peer.transfers().await.unwrap()[0];
+    assert_eq!((transfer.state, transfer.proven), (TransferState::Done, true));
+    assert_eq!(transfer.done_bytes, 96 * MIB + 13);
+    // The last pieces are asked of both.
+    assert!(transfer.wasted_bytes <= 8 * MIB, "{} bytes came twice", transfer.wasted_bytes);
+    let given: Vec<u64> = transfer.sources.iter().map(|source| source.bytes).collect();
+    assert!(
+        given.len() == 2 && given.iter().all(|bytes| *bytes > 10 * MIB),
+        "both gave their part: {given:?}"
+    );
+    assert_eq!(given.iter().sum::<u64>(), 96 * MIB + 13);
+    assert_eq!(peer.partial_files(), 0);
+
+    // It entered the catalog by the same door as any file.
+    let maestro = network.maestro().unwrap().rest().unwrap();
+    eventually(Duration::from_secs(2), "three have it", async || {
+        let located = maestro.locate("grande.bin").await?;
+        ensure!(located.len() == 3, "{located:?}");
+        Ok(())
+    })
+    .await
+    .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_of_every_size_and_name_arrive() {
+    let sizes = [0, 1, MIB - 1, MIB, MIB + 1, 5 * MIB + 123];
+    let network = Network::builder().peers(2).files(move |number, shared| {
+        if number == 1 {
+            for size in sizes {
+                random_file(&shared.join(format!("docs/año 2024/{size} b.bin")), size, size)?;
+            }
+        }
+        Ok(())
+    });
+    let network = network.start().await.unwrap();
+    let (source, peer) = (network.peer(1).unwrap(), network.peer(2).unwrap());
+    for size in sizes {
+        let name = format!("docs/año 2024/{size} b.bin");
+        peer.ctl(["fetch", &name]).await.unwrap().ok().unwrap();
+        assert_eq!(peer.hash_of(&name).unwrap(), source.hash_of(&name).unwrap(), "{name}");
+        let (made, given) =
+            (peer.shared(&name).metadata().unwrap(), source.shared(&name).metadata().unwrap());
+        assert_eq!(made.mode() & 0o777, given.mode() & 0o777 & 0o666, "{name}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn several_contents_under_one_name_are_the_users_choice() {
+    let network = Network::builder().peers(3).files(|number, shared| match number {
+        3 => Ok(()),
+        _ => write_file(&shared.join("informe.txt"), format!("versión {number}")),
+    });
+    let network = network.start().await.unwrap();
+    let peer = network.peer(3).unwrap();
+    let hash = |number: u32| ContentHash::of(format!("versión {number}").as_bytes()).to_string();
+
+    let said = peer.ctl(["fetch", "informe.txt"]).await.unwrap().exited(6).unwrap();
+    assert!(said.stderr.contains("--from"), "it says how to choose: {}", said.stderr);
+    assert!(!peer.shared("informe.txt").exists());
+
+    let by_peer = peer.ctl(["fetch", "informe.txt", "--from", "P2", "-o", "-"]).await.unwrap().ok().unwrap();
+    assert_eq!(by_peer.stdout, "versión 2".as_bytes());
+    let by_id = ["fetch", "informe.txt", "--from", &network.peer(1).unwrap().id()[..10], "--as", "uno.txt"];
+    peer.ctl(by_id).await.unwrap().ok().unwrap();
+    assert_eq!(std::fs::read_to_string(peer.shared("uno.txt")).unwrap(), "versión 1");
+    let by_hash = peer.ctl(["fetch", &hash(1), "-o", "-"]).await.unwrap().ok().unwrap();
+    assert_eq!(by_hash.stdout, "versión 1".as_bytes());
+    peer.ctl(["fetch", "informe.txt", "--from", "nadie"]).await.unwrap().exited(3).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_is_delivered_where_the_user_wants_it() {
+    let network = Network::builder().peers(2).files(|number, shared| {
+        if number == 1 { random_file(&shared.join("docs/a.bin"), 3 * MIB, 1).map(drop) } else { Ok(()) }
+    });
+    let network = network.start().await.unwrap();
+    let (source, peer) = (network.peer(1).unwrap(), network.peer(2).unwrap());
+    let bytes = std::fs::read(source.shared("docs/a.bin")).unwrap();
+    let home = peer.dir().join("home");
+    std::fs::create_dir(&home).unwrap();
+
+    let piped = peer.ctl(["fetch", "docs/a.bin", "-o", "-"]).await.unwrap().ok().unwrap();
+    assert!(piped.stdout == bytes, "{} bytes came through the pipe", piped.stdout.len());
+    peer.ctl(["fetch", "docs/a.bin", "-o", home.to_str().unwrap()]).await.unwrap().ok().unwrap();
+    assert!(std::fs::read(home.join("a.bin")).unwrap() == bytes);
+    let named = home.join("b.bin");
+    peer.ctl(["fetch", "docs/a.bin", "-o", named.to_str().unwrap()]).await.unwrap().ok().unwrap();
+    assert!(std::fs::read(&named).unwrap() == bytes);
+    let again = ["fetch", "docs/a.bin", "-o", named.to_str().unwrap()];
+    peer.ctl(again).await.unwrap().exited(6).unwrap();
+    peer.ctl(again.into_iter().chain(["--force"])).await.unwrap().ok().unwrap();
+    let nowhere = home.join("no/such/dir/");
+    peer.ctl(["fetch", "docs/a.bin", "-o", nowhere.to_str().unwrap()]).await.unwrap().exited(3).unwrap();
+    peer.ctl(["fetch", "no-such-file"]).await.unwrap().exited(3).unwrap();
+    peer.ctl(["fetch", &ContentHash::of(b"nobody has it").to_string()]).await.unwrap().exited(3).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_that_is_taken_is_not_taken_again() {
+    let network = Network::builder().peers(2).files(|number, shared| {
+        write_file(&shared.join("a.txt"), format!("de P{number}"))?;
+        write_file(&shared.join("igual.txt"), "igual")
+    });
+    let network = network.start().await.unwrap();
+    let peer = network.peer(2).unwrap();
+    let theirs = ContentHash::of(b"de P1").to_string();
+    let said = peer.ctl(["fetch", &theirs]).await.unwrap().exited(6).unwrap();
+    assert!(said.stderr.contains("--as"), "it says what to do: {}", said.stderr);
+    assert_eq!(std::fs::read_to_string(peer.shared("a.txt")).unwrap(), "de P2");
+    peer.ctl(["fetch", &theirs, "--as", "de P1/a.txt"]).await.unwrap().ok().unwrap();
+    assert_eq!(std::fs::read_to_string(peer.shared("de P1/a.txt")).unwrap(), "de P1");
+    // What is here already needs no fetching.
+    let said = peer.ctl(["fetch", "igual.txt"]).await.unwrap().ok().unwrap();
+    assert!(said.text().starts_with(&ContentHash::of(b"igual").to_string()), "{}", said.text());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_detached_fetch_goes_on_and_shows_in_transfers() {
+    let (network, source, hash) = with_slow_source().await;
+    let peer = network.peer(1).unwrap();
+    let said = peer.ctl(["fetch", "lento.bin", "--detach"]).await.unwrap().ok().unwrap();
+    let id: u64 = said.text().trim().parse().unwrap();
+    let running = |transfer: &Transfer| transfer.state == TransferState::Running && transfer.rate > 0;
+    let transfer = peer.transfer_until(id, SOON, "bytes arrive", running).await.unwrap();
+    assert_eq!((transfer.content, transfer.size), (Some(hash.to_string()), Some(8 * MIB)));
+    assert!(transfer.sources.iter().any(|source| source.peer.name == "lento"), "{:?}", transfer.sources);
+    assert!(!peer.shared("lento.bin").exists(), "it appears when it is whole");
+    let shown = peer.ctl(["transfers"]).await.unwrap().ok().unwrap().text();
+    assert!(shown.contains("lento.bin") && shown.contains("running"), "{shown}");
+
+    // Asked for twice, it is fetched once.
+    let again = peer.ctl(["fetch", "lento.bin", "--detach"]).await.unwrap().ok().unwrap();
+    assert_eq!(again.text(), said.text());
+    source.behave(Conduct::Honest);
+    peer.transfer_done(id, SOON).await.unwrap();
+    assert_eq!(peer.hash_of("lento.bin").unwrap(), hash);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ctrl_c_leaves_the_transfer_running() {
+    let (network, source, hash) = with_slow_source().await;
+    let peer = network.peer(1).unwrap();
+    let child = peer.p2pctl().command(["fetch", "lento.bin"]).spawn().unwrap();
+    let running = eventually(SOON, "the fetch began", async || {
+        let first = peer.transfers().await?.into_iter().next().context("no transfer yet")?;
+        ensure!(first.state == TransferState::Running, "{first:?}");
+        Ok(first)
+    });
+    let id = running.await.unwrap().id;
+    kill_process(Pid::from_raw(child.id().unwrap().cast_signed()).unwrap(), Signal::INT).unwrap();
+    let output = child.wait_with_output().await.unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(130), "{stderr}");
+    assert!(stderr.contains("p2pctl fetch lento.bin"), "it says how to come back: {stderr}");
+    assert!(!peer.transfer(id).await.unwrap().state.is_ended());
+
+    let mut back = peer.p2pctl().command(["fetch", "lento.bin"]).spawn().unwrap();
+    source.behave(Conduct::Honest);
+    let mut printed = String::new();
+    back.stdout.take().unwrap().read_to_string(&mut printed).await.unwrap();
+    assert!(back.wait().await.unwrap().success());
+    assert!(printed.starts_with(&hash.to_string()), "{printed}");
+    assert_eq!(peer.transfers().await.unwrap().len(), 1, "it came back to the same one");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancelled_transfer_leaves_nothing() {
+    let (network, _source, _) = with_slow_source().await;
+    let peer = network.peer(1).unwrap();
+    let transfer: Transfer = peer.ctl_json(&["fetch", "lento.bin", "--detach"]).await.unwrap();
+    let moving = |transfer: &Transfer| transfer.done_bytes > 0;
+    peer.transfer_until(transfer.id, SOON, "a piece is here", moving).await.unwrap();
+    assert!(peer.partial_files() > 0);
+    peer.ctl(["transfers", "cancel", &transfer.id.to_string()]).await.unwrap().ok().unwrap();
+    eventually(Duration::from_secs(5), "its bytes are gone", async || {
+        ensure!(peer.partial_files() == 0, "{} partial files", peer.partial_files());
+        Ok(())
+    })
+    .await
+    .unwrap();
+    assert_eq!(peer.transfer(transfer.id).await.unwrap().state, TransferState::Cancelled);
+    assert!(!peer.shared("lento.bin").exists());
+    peer.ctl(["transfers", "cancel", "12345"]).await.unwrap().exited(3).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn progress_is_json_lines_for_programs() {
+    let (network, source, hash) = with_slow_source().await;
+    source.behave(Conduct::slow(4 << 20));
+    let peer = network.peer(1).unwrap();
+    let said = peer.ctl(["--json", "fetch", "lento.bin"]).await.unwrap().ok().unwrap();
+    let text = said.text();
+    let steps: Vec<Transfer> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert!(steps.len() > 2, "{text}");
+    assert!(steps.is_sorted_by_key(|step| step.done_bytes), "{text}");
+    let last = steps.last().unwrap();
+    assert_eq!((last.state, last.content.as_deref()), (TransferState::Done, Some(hash.to_string().as_str())));
+    assert_eq!(last.path.as_deref(), peer.shared("lento.bin").canonicalize().unwrap().to_str());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_an_answer_comes_from_is_said() {
+    let network = Network::builder().peers(2).files(|_, shared| write_file(&shared.join("a.txt"), "a"));
+    let network = network.start().await.unwrap();
+    let answer: p2p_proto::control::LocateAnswer =
+        network.peer(1).unwrap().ctl_json(&["locate", "a.txt"]).await.unwrap();
+    let origins: Vec<Origin> = answer.candidates[0].sources.iter().map(|source| source.origin).collect();
+    assert_eq!(origins, [Origin::Own, Origin::Maestro]);
+}

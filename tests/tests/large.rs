@@ -1,0 +1,173 @@
+//! The acceptance runs that take long: `cargo xtask test-large`. Each prints its figures.
+
+// Helpers of tests are no tests to clippy: a test that cannot go on fails right there.
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use futures::{StreamExt, TryStreamExt, stream};
+use p2p_proto::control::{Status, Transfer};
+use p2p_tests::{Daemon, Network, Peer, eventually, hash_of_file, random_file, write_file};
+use serde_json::json;
+
+const MIB: u64 = 1 << 20;
+const GIB: u64 = 1 << 30;
+const LONG: Duration = Duration::from_secs(600);
+const MEMORY_LIMIT: u64 = 200 * MIB;
+
+/// Prints the peak memory of these daemons, and holds it against the limit.
+fn memory(when: &str, daemons: &[&Daemon]) {
+    for daemon in daemons {
+        let peak = daemon.peak_memory().unwrap();
+        println!("{when}: peak memory of {} is {} MiB", daemon.name(), peak / MIB);
+        assert!(peak < MEMORY_LIMIT, "{} took {} MiB", daemon.name(), peak / MIB);
+    }
+}
+
+fn print_rate(what: &str, bytes: u64, took: Duration) {
+    let rate = bytes as f64 / MIB as f64 / took.as_secs_f64();
+    println!("{what}: {:.2} s, {rate:.0} MiB/s", took.as_secs_f64());
+}
+
+async fn fetch_all(peer: &Peer, names: Vec<String>) -> Result<()> {
+    let count = names.len();
+    let detached = stream::iter(names)
+        .map(|name| async move { peer.ctl(["fetch", &name, "--detach"]).await?.ok().map(drop) });
+    detached.buffer_unordered(8).try_collect::<()>().await?;
+    eventually(LONG, "all of them are here", async || {
+        let status: Status = peer.ctl_json(&["status"]).await?;
+        ensure!(status.transfers_open == 0, "{} of {count} are open", status.transfers_open);
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "slow: run with cargo xtask test-large"]
+async fn two_gib_and_two_thousand_files_in_little_memory() {
+    const FILES: u64 = 2000;
+    let network = Network::builder().peers(2).files(|number, shared| {
+        if number == 1 {
+            random_file(&shared.join("grande.bin"), 2 * GIB, 1)?;
+            for file in 0..FILES {
+                random_file(
+                    &shared.join(format!("muchos/{}/{file}.bin", file / 100)),
+                    1000 + 97 * file,
+                    file,
+                )?;
+            }
+        }
+        Ok(())
+    });
+    let network = network.start().await.unwrap();
+    let (one, other) = (network.peer(1).unwrap(), network.peer(2).unwrap());
+    let daemons = [one.daemon(), other.daemon(), network.maestro().unwrap().daemon()];
+    memory("after hashing", &daemons);
+
+    let said = other.p2pctl().run_within(LONG, ["fetch", "grande.bin"]).await.unwrap().ok().unwrap();
+    print_rate("fetch of 2 GiB", 2 * GIB, said.took);
+    assert_eq!(other.hash_of("grande.bin").unwrap(), one.hash_of("grande.bin").unwrap());
+    memory("after 2 GiB", &daemons);
+
+    let names: Vec<String> = (0..FILES).map(|file| format!("muchos/{}/{file}.bin", file / 100)).collect();
+    let began = Instant::now();
+    fetch_all(other, names.clone()).await.unwrap();
+    println!("fetch of {FILES} files, one command each: {:.2} s", began.elapsed().as_secs_f64());
+    for name in &names {
+        assert_eq!(other.hash_of(name).unwrap(), one.hash_of(name).unwrap(), "{name}");
+    }
+    memory("after 2,000 files", &daemons);
+
+    let began = Instant::now();
+    let copy = other.dir().join("copy.bin");
+    other
+        .p2pctl()
+        .run_within(LONG, ["fetch", "grande.bin", "-o", copy.to_str().unwrap()])
+        .await
+        .unwrap()
+        .ok()
+        .unwrap();
+    print_rate("delivery of 2 GiB with -o", 2 * GIB, began.elapsed());
+    assert_eq!(hash_of_file(&copy).unwrap(), one.hash_of("grande.bin").unwrap());
+    memory("after -o", &daemons);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "slow: run with cargo xtask test-large"]
+async fn two_gib_are_uploaded_and_sent_in_little_memory() {
+    let network = Network::builder().peers(2).peers_with(|_, settings| {
+        settings.set("transfers.accept_offers", "network");
+    });
+    let network = network.start().await.unwrap();
+    let (one, other) = (network.peer(1).unwrap(), network.peer(2).unwrap());
+    let file = one.dir().join("grande.bin");
+    let hash = random_file(&file, 2 * GIB, 1).unwrap();
+    let daemons = [one.daemon(), other.daemon(), network.maestro().unwrap().daemon()];
+
+    let began = Instant::now();
+    let rest = one.rest_with_token().unwrap();
+    let answer = rest.post_file("/upload?filename=subido.bin", &file).await.unwrap().ok().unwrap();
+    print_rate("REST /upload of 2 GiB", 2 * GIB, began.elapsed());
+    assert_eq!(answer["content"], json!(hash.to_string()));
+    assert_eq!(one.hash_of("subido.bin").unwrap(), hash);
+    let maestro = network.maestro().unwrap().rest().unwrap();
+    assert_eq!(maestro.locate("subido.bin").await.unwrap().len(), 1);
+    memory("after /upload", &daemons);
+
+    let said = one.p2pctl().run_within(LONG, ["send", file.to_str().unwrap(), "P2", "--as", "enviado.bin"]);
+    let said = said.await.unwrap().ok().unwrap();
+    print_rate("send of 2 GiB", 2 * GIB, said.took);
+    assert_eq!(other.hash_of("enviado.bin").unwrap(), hash);
+    memory("after send", &daemons);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "slow: run with cargo xtask test-large"]
+async fn a_tree_of_ten_thousand_files_is_announced_in_time() {
+    const FILES: u64 = 10_000;
+    let network = Network::builder().peers(1).start().await.unwrap();
+    let (peer, maestro) = (network.peer(1).unwrap(), network.maestro().unwrap().rest().unwrap());
+    let began = Instant::now();
+    for file in 0..FILES {
+        write_file(&peer.shared(format!("árbol/{}/{file}.txt", file / 100)), format!("archivo {file}\n"))
+            .unwrap();
+    }
+    println!("unpacked in {:.2} s", began.elapsed().as_secs_f64());
+    let announced = eventually(Duration::from_secs(60), "all are in the directory", async || {
+        let row = maestro.get("/peers").await?.ok()?["peers"][0].clone();
+        ensure!(row["files_total"] == json!(FILES), "{}", row["files_total"]);
+        Ok(())
+    });
+    announced.await.unwrap();
+    let took = began.elapsed();
+    println!("{FILES} files are in the directory {:.2} s after the unpacking began", took.as_secs_f64());
+    assert!(took < Duration::from_secs(15), "it took {took:?}");
+    let located = maestro.locate("árbol/99/9999.txt").await.unwrap();
+    assert_eq!(located[0]["content"], json!(blake3::hash(b"archivo 9999\n").to_hex().to_string()));
+    memory("after 10,000 files", &[peer.daemon(), network.maestro().unwrap().daemon()]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "slow: run with cargo xtask test-large"]
+async fn a_fetcher_killed_half_way_through_two_gib_goes_on() {
+    let network = Network::builder().peers(2).files(|number, shared| match number {
+        1 => random_file(&shared.join("grande.bin"), 2 * GIB, 1).map(drop),
+        _ => Ok(()),
+    });
+    let mut network = network.start().await.unwrap();
+    let peer = network.peer(2).unwrap();
+    let transfer: Transfer = peer.ctl_json(&["fetch", "grande.bin", "--detach"]).await.unwrap();
+    let half = |transfer: &Transfer| transfer.done_bytes >= GIB;
+    let before = peer.transfer_until(transfer.id, LONG, "half of it is there", half).await.unwrap();
+    assert!(!before.state.is_ended(), "{before:?}");
+    let daemon = network.peer_mut(2).unwrap().daemon_mut();
+    daemon.kill_9().await.unwrap();
+    daemon.restart().await.unwrap();
+    let peer = network.peer(2).unwrap();
+    let done = peer.transfer_done(transfer.id, LONG).await.unwrap();
+    assert_eq!(peer.hash_of("grande.bin").unwrap(), network.peer(1).unwrap().hash_of("grande.bin").unwrap());
+    let again = done.wasted_bytes as f64 / before.done_bytes as f64 * 100.0;
+    println!("killed with {} MiB there; {again:.2} % of that was asked for again", before.done_bytes / MIB);
+    assert!(again < 5.0);
+}
