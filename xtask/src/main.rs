@@ -1,2 +1,56 @@
-//! Under construction.
-fn main() {}
+//! `cargo xtask`: what developers run beside `cargo build` and `cargo test`.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+mod cargo;
+mod demo;
+mod tidy;
+
+/// What developers run beside `cargo build` and `cargo test`.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Start a maestro and three peers, walk through what they do, and stay up to be tried
+    Demo(demo::Options),
+    /// Run the acceptance tests that take long: gigabytes, thousands of files
+    TestLarge,
+    /// Measure against other programs, in release builds
+    Bench {
+        /// Arguments of the bench; none: which benches there are
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// Check what the compiler does not: file lengths, the map of the house, unfinished code
+    Tidy,
+}
+
+fn main() -> ExitCode {
+    let done = match Cli::parse().command {
+        Command::Demo(options) => demo::run(&options),
+        Command::TestLarge => cargo::test_large(),
+        Command::Bench { arguments } => cargo::bench(&arguments),
+        Command::Tidy => tidy::run(),
+    };
+    finish(done)
+}
+
+fn finish(done: Result<()>) -> ExitCode {
+    use std::io::Write;
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Nothing can be done where not even this can be written.
+            let _ = writeln!(std::io::stderr(), "error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,31 @@
+//! Commands that are cargo commands, spelled out once.
+
+use std::env;
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+
+/// The acceptance tests that take long, one after another, with their figures.
+pub(crate) fn test_large() -> Result<()> {
+    // The whole workspace's features, as `cargo test --workspace` has them: nothing is built a second time.
+    let arguments = ["test", "--workspace", "--test", "large", "--"];
+    run(&[&arguments[..], &["--ignored", "--nocapture", "--test-threads=1"]].concat())
+}
+
+/// The benches.
+pub(crate) fn bench(arguments: &[String]) -> Result<()> {
+    let mut all = vec!["run", "--release", "--package", "p2p-bench", "--"];
+    all.extend(arguments.iter().map(String::as_str));
+    run(&all)
+}
+
+fn run(arguments: &[&str]) -> Result<()> {
+    let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let status = Command::new(&cargo)
+        .args(arguments)
+        .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+        .status()
+        .with_context(|| format!("cannot run {}", cargo.display()))?;
+    ensure!(status.success(), "cargo {} failed ({status})", arguments.join(" "));
+    Ok(())
+}
