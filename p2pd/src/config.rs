@@ -218,11 +218,15 @@ impl Config {
             let taken = self.shares[..at].iter().any(|other| other.name == *name);
             wrong(taken, format!("[[share]] name: {name:?} is given twice"));
             wrong(!share.path.is_absolute(), format!("[[share]] {name:?}: path must be absolute"));
-            let within = |inner: &Path, outer: &Path| inner.starts_with(outer);
+            // Links and dots may lead where the text does not say.
+            let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
+            let within =
+                |inner: &Path, outer: &Path| inner.starts_with(outer) || real(inner).starts_with(real(outer));
             for other in &self.shares[..at] {
                 let overlap = within(&share.path, &other.path) || within(&other.path, &share.path);
                 wrong(overlap, format!("[[share]] {name:?} and {:?}: one is inside the other", other.name));
             }
+            wrong(name.len() > MAX_NAME_BYTES, format!("[[share]] name: longer than {MAX_NAME_BYTES} bytes"));
             wrong(
                 within(&self.state_dir, &share.path),
                 format!("[[share]] {name:?}: holds the state directory, and with it this peer's key"),

@@ -25,6 +25,9 @@ use crate::serve::{AcceptOffers, Admission, Contents, Files, Offers, PeerService
 use crate::shares::{ShareError, Shares, Timing};
 use crate::transfer::{Intake, Outbox, Sends, Store, TransferSettings, Transfers};
 
+/// Bytes of one message to the `Peer` service, at most.
+const MAX_REQUEST_LEN: usize = 64 * 1024;
+
 /// Mode of the control socket: its owner and its group.
 const SOCKET_MODE: u32 = 0o660;
 
@@ -264,7 +267,8 @@ fn serve_grpc(
 ) -> anyhow::Result<()> {
     let connections = wire::incoming(listener, identity, Accept::bulk(config.grpc.plaintext.into()), tasks)?;
     let peer = PeerServer::new(peer)
-        .max_decoding_message_size(MAX_MESSAGE_LEN)
+        // What peers ask is short; strangers fill no memory before they are turned away.
+        .max_decoding_message_size(MAX_REQUEST_LEN)
         .max_encoding_message_size(MAX_MESSAGE_LEN);
     let files = FileServiceServer::new(files).max_decoding_message_size(MAX_MESSAGE_LEN + 4096);
     let router = wire::server().add_service(peer).add_service(WholeFileLimit::new(files));

@@ -3,6 +3,13 @@
 //! Sizes are bytes, times are milliseconds since 1970-01-01 UTC, contents are BLAKE3 hashes in lower-case hex (what
 //! `b3sum` prints), peer IDs are in base32. Errors are [`crate::problem::Problem`] documents.
 
+mod transfers;
+
+pub use transfers::{
+    FetchRequest, SendQuery, SendState, Sending, SourceState, Transfer, TransferList, TransferSource,
+    TransferState,
+};
+
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
@@ -208,160 +215,6 @@ pub enum Origin {
     Friend,
     /// What this peer remembers of a maestro that does not answer now.
     Cache,
-}
-
-/// Body of `POST /v1/transfers`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct FetchRequest {
-    /// A name, or a content in hex.
-    pub what: String,
-    /// Only from this peer (name, peer ID or its beginning, or URL of a plain peer).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub from: Option<String>,
-    /// The name that it shall have here. Default: the one it has.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub save_as: Option<String>,
-}
-
-/// A transfer: a persistent job that turns a content into a file.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
-pub struct Transfer {
-    /// Its number on this peer.
-    pub id: u64,
-    /// The name of the file that it makes.
-    pub name: String,
-    /// Its content; absent for an unproven file until it has arrived.
-    pub content: Option<String>,
-    /// Bytes; absent where nobody knows yet.
-    pub size: Option<u64>,
-    /// Bytes that are here and proven.
-    pub done_bytes: u64,
-    /// Bytes that were asked for again: refused as false, or lost with a source or in a crash.
-    pub wasted_bytes: u64,
-    /// Where it stands.
-    pub state: TransferState,
-    /// Why, where it waits or failed; with what to do.
-    pub reason: Option<String>,
-    /// Whether each piece is proven against the content; false for a plain peer's file.
-    pub proven: bool,
-    /// Who gave what.
-    pub sources: Vec<TransferSource>,
-    /// Bytes per second over the last seconds.
-    pub rate: u64,
-    /// Seconds to go at that rate.
-    pub eta_secs: Option<u64>,
-    /// When it was asked for.
-    pub created_ms: i64,
-    /// When it ended.
-    pub ended_ms: Option<i64>,
-    /// Absolute path of the file, once it is whole.
-    pub path: Option<String>,
-}
-
-/// Where a transfer stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum TransferState {
-    /// Waits for its turn.
-    Queued,
-    /// Bytes arrive, or are about to.
-    Running,
-    /// Has no source now; goes on by itself when one appears.
-    Waiting,
-    /// The disk is too full; goes on by itself when there is room.
-    Paused,
-    /// The file is whole and in its share.
-    Done,
-    /// It cannot be done.
-    Failed,
-    /// Its user ended it.
-    Cancelled,
-}
-
-impl TransferState {
-    /// Whether the transfer has ended, one way or another.
-    pub fn is_ended(self) -> bool {
-        matches!(self, Self::Done | Self::Failed | Self::Cancelled)
-    }
-}
-
-/// What one source gave to a transfer.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct TransferSource {
-    /// Who.
-    #[serde(flatten)]
-    pub peer: PeerName,
-    /// Bytes that came from it and were proven.
-    pub bytes: u64,
-    /// Where it stands.
-    pub state: SourceState,
-    /// Why it was dropped.
-    pub reason: Option<String>,
-}
-
-/// Where a source of a transfer stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum SourceState {
-    /// It is being asked.
-    Active,
-    /// It could not be reached, or broke off; it is tried again.
-    Lost,
-    /// It sent false bytes, or does not have what was said of it; not asked again for this content.
-    Dropped,
-}
-
-/// `GET /v1/transfers`, the newest first.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
-pub struct TransferList {
-    /// The transfers.
-    pub transfers: Vec<Transfer>,
-}
-
-/// Query of `POST /v1/sends`, whose body is the file.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
-pub struct SendQuery {
-    /// To whom (name, peer ID or its beginning, or URL of a plain peer).
-    pub peer: String,
-    /// The name that it shall have there.
-    pub name: String,
-}
-
-/// A file on its way to a peer.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct Sending {
-    /// Its number on this peer, until the daemon restarts.
-    pub id: u64,
-    /// The name that it has there.
-    pub name: String,
-    /// To whom.
-    pub peer: PeerName,
-    /// Its content.
-    pub content: String,
-    /// Bytes.
-    pub size: u64,
-    /// Bytes that the receiver has.
-    pub done_bytes: u64,
-    /// Where it stands.
-    pub state: SendState,
-    /// What the receiver said.
-    pub message: Option<String>,
-}
-
-/// Where a sent file stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum SendState {
-    /// The receiver was asked.
-    Offered,
-    /// The receiver fetches it.
-    Accepted,
-    /// The receiver has it.
-    Delivered,
-    /// The receiver does not want it or could not get it.
-    Refused,
 }
 
 /// One peer in `GET /v1/peers`.

@@ -109,6 +109,8 @@ impl From<FetchError> for Problem {
                     .hint("choose one by its hash, or with --from PEER")
             }
             FetchError::NameTaken { .. } => name_taken(error.to_string()),
+            FetchError::OnlyHere { .. } => Problem::conflict("only-here", error.to_string())
+                .hint("`p2pctl fetch HASH -o PATH` copies it to where you want it"),
             FetchError::UnprovenRefused { .. } => forbidden("unproven-refused", error.to_string()).hint(
                 "nobody vouches for the bytes of a plain peer; the daemon's configuration can allow them",
             ),

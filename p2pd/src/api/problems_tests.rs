@@ -53,7 +53,8 @@ fn every_refusal_has_its_code_and_status() {
     let table: Vec<(Problem, u16, &str)> = vec![
         (FetchError::NotFound { what: text(), incomplete: None }.into(), 404, "not-found"),
         (several(vec![candidate(b"a", 1)]), 409, "several-contents"),
-        (FetchError::NameTaken { name: name(), here: ContentHash::EMPTY }.into(), 409, "name-taken"),
+        (FetchError::NameTaken { name: name(), here: None }.into(), 409, "name-taken"),
+        (FetchError::OnlyHere { what: text(), path: text() }.into(), 409, "only-here"),
         (FetchError::UnprovenRefused { what: text() }.into(), 403, "unproven-refused"),
         (invalid_name(&NameError::Empty), 422, "invalid-name"),
         (FetchError::Catalog(CatalogError::Closed).into(), 500, "internal"),

@@ -55,7 +55,7 @@ impl Answerer {
         let id = <[u8; 16]>::try_from(question.query_id.as_ref())
             .map_err(|_| Status::invalid_argument("a query_id has 16 bytes"))?;
         let query = read(question.query.clone())?;
-        if !self.seen.lock().unwrap_or_else(PoisonError::into_inner).first(id) {
+        if !self.seen.lock().unwrap_or_else(PoisonError::into_inner).first((id, question.relayed)) {
             return Ok(LocateResponse::default());
         }
         let viewer = if question.relayed { Viewer::Network } else { viewer };
@@ -137,16 +137,19 @@ fn read(query: Option<WireQuery>) -> Result<Query, Status> {
     }
 }
 
+/// A question, and whether it came by way of somebody else: those who ask themselves may see more.
+type QueryKey = ([u8; 16], bool);
+
 /// The questions that were answered, the latest of them.
 #[derive(Debug, Default)]
 struct Seen {
-    known: HashSet<[u8; 16]>,
-    order: VecDeque<[u8; 16]>,
+    known: HashSet<QueryKey>,
+    order: VecDeque<QueryKey>,
 }
 
 impl Seen {
     /// Whether this question is new; remembers it.
-    fn first(&mut self, id: [u8; 16]) -> bool {
+    fn first(&mut self, id: QueryKey) -> bool {
         if !self.known.insert(id) {
             return false;
         }
@@ -170,10 +173,11 @@ mod tests {
         let id = |number: usize| {
             let mut id = [0; 16];
             id[..8].copy_from_slice(&number.to_le_bytes());
-            id
+            (id, false)
         };
         assert!(seen.first(id(0)));
         assert!(!seen.first(id(0)));
+        assert!(Seen::default().first((id(0).0, true)));
         for number in 1..=REMEMBERED {
             assert!(seen.first(id(number)));
         }

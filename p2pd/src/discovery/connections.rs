@@ -7,7 +7,7 @@ use std::time::Duration;
 use p2p_identity::{Identity, PeerId};
 use p2p_proto::v1::peer_client::PeerClient;
 use p2p_proto::{MAX_MESSAGE_LEN, MEMBERSHIP_METADATA};
-use p2p_service::wire::{self, ConnectError};
+use p2p_service::wire::{self, ConnectError, Connection};
 use tonic::metadata::MetadataValue;
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
@@ -27,7 +27,7 @@ pub type PeerRpc = PeerClient<InterceptedService<Channel, ShowMembership>>;
 pub struct Connections {
     identity: Identity,
     network: Network,
-    open: Arc<Mutex<HashMap<PeerId, Channel>>>,
+    open: Arc<Mutex<HashMap<PeerId, Connection>>>,
 }
 
 /// Why a peer cannot be asked.
@@ -68,17 +68,18 @@ impl Connections {
         let PeerRef::Known { id, addresses, .. } = peer else {
             return Err(ReachError::Plain(peer.to_string()));
         };
-        let known = self.lock().get(id).cloned();
+        let known = self.lock().get(id).filter(|connection| connection.is_open()).cloned();
         let channel = match known {
-            Some(channel) => channel,
+            Some(connection) => connection.channel,
             None => {
                 let connect = wire::connect(&self.identity, addresses, Some(*id));
                 let connection = tokio::time::timeout(CONNECT_TIMEOUT, connect)
                     .await
                     .map_err(|_| ReachError::Silent(peer.to_string()))?
                     .map_err(|source| ReachError::Connect { peer: peer.to_string(), source })?;
-                self.lock().insert(*id, connection.channel.clone());
-                connection.channel
+                let channel = connection.channel.clone();
+                self.lock().insert(*id, connection);
+                channel
             }
         };
         Ok(self.client(channel))
@@ -102,7 +103,7 @@ impl Connections {
         }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<PeerId, Channel>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<PeerId, Connection>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

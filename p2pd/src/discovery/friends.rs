@@ -11,7 +11,8 @@ use p2p_proto::v1::DescribeRequest;
 use p2p_service::wire::{self, ConnectError};
 
 use super::kept::Kept;
-use super::locator::{FindPeerError, pick};
+use super::locator::FindPeerError;
+use super::merge::pick;
 use super::{Connections, Members, PeerRef, now_ms};
 
 /// How long the one who is befriended may take to say its name.

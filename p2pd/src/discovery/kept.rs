@@ -2,20 +2,26 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use p2p_service::state_dir::write_private;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-/// A JSON file.
+/// A JSON file. Clones are handles to the same.
 #[derive(Debug, Clone)]
 pub(super) struct Kept {
-    path: PathBuf,
+    path: Arc<Path>,
+    /// Number of the last version that was handed over, and of the last one that was written: a version that is late
+    /// does not replace a later one.
+    handed: Arc<AtomicU64>,
+    written: Arc<Mutex<u64>>,
 }
 
 impl Kept {
     pub(super) fn at(path: PathBuf) -> Self {
-        Self { path }
+        Self { path: path.into(), handed: Arc::default(), written: Arc::default() }
     }
 
     /// What is kept; the default where nothing is yet.
@@ -30,10 +36,34 @@ impl Kept {
         }
     }
 
-    /// Replaces what is kept; a crash leaves the old or the new.
+    /// Replaces what is kept; a crash leaves the old or the new. Waits for the disk: for what a user asked for, and has
+    /// to be told of if it fails.
     pub(super) fn write<T: Serialize>(&self, value: &T) -> io::Result<()> {
         let bytes = serde_json::to_vec_pretty(value)?;
-        write_private(&self.path, &bytes)
+        let version = self.handed.fetch_add(1, Ordering::Relaxed) + 1;
+        self.write_version(version, &bytes)
+    }
+
+    /// The same beside whatever else goes on, for what the program keeps for itself; a failure is logged.
+    pub(super) fn write_later<T: Serialize>(&self, value: &T) -> io::Result<()> {
+        let bytes = serde_json::to_vec_pretty(value)?;
+        let version = self.handed.fetch_add(1, Ordering::Relaxed) + 1;
+        let this = self.clone();
+        tokio::task::spawn_blocking(move || {
+            if let Err(error) = this.write_version(version, &bytes) {
+                tracing::error!("{} cannot be written: {error}", this.path.display());
+            }
+        });
+        Ok(())
+    }
+
+    fn write_version(&self, version: u64, bytes: &[u8]) -> io::Result<()> {
+        let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+        if version > *written {
+            write_private(&self.path, bytes)?;
+            *written = version;
+        }
+        Ok(())
     }
 }
 

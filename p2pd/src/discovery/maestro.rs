@@ -4,7 +4,7 @@
 
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use p2p_identity::{Identity, PeerId, WrongPeer};
 use p2p_proto::MAX_MESSAGE_LEN;
@@ -13,7 +13,7 @@ use p2p_proto::v1;
 use p2p_proto::v1::directory_client::DirectoryClient;
 use p2p_service::tasks::Tasks;
 use p2p_service::wire::{self, ConnectError};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio::time::timeout;
 use tonic::transport::Channel;
 
@@ -42,6 +42,7 @@ pub(super) struct Shared {
     pub(super) catalog: Catalog,
     pub(super) network: Network,
     pub(super) members: Members,
+    pub(super) tasks: Tasks,
     configured: Option<String>,
     state: watch::Sender<State>,
     session: Mutex<Option<DirectoryClient<Channel>>>,
@@ -117,6 +118,7 @@ impl Maestro {
             catalog,
             network,
             members,
+            tasks: tasks.clone(),
             configured,
             state: watch::Sender::new(state),
             session: Mutex::new(None),
@@ -181,8 +183,19 @@ impl Maestro {
     }
 
     /// Joins the network of the maestro at this address; who answers there is pinned, unless the request says who
-    /// must. Returns once the maestro has admitted this peer; otherwise nothing has changed.
+    /// must. Returns once the maestro has admitted this peer; otherwise nothing has changed. Goes on to one of the two
+    /// ends even where nobody waits for the answer any more.
     pub async fn join(&self, request: JoinRequest) -> Result<JoinAnswer, JoinError> {
+        let (answer, answered) = oneshot::channel();
+        let this = self.clone();
+        self.shared.tasks.spawn_detached("join", async move {
+            // Whoever asked has gone.
+            let _ = answer.send(this.join_now(request).await);
+        });
+        answered.await.unwrap_or_else(|_| Err(JoinError::Unreachable("the daemon is ending".to_owned())))
+    }
+
+    async fn join_now(&self, request: JoinRequest) -> Result<JoinAnswer, JoinError> {
         let shared = &self.shared;
         let address = with_port(&request.address);
         if let Some(configured) = &shared.configured
@@ -277,6 +290,7 @@ impl Shared {
                 }
                 continue;
             };
+            let began = Instant::now();
             let end = match self.connect(&joined).await {
                 Ok(connection) => {
                     let directory = DirectoryClient::new(connection.channel)
@@ -298,7 +312,10 @@ impl Shared {
                 }
                 End::Lost { welcomed, why } => {
                     if welcomed {
-                        pause = FIRST_PAUSE;
+                        // What fails again and again right after the welcome is not tried faster and faster.
+                        if began.elapsed() > LAST_PAUSE {
+                            pause = FIRST_PAUSE;
+                        }
                         tracing::warn!("lost the maestro at {}: {why}", joined.address);
                     } else if self.state.borrow().state != MaestroState::Unreachable {
                         tracing::warn!("the maestro at {} cannot be reached: {why}", joined.address);
@@ -361,9 +378,6 @@ impl Shared {
             let modified = known.state != state || known.detail != detail || answers > 0;
             if known.state != state {
                 known.since_ms = now_ms();
-            }
-            if !matches!(state, MaestroState::Syncing | MaestroState::InSync) {
-                known.acknowledged = None;
             }
             known.state = state;
             known.detail = detail;

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::PeerRef;
 use super::kept::Kept;
 
-/// Members that are remembered, at most: those seen last.
+/// Members that are remembered, at most.
 pub(super) const MEMBERS: usize = 1000;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,7 +60,7 @@ impl Members {
         if fresh == *self.lock() {
             return Ok(());
         }
-        self.kept.write(&fresh.iter().filter_map(Member::of).collect::<Vec<_>>())?;
+        self.kept.write_later(&fresh.iter().filter_map(Member::of).collect::<Vec<_>>())?;
         *self.lock() = fresh;
         Ok(())
     }

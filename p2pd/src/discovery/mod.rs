@@ -12,6 +12,7 @@ mod kept;
 mod locator;
 mod maestro;
 mod members;
+mod merge;
 mod network;
 mod session;
 mod words;

@@ -90,7 +90,7 @@ impl Network {
         let before = joined.clone();
         change(&mut joined);
         if joined != before {
-            self.kept.write(&Some(&joined))?;
+            self.kept.write_later(&Some(&joined))?;
             self.joined.send_if_modified(|current| {
                 *current = Some(joined);
                 false

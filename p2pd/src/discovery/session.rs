@@ -225,7 +225,7 @@ impl Session<'_> {
         let (mut directory, members, itself) =
             (self.directory.clone(), self.shared.members.clone(), self.shared.myself.id);
         // Beside the stream, so that a slow answer holds up no change; it ends with the connection.
-        tokio::spawn(async move {
+        self.shared.tasks.spawn_detached("members", async move {
             let request =
                 v1::ListPeersRequest { limit: super::members::MEMBERS as u32, cursor: String::new() };
             match timeout(WELCOME_TIMEOUT, directory.list_peers(request)).await {

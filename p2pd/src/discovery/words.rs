@@ -8,6 +8,10 @@ use p2p_proto::control::Origin;
 use p2p_proto::v1;
 use serde::{Deserialize, Serialize};
 
+/// Addresses of one peer, and sources of one content, that are taken from an answer.
+const MAX_ADDRESSES: usize = 16;
+const MAX_SOURCES: usize = 64;
+
 /// What somebody asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Query {
@@ -122,7 +126,8 @@ impl PeerRef {
         Some(Self::Known {
             id,
             name: info.name,
-            addresses: info.addresses,
+            // Nobody is dialled at more places than a host has interfaces.
+            addresses: info.addresses.into_iter().take(MAX_ADDRESSES).collect(),
             rest_url: info.rest_url,
             grpc_port,
         })
@@ -231,7 +236,7 @@ impl Candidate {
     /// left out.
     pub fn from_wire(candidate: v1::Candidate, origin: Origin) -> Option<Self> {
         let file = FoundFile::from_wire(v1::FoundFile { file: candidate.file, sources: 0 })?;
-        let sources = candidate.sources.into_iter().filter_map(PeerRef::from_wire);
+        let sources = candidate.sources.into_iter().filter_map(PeerRef::from_wire).take(MAX_SOURCES);
         Some(Self {
             name: file.name,
             content: file.content,

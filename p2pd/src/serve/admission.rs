@@ -24,6 +24,8 @@ pub(super) struct Guest {
     pub(super) id: PeerId,
     /// What they may see.
     pub(super) viewer: Viewer,
+    /// Until when their membership admits them, in seconds since 1970-01-01 UTC; friends need none.
+    until_unix_secs: u64,
 }
 
 impl Admission {
@@ -42,7 +44,7 @@ impl Admission {
             .and_then(|caller| caller.peer)
             .ok_or_else(|| Status::unauthenticated("this call needs TLS with a certificate on both sides"))?;
         if self.friends.contains(id) {
-            return Ok(Guest { id, viewer: Viewer::Friend });
+            return Ok(Guest { id, viewer: Viewer::Friend, until_unix_secs: u64::MAX });
         }
         let stranger = |why: String| {
             tracing::debug!("peer {} was not admitted: {why}", id.short());
@@ -57,10 +59,21 @@ impl Admission {
             .get_bin(MEMBERSHIP_METADATA)
             .and_then(|value| value.to_bytes().ok())
             .ok_or_else(|| stranger("you showed no membership".to_owned()))?;
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        Membership::from_bytes(&shown)
-            .and_then(|membership| membership.verify(network, id, now))
+        let membership = Membership::from_bytes(&shown)
+            .and_then(|membership| membership.verify(network, id, now()).map(|()| membership))
             .map_err(|error| stranger(error.to_string()))?;
-        Ok(Guest { id, viewer: Viewer::Network })
+        Ok(Guest { id, viewer: Viewer::Network, until_unix_secs: membership.not_after_unix_secs() })
     }
+
+    /// Whether a guest who was admitted before still is: for streams, which outlive what admitted their caller.
+    pub(super) fn still_admits(&self, guest: Guest) -> bool {
+        match guest.viewer {
+            Viewer::Network => self.network.id().is_some() && now() <= guest.until_unix_secs,
+            _ => self.friends.contains(guest.id),
+        }
+    }
+}
+
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }

@@ -72,12 +72,16 @@ impl Contents {
     /// Opens a file with this content that the guest may see.
     pub(super) async fn open(&self, content: ContentHash, guest: Guest) -> Result<Held, NoBytes> {
         let facts = self.catalog.find_content(content, guest.viewer).await.map_err(unreadable)?;
-        match self.open_first(facts).await {
-            Err(NoBytes::NotFound) => {}
-            found => return found,
-        }
-        let outboxed = self.outbox.find(guest.id, content).await.map_err(unreadable)?;
-        match outboxed.ok_or(NoBytes::NotFound)?.file {
+        let outboxed = match self.open_first(facts).await {
+            Ok(held) => return Ok(held),
+            Err(why) => {
+                // A shared copy that is no longer what it was says nothing of the one that was sent to this peer.
+                let outboxed = self.outbox.find(guest.id, content).await.map_err(unreadable)?;
+                let Some(outboxed) = outboxed else { return Err(why) };
+                outboxed
+            }
+        };
+        match outboxed.file {
             Some(file) => Held::of(file).map_err(unreadable),
             None => {
                 let facts = self.catalog.find_content(content, Viewer::Own).await.map_err(unreadable)?;

@@ -101,7 +101,7 @@ impl FileService for Files {
             Err(error) => return refused(error.to_string()),
         };
         let body = stream::iter([Ok::<_, Infallible>(content)]);
-        match self.intake.receive(name, body).await {
+        match self.intake.receive(name, body, false).await {
             Ok(received) => {
                 let message =
                     format!("{} is shared ({} bytes, {})", received.name, received.size, received.content);

@@ -1,8 +1,10 @@
 //! The `p2p.v1.Peer` service.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use p2p_content::ContentHash;
+use p2p_identity::PeerId;
 use p2p_proto::v1::peer_server::Peer;
 use p2p_proto::v1::{
     BrowseRequest, BrowseResponse, DescribeRequest, DescribeResponse, FriendQuery, LocateResponse,
@@ -26,6 +28,8 @@ const BROWSE_DEFAULT: u32 = 500;
 const BROWSE_MAX: u32 = 2000;
 /// Pull streams that are served at once; each has a thread that reads for it.
 const PULLS: usize = 128;
+/// Of them, those of one peer: no peer takes all.
+const PULLS_PER_PEER: usize = 8;
 /// Answers that wait for the network, per stream.
 const AHEAD: usize = 8;
 
@@ -37,6 +41,7 @@ pub struct PeerService {
     offers: Offers,
     myself: Arc<Myself>,
     pulls: Arc<Semaphore>,
+    places: Places,
     tasks: Tasks,
 }
 
@@ -50,7 +55,16 @@ impl PeerService {
         myself: Arc<Myself>,
         tasks: Tasks,
     ) -> Self {
-        Self { admission, answerer, contents, offers, myself, pulls: Arc::new(Semaphore::new(PULLS)), tasks }
+        Self {
+            admission,
+            answerer,
+            contents,
+            offers,
+            myself,
+            pulls: Arc::new(Semaphore::new(PULLS)),
+            places: Places::default(),
+            tasks,
+        }
     }
 }
 
@@ -125,21 +139,21 @@ impl Peer for PeerService {
         request: Request<Streaming<PullRequest>>,
     ) -> Result<Response<Self::PullStream>, Status> {
         let guest = self.admission.admit(&request)?;
-        let permit = Arc::clone(&self.pulls).try_acquire_owned().map_err(|_| {
-            Status::resource_exhausted("this peer serves as many others as it can; try again")
-        })?;
+        let permit = Arc::clone(&self.pulls).try_acquire_owned().map_err(|_| busy())?;
+        let place = self.places.enter(guest.id).ok_or_else(busy)?;
         let (answers, stream) = mpsc::channel(AHEAD);
-        let (contents, token) = (self.contents.clone(), self.tasks.token());
+        let (contents, admission, token) =
+            (self.contents.clone(), self.admission.clone(), self.tasks.token());
         self.tasks.spawn_detached("pull", async move {
             let told = answers.clone();
             tokio::select! {
-                () = pull::serve(contents, guest, request.into_inner(), answers) => {}
+                () = pull::serve(contents, admission, guest, request.into_inner(), answers) => {}
                 () = token.cancelled() => {
                     // What the caller still waits for it asks of others.
                     let _ = told.try_send(Err(Status::unavailable("this peer stops")));
                 }
             }
-            drop(permit);
+            drop((permit, place));
         });
         Ok(Response::new(ReceiverStream::new(stream)))
     }
@@ -164,7 +178,42 @@ impl Peer for PeerService {
     }
 }
 
+fn busy() -> Status {
+    Status::resource_exhausted("this peer serves as many others as it can; try again")
+}
+
 fn internal(error: crate::catalog::CatalogError) -> Status {
     tracing::error!("a call failed: {error}");
     Status::internal("the catalog failed; this peer's log knows more")
+}
+
+/// How many Pull streams each peer has.
+#[derive(Clone, Default)]
+struct Places(Arc<Mutex<HashMap<PeerId, usize>>>);
+
+/// One Pull stream of a peer, until it is dropped.
+struct Place(Places, PeerId);
+
+impl Places {
+    fn enter(&self, id: PeerId) -> Option<Place> {
+        let mut taken = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = taken.entry(id).or_default();
+        if *count >= PULLS_PER_PEER {
+            return None;
+        }
+        *count += 1;
+        Some(Place(self.clone(), id))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut taken = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = taken.get_mut(&self.1) {
+            *count -= 1;
+            if *count == 0 {
+                taken.remove(&self.1);
+            }
+        }
+    }
 }

@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use p2p_content::ContentHash;
@@ -15,11 +16,13 @@ use p2p_proto::{MAX_PULL_LEN, PULL_CHUNK_LEN};
 use tokio::sync::mpsc;
 use tonic::{Status, Streaming};
 
-use super::admission::Guest;
+use super::admission::{Admission, Guest};
 use super::contents::{Contents, Held, NoBytes};
 
 /// Files that one stream keeps open.
 const OPEN_FILES: usize = 32;
+/// How long it is taken for granted that the caller may see an open file.
+const OPEN_FOR: Duration = Duration::from_secs(1);
 /// Requests that wait for the reader.
 const QUEUED: usize = 64;
 
@@ -34,6 +37,7 @@ struct Reading {
 /// Serves the requests until the caller ends the stream.
 pub(super) async fn serve(
     contents: Contents,
+    admission: Admission,
     guest: Guest,
     mut requests: Streaming<PullRequest>,
     answers: mpsc::Sender<Result<PullResponse, Status>>,
@@ -41,17 +45,18 @@ pub(super) async fn serve(
     let (queue, readings) = mpsc::channel(QUEUED);
     let out = answers.clone();
     let reader = tokio::task::spawn_blocking(move || read_all(readings, &out));
-    let mut open: HashMap<ContentHash, Arc<Held>> = HashMap::new();
+    let mut open: HashMap<ContentHash, (Arc<Held>, Instant)> = HashMap::new();
     while let Ok(Some(request)) = requests.message().await {
         let held = match ContentHash::try_from(request.content.as_ref()) {
+            Ok(_) if !admission.still_admits(guest) => Err(NoBytes::NotFound),
             Ok(content) => match open.get(&content) {
-                Some(held) => Ok(Arc::clone(held)),
-                None => contents.open(content, guest).await.map(|held| {
+                Some((held, since)) if since.elapsed() < OPEN_FOR => Ok(Arc::clone(held)),
+                _ => contents.open(content, guest).await.map(|held| {
                     if open.len() >= OPEN_FILES {
                         open.clear();
                     }
                     let held = Arc::new(held);
-                    open.insert(content, Arc::clone(&held));
+                    open.insert(content, (Arc::clone(&held), Instant::now()));
                     held
                 }),
             },
@@ -98,7 +103,12 @@ fn read_one(reading: &Reading, answers: &mpsc::Sender<Result<PullResponse, Statu
     loop {
         let len = usize::try_from(end - offset).unwrap_or(usize::MAX).min(PULL_CHUNK_LEN);
         let mut chunk = vec![0; len];
-        if let Err(error) = held.file.read_exact_at(&mut chunk, offset) {
+        let read = held.file.read_exact_at(&mut chunk, offset);
+        // Looked at after each reading, so that no byte of another version goes out as if it were of this one.
+        if !held.is_unchanged() {
+            return refuse(Reason::Changed, "the file changed");
+        }
+        if let Err(error) = read {
             tracing::warn!("a shared file cannot be read: {error}");
             return refuse(Reason::Unreadable, "the file cannot be read");
         }

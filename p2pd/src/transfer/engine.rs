@@ -31,6 +31,8 @@ const SHOWN_EVERY: Duration = Duration::from_millis(200);
 /// Bytes, and time, after which the bitmap is made durable.
 const REMEMBER_LEN: u64 = 64 << 20;
 const REMEMBER_EVERY: Duration = Duration::from_secs(1);
+/// Sources that are asked at once; the others wait until one is gone. Each may have [`WINDOW_LEN`] bytes on their way.
+const SOURCES: usize = 8;
 /// How often more sources are looked for while it runs.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
 /// How long a source may take for a manifest.
@@ -53,8 +55,9 @@ pub(super) enum Outcome {
 impl From<SinkError> for Outcome {
     fn from(error: SinkError) -> Self {
         match error {
-            SinkError::Full(why) | SinkError::Unavailable(why) => Self::Blocked(why),
-            other => Self::Failed(other.to_string()),
+            SinkError::NameTaken(_) => Self::Failed(error.to_string()),
+            // Whatever is wrong with the disk, what is here is kept, and tried again.
+            other => Self::Blocked(other.to_string()),
         }
     }
 }
@@ -96,7 +99,7 @@ pub(super) async fn run(
     }
     let proven = match shared.store.proven(job.id, content, size).await {
         Ok(proven) => proven,
-        Err(error) => return Outcome::Failed(error.to_string()),
+        Err(error) => return Outcome::Blocked(error.to_string()),
     };
     let (manifest, remembered) = match proven {
         Some(proven) => (proven.manifest, Some(proven.pieces)),
@@ -118,7 +121,7 @@ pub(super) async fn run(
     if !known {
         let kept = shared.store.set_proven(job.id, Some(manifest.to_bytes()), pieces.to_bytes()).await;
         if let Err(error) = kept {
-            return Outcome::Failed(error.to_string());
+            return Outcome::Blocked(error.to_string());
         }
     }
     let (events, incoming) = mpsc::channel(WRITES);
@@ -218,7 +221,6 @@ impl Engine<'_> {
                 Some(event) = incoming.recv(), if self.writes.len() < WRITES => match event {
                     Event::Ready(source) => {
                         self.plan.join(source, self.window(&manifest));
-                        looked = false;
                         self.ask_everyone();
                     }
                     Event::Piece { source, piece, chunks } => self.arrived(&sink, source, piece, chunks),
@@ -235,6 +237,8 @@ impl Engine<'_> {
                     };
                     match result {
                         Ok(Kept::Written) => {
+                            // Only bytes show that there is somebody: who opens a stream and closes it is nobody.
+                            looked = false;
                             self.pieces.set(piece);
                             durable.wrote(manifest.pieces().piece_len());
                             self.gave(source, piece, &manifest);
@@ -276,6 +280,9 @@ impl Engine<'_> {
     fn add_sources(&mut self, peers: Vec<PeerRef>) {
         for peer in peers {
             let is_running = self.sources.values().any(|running| running.peer.id() == peer.id());
+            if self.sources.len() >= SOURCES {
+                break;
+            }
             if is_running || self.job.is_dropped(peer.id()) {
                 continue;
             }

@@ -43,8 +43,16 @@ pub enum FetchError {
     NameTaken {
         /// The name.
         name: FileName,
-        /// Its content.
-        here: ContentHash,
+        /// Its content; `None` for something that is not shared: a directory, a link, a file that is being written.
+        here: Option<ContentHash>,
+    },
+    /// Nobody else has it, and it is to have another name here.
+    #[error("only this peer has {what}, as {path}: there is nothing to fetch")]
+    OnlyHere {
+        /// What was asked for.
+        what: String,
+        /// Where it is.
+        path: String,
     },
     /// Nobody vouches for the bytes, and the configuration does not take such files.
     #[error(
@@ -96,7 +104,7 @@ impl Transfers {
         if let Some(fact) = self.under(&name).await? {
             return match fact.content == content {
                 true => Ok(self.already(&fact)),
-                false => Err(FetchError::NameTaken { name, here: fact.content }),
+                false => Err(FetchError::NameTaken { name, here: Some(fact.content) }),
             };
         }
         if order.save_as.is_none()
@@ -111,6 +119,13 @@ impl Transfers {
         {
             return Ok(open);
         }
+        if candidate.sources.iter().all(|source| source.origin == Origin::Own)
+            && let Some(fact) = self.here(content).await?
+        {
+            let path = self.already(&fact).path.unwrap_or_default();
+            return Err(FetchError::OnlyHere { what, path });
+        }
+        self.check_free(&name).await?;
         Ok(self
             .begin(
                 fresh(name, Some(content), candidate.size),
@@ -129,11 +144,12 @@ impl Transfers {
             return Err(FetchError::UnprovenRefused { what: order.what.to_string() });
         }
         if let Some(fact) = self.under(&name).await? {
-            return Err(FetchError::NameTaken { name, here: fact.content });
+            return Err(FetchError::NameTaken { name, here: Some(fact.content) });
         }
         if let Some(open) = self.open(|open| !open.proven && open.name == name.as_str()) {
             return Ok(open);
         }
+        self.check_free(&name).await?;
         let from = order.from.or_else(|| candidate.sources.into_iter().next().map(|source| source.peer));
         let terms = Terms { only_from: from, name_there: Some(candidate.name.to_string()) };
         Ok(self.begin(fresh(name, None, None), terms).await?)
@@ -150,7 +166,7 @@ impl Transfers {
         if let Some(fact) = self.under(&name).await? {
             return match fact.content == content {
                 true => Ok(self.already(&fact)),
-                false => Err(FetchError::NameTaken { name, here: fact.content }),
+                false => Err(FetchError::NameTaken { name, here: Some(fact.content) }),
             };
         }
         let text = content.to_string();
@@ -159,6 +175,7 @@ impl Transfers {
         {
             return Ok(open);
         }
+        self.check_free(&name).await?;
         Ok(self
             .begin(
                 fresh(name, Some(content), Some(size)),
@@ -177,6 +194,17 @@ impl Transfers {
         let dir = self.shared.shares.downloads();
         let found = self.shared.catalog.find_name(name.as_str(), Viewer::Own).await?;
         Ok(found.into_iter().find(|fact| fact.share == dir.share()))
+    }
+
+    /// What is under the name and not in the catalog would be found only once everything was fetched.
+    async fn check_free(&self, name: &FileName) -> Result<(), FetchError> {
+        let (dir, wanted) = (self.shared.shares.downloads(), name.clone());
+        let exists = tokio::task::spawn_blocking(move || dir.exists(&wanted)).await;
+        match exists {
+            Ok(Ok(true)) => Err(FetchError::NameTaken { name: name.clone(), here: None }),
+            // A share that is away now is the transfer's to wait for.
+            _ => Ok(()),
+        }
     }
 
     fn open(&self, is_it: impl Fn(&Transfer) -> bool) -> Option<Transfer> {

@@ -3,11 +3,12 @@
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
 use p2p_content::{ContentHash, ContentHasher, FileName, Manifest};
-use tokio::sync::mpsc;
+use tokio::sync::{Mutex, mpsc};
 
 use super::sink::{SinkError, blocking};
 use crate::shares::Shares;
@@ -19,6 +20,9 @@ const WAITING: usize = 8;
 #[derive(Clone)]
 pub struct Intake {
     shares: Shares,
+    /// One file at a time gets its name and enters the catalog: of two under one name, the last one is then what the
+    /// catalog says.
+    naming: Arc<Mutex<()>>,
 }
 
 /// A file that was taken in.
@@ -72,12 +76,12 @@ impl From<SinkError> for IntakeError {
 impl Intake {
     /// Into these shares' downloads.
     pub fn new(shares: Shares) -> Self {
-        Self { shares }
+        Self { shares, naming: Arc::default() }
     }
 
-    /// Takes in a file under this name; it replaces the one that has it. When this returns, the file is in the share
+    /// Takes in a file under this name; where another has it, `replace` says whether it is replaced. When this returns, the file is in the share
     /// and in the catalog. A body that breaks off leaves nothing behind.
-    pub async fn receive<S, E>(&self, name: FileName, body: S) -> Result<Received, IntakeError>
+    pub async fn receive<S, E>(&self, name: FileName, body: S, replace: bool) -> Result<Received, IntakeError>
     where
         S: Stream<Item = Result<Bytes, E>> + Send + Unpin,
         E: std::fmt::Display,
@@ -86,7 +90,7 @@ impl Intake {
         let key = format!("upload-{:016x}", rand::random::<u64>());
         let (at, part) = (dir.clone(), key.clone());
         let file = blocking(move || Ok(at.part(&part)?)).await?;
-        let taken = self.take(&name, &key, file, body).await;
+        let taken = self.take(&name, &key, file, body, replace).await;
         if taken.is_err() {
             // Whatever the reason, a part without a transfer is of no use to anybody.
             let _ = blocking(move || Ok(dir.remove_part(&key)?)).await;
@@ -100,6 +104,7 @@ impl Intake {
         key: &str,
         file: File,
         body: S,
+        replace: bool,
     ) -> Result<Received, IntakeError>
     where
         S: Stream<Item = Result<Bytes, E>> + Send + Unpin,
@@ -107,8 +112,9 @@ impl Intake {
     {
         let (content, manifest) = write_hashed(file, body).await?;
         let dir = self.shares.downloads();
+        let _naming = self.naming.lock().await;
         let (at, part, wanted) = (dir.clone(), key.to_owned(), name.clone());
-        let path = blocking(move || Ok(at.publish(&part, &wanted, true)?)).await?;
+        let path = blocking(move || Ok(at.publish(&part, &wanted, replace)?)).await?;
         let size = manifest.pieces().len();
         let adopted = self.shares.adopt(dir.share(), name, content, manifest).await;
         let sequence = adopted.map_err(|error| IntakeError::Internal(error.to_string()))?;

@@ -82,6 +82,7 @@ impl Job {
                 turn = shared.turns.acquire() => turn,
             };
             self.set_state(&shared, TransferState::Running, None).await;
+            let done_before = self.snapshot().done_bytes;
             let outcome = tokio::select! {
                 outcome = self.once(&shared, &stop) => outcome,
                 () = self.keep_stored(&shared) => continue,
@@ -113,7 +114,7 @@ impl Job {
             }
             self.set_state(&shared, state, Some(why)).await;
             // A source that was lost may be asked again as soon as one is found; a full disk is looked at again.
-            let moved = before.done_bytes < self.snapshot().done_bytes;
+            let moved = done_before < before.done_bytes;
             wait = if moved { FIRST_WAIT } else { (wait * 2).min(LAST_WAIT) };
             tokio::select! {
                 () = stopping.cancelled() => return,
@@ -121,7 +122,7 @@ impl Job {
                 () = tokio::time::sleep(wait.mul_f64(rand::random_range(0.75..1.25))) => {}
             }
         };
-        if ended != TransferState::Done
+        if ended == TransferState::Cancelled
             && let Some(key) = self.part_key()
             && let Err(error) = sink::discard(shared.shares.downloads(), key).await
         {
@@ -141,6 +142,12 @@ impl Job {
             return plain::run(shared, self, name, stop).await;
         }
         let content = transfer.content.as_deref().and_then(|text| text.parse::<ContentHash>().ok());
+        if let Some(content) = content
+            && let Some((path, manifest)) = shared.under(&name, content).await
+        {
+            // It is here by now: copied in by the user, or published just before the daemon was killed.
+            return Outcome::Whole(path, Arc::new(manifest));
+        }
         match (content, transfer.size) {
             (Some(content), Some(size)) => engine::run(shared, self, content, size, name, stop).await,
             _ => Outcome::Failed("its content is not known".to_owned()),

@@ -1,8 +1,10 @@
 //! All transfers: which there are, and whose turn it is.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use p2p_content::{ContentHash, FileName, Manifest};
 use p2p_proto::control::Transfer;
 use p2p_service::tasks::Tasks;
 use tokio::sync::{Semaphore, watch};
@@ -10,6 +12,7 @@ use tokio::sync::{Semaphore, watch};
 use super::job::Job;
 use super::sink;
 use super::store::{Store, StoreError, Terms};
+use crate::catalog::Viewer;
 use crate::discovery::{Connections, Locator};
 use crate::shares::Shares;
 
@@ -38,6 +41,17 @@ pub(super) struct Shared {
     pub(super) tasks: Tasks,
     pub(super) turns: Semaphore,
     pub(super) jobs: Mutex<BTreeMap<u64, Arc<Job>>>,
+}
+
+impl Shared {
+    /// The file under this name in the downloads, where it has this content.
+    pub(super) async fn under(&self, name: &FileName, content: ContentHash) -> Option<(PathBuf, Manifest)> {
+        let dir = self.shares.downloads();
+        let facts = self.catalog.find_name(name.as_str(), Viewer::Own).await.ok()?;
+        facts.iter().find(|fact| fact.share == dir.share() && fact.content == content)?;
+        let manifest = self.catalog.manifest(content).await.ok()??;
+        Some((dir.absolute(name), manifest))
+    }
 }
 
 /// Why a transfer was not cancelled.

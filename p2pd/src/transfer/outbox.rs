@@ -4,11 +4,13 @@ use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::Stream;
 use p2p_content::{ContentHash, Manifest};
 use p2p_identity::PeerId;
+use tokio::sync::Mutex;
 
 use super::intake::{IntakeError, write_hashed};
 use super::sink::{SinkError, blocking};
@@ -23,6 +25,8 @@ const KEPT_MS: i64 = 7 * 24 * 3600 * 1000;
 pub struct Outbox {
     dir: PathBuf,
     store: Store,
+    /// A file and the permissions for it change together.
+    changing: Arc<Mutex<()>>,
 }
 
 /// A content that one peer may fetch.
@@ -37,7 +41,7 @@ pub struct Outboxed {
 impl Outbox {
     /// Opens the outbox in this directory; what is too old, and what nobody may fetch any more, is removed.
     pub async fn open(dir: &Path, store: Store) -> Result<Self, IntakeError> {
-        let outbox = Self { dir: dir.to_owned(), store };
+        let outbox = Self { dir: dir.to_owned(), store, changing: Arc::default() };
         let at = outbox.dir.clone();
         disk(move || fs::DirBuilder::new().recursive(true).mode(0o700).create(at)).await?;
         outbox.tidy().await?;
@@ -46,6 +50,7 @@ impl Outbox {
 
     /// Removes what is too old, and what nobody may fetch any more.
     pub async fn tidy(&self) -> Result<(), IntakeError> {
+        let _changing = self.changing.lock().await;
         let wanted = self.store.expire(now_ms() - KEPT_MS).await.map_err(of_store)?;
         let wanted: Vec<String> = wanted.iter().map(ContentHash::to_string).collect();
         let dir = self.dir.clone();
@@ -82,6 +87,7 @@ impl Outbox {
 
     async fn keep(&self, peer: PeerId, part: PathBuf, manifest: Manifest) -> Result<Manifest, IntakeError> {
         let path = self.path(manifest.content());
+        let _changing = self.changing.lock().await;
         disk(move || {
             File::open(&part)?.sync_all()?;
             fs::rename(part, path)
@@ -93,7 +99,8 @@ impl Outbox {
 
     /// What this peer may fetch of this content, if anything.
     pub async fn find(&self, peer: PeerId, content: ContentHash) -> Result<Option<Outboxed>, IntakeError> {
-        let Some(manifest) = self.store.granted(peer, content).await.map_err(of_store)? else {
+        let Some(manifest) = self.store.granted(peer, content, now_ms() - KEPT_MS).await.map_err(of_store)?
+        else {
             return Ok(None);
         };
         let path = self.path(content);
@@ -107,6 +114,7 @@ impl Outbox {
 
     /// The peer has it, or does not want it.
     pub(super) async fn remove(&self, peer: PeerId, content: ContentHash) -> Result<(), IntakeError> {
+        let _changing = self.changing.lock().await;
         if self.store.revoke(peer, content).await.map_err(of_store)? {
             let path = self.path(content);
             disk(move || fs::remove_file(path)).await?;

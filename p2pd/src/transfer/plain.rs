@@ -48,7 +48,14 @@ pub(super) async fn run(shared: &Shared, job: &Job, name: FileName, stop: &Cance
     let dir = shared.shares.downloads();
     let key = format!("plain-{}", job.id);
     let (at, part) = (dir.clone(), key.clone());
-    let file = match blocking(move || Ok(at.part(&part)?)).await {
+    let file = match blocking(move || {
+        let file = at.part(&part)?;
+        // An earlier try may have left more bytes than the peer has now.
+        file.set_len(0).map_err(|error| SinkError::of_io(error, "preparing the file"))?;
+        Ok(file)
+    })
+    .await
+    {
         Ok(file) => file,
         Err(error) => return error.into(),
     };

@@ -58,7 +58,8 @@ impl Plan {
             }
             !asked.is_empty()
         });
-        self.free.extend(freed);
+        let here = &self.here;
+        self.free.extend(freed.into_iter().filter(|piece| !is_here(here, *piece)));
     }
 
     /// The pieces to ask of this source now.
@@ -83,10 +84,10 @@ impl Plan {
         if !idle {
             return None;
         }
-        let candidates = self
-            .open
-            .iter()
-            .filter(|(_, asked)| asked.len() < END_GAME && asked.iter().all(|(other, _)| *other != source));
+        let candidates =
+            self.open.iter().filter(|(piece, _)| !is_here(&self.here, **piece)).filter(|(_, asked)| {
+                asked.len() < END_GAME && asked.iter().all(|(other, _)| *other != source)
+            });
         candidates.min_by_key(|(_, asked)| asked.first().map(|(_, since)| *since)).map(|(piece, _)| *piece)
     }
 
@@ -119,6 +120,10 @@ impl Plan {
     pub(super) fn sources(&self) -> Vec<SourceKey> {
         self.sources.keys().copied().collect()
     }
+}
+
+fn is_here(here: &[bool], piece: u32) -> bool {
+    here.get(piece as usize).is_some_and(|here| *here)
 }
 
 #[cfg(test)]

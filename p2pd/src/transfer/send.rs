@@ -200,6 +200,16 @@ impl Sends {
     }
 
     async fn done_with(&self, id: PeerId, content: ContentHash) {
+        let (peer, content_text) = (Some(id.to_string()), content.to_string());
+        let is_wanted = self.lock().values().map(|known| known.borrow().clone()).any(|other| {
+            matches!(other.state, SendState::Offered | SendState::Accepted)
+                && other.peer.peer_id == peer
+                && other.content == content_text
+        });
+        if is_wanted {
+            // The same file is on its way to the same peer under another name.
+            return;
+        }
         if let Err(error) = self.outbox.remove(id, content).await {
             tracing::warn!("a file that was sent stays in the outbox: {error}");
         }

@@ -94,6 +94,17 @@ impl Sink {
         store: Store,
     ) -> Result<(Self, Bitmap), SinkError> {
         let key = part_key(manifest.content(), id);
+        let (at, part, len) = (dir.clone(), key.clone(), manifest.pieces().len());
+        let is_whole_len = blocking(move || part_has_len(&at, &part, len)).await?;
+        let mut remembered = remembered;
+        if !is_whole_len && remembered.is_some() {
+            // The part file is another than the one that was remembered. That nothing is known of the new one is on the
+            // disk before the new one is: a crash in between must not find an empty file and a full bitmap.
+            tracing::warn!("the unfinished file of transfer {id} is gone: it is fetched anew");
+            let nothing = Bitmap::new(manifest.pieces().count());
+            store.forget_proven(id, nothing.to_bytes()).await?;
+            remembered = Some(nothing);
+        }
         let (proofs, at, part) = (Arc::clone(&manifest), dir.clone(), key.clone());
         let opened = blocking(move || open_part(&at, &part, &proofs, remembered, reserve)).await?;
         let (file, pieces) = opened;
@@ -164,6 +175,14 @@ pub(super) async fn blocking<T: Send + 'static>(
         Ok(result) => result,
         Err(_) => Err(SinkError::Io("the daemon is ending".to_owned())),
     }
+}
+
+fn part_has_len(dir: &DownloadDir, key: &str, len: u64) -> Result<bool, SinkError> {
+    if !dir.parts()?.iter().any(|part| part == key) {
+        return Ok(false);
+    }
+    let metadata = dir.part(key)?.metadata();
+    Ok(metadata.map_err(|error| SinkError::of_io(error, "preparing the file"))?.len() == len)
 }
 
 fn open_part(

@@ -18,6 +18,9 @@ use crate::discovery::{Connections, PeerRef};
 /// A source that owes bytes and sends none for so long is lost.
 const SILENCE: Duration = Duration::from_secs(20);
 
+/// Bytes that an answer has at the least, the last one of a piece apart: crumbs cost more memory than they bring.
+const LEAST_CHUNK: u64 = 4096;
+
 /// What a source has to tell.
 pub(super) enum Event {
     /// It is connected.
@@ -44,7 +47,7 @@ pub(super) enum Event {
 pub(super) enum Gone {
     /// The connection broke, or never was; it may come back.
     Lost(String),
-    /// It does not have what was said of it, or breaks the protocol: not to be asked again.
+    /// It breaks the protocol: not to be asked again.
     Dropped(String),
 }
 
@@ -139,10 +142,15 @@ impl SourceTask {
                 Ok(Reason::NotFound) => "it does not have it for this peer".to_owned(),
                 _ => format!("it refused: {}", refusal.message),
             };
-            return Err(Gone::Dropped(why));
+            // A disk that is away comes back, and so does a membership that has ended: it may be asked again.
+            return Err(Gone::Lost(why));
         }
         let part = parts.get_mut(&piece).ok_or_else(unasked)?;
         let range = self.pieces.range(piece);
+        let left = (range.end - range.start).saturating_sub(part.len);
+        if (response.data.len() as u64) < left.min(LEAST_CHUNK) {
+            return Err(Gone::Dropped("it sends crumbs".to_owned()));
+        }
         part.len += response.data.len() as u64;
         part.chunks.push(response.data);
         if part.len > range.end - range.start {
@@ -158,9 +166,8 @@ impl SourceTask {
         }
         match status.code() {
             Code::PermissionDenied | Code::Unauthenticated => {
-                Gone::Dropped(format!("it does not admit this peer: {}", status.message()))
+                Gone::Lost(format!("it does not admit this peer: {}", status.message()))
             }
-            Code::NotFound => Gone::Dropped("it does not have it for this peer".to_owned()),
             _ => Gone::Lost(format!("the connection broke: {}", status.message())),
         }
     }

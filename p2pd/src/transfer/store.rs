@@ -185,6 +185,16 @@ impl Store {
         .await
     }
 
+    /// Remembers that nothing is proven of a transfer any more; durable when this returns.
+    pub(super) async fn forget_proven(&self, id: u64, nothing: Vec<u8>) -> Result<(), StoreError> {
+        self.set_proven(id, None, nothing).await?;
+        self.run(|connection| {
+            connection.pragma_query(None, "wal_checkpoint(FULL)", |_| Ok(()))?;
+            Ok(())
+        })
+        .await
+    }
+
     /// What is proven of a transfer; `None` where its manifest is not known yet.
     pub(super) async fn proven(
         &self,
@@ -227,17 +237,18 @@ impl Store {
         .await
     }
 
-    /// The manifest of a content that this peer may fetch.
+    /// The manifest of a content that this peer was allowed to fetch since then.
     pub(super) async fn granted(
         &self,
         peer: PeerId,
         content: ContentHash,
+        since_ms: i64,
     ) -> Result<Option<Manifest>, StoreError> {
         self.run(move |connection| {
             let row = connection
                 .query_row(
-                    "SELECT size, manifest FROM outbox WHERE content = ?1 AND peer = ?2",
-                    params![content.as_bytes(), peer.as_bytes()],
+                    "SELECT size, manifest FROM outbox WHERE content = ?1 AND peer = ?2 AND created_ms >= ?3",
+                    params![content.as_bytes(), peer.as_bytes(), since_ms],
                     |row| Ok((row.get::<_, u64>(0)?, row.get::<_, Vec<u8>>(1)?)),
                 )
                 .optional()?;

@@ -2,13 +2,15 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures::stream::{FuturesUnordered, StreamExt};
 use hyper_util::rt::TokioIo;
 use p2p_identity::{Identity, PeerId, TlsError, WrongPeer, client_config, peer_of, wrong_peer};
-use tokio::io::BufReader;
+use tokio::io::{AsyncRead, AsyncWrite, BufReader, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsConnector;
@@ -34,6 +36,14 @@ pub struct Connection {
     pub peer: PeerId,
     /// Where.
     pub address: SocketAddr,
+    open: Weak<()>,
+}
+
+impl Connection {
+    /// Whether the connection is open, as far as this end knows.
+    pub fn is_open(&self) -> bool {
+        self.open.strong_count() > 0
+    }
 }
 
 /// Why there is no connection.
@@ -83,8 +93,10 @@ pub async fn connect(
     while let Some(attempt) = attempts.next().await {
         match attempt {
             Ok((stream, peer, address)) => {
-                return match channel(stream).await {
-                    Ok(channel) => Ok(Connection { channel, peer, address }),
+                let alive = Arc::new(());
+                let open = Arc::downgrade(&alive);
+                return match channel(stream, alive).await {
+                    Ok(channel) => Ok(Connection { channel, peer, address, open }),
                     Err(error) => Err(ConnectError::Unreachable(vec![format!("{address}: {error}")])),
                 };
             }
@@ -123,8 +135,8 @@ async fn dial(connector: &TlsConnector, address: &str) -> io::Result<(Tls, PeerI
 
 /// Hands the one open stream to tonic. A second connect on this channel fails: the identity that was checked was that
 /// of this stream, and callers decide when to try again.
-async fn channel(stream: Tls) -> Result<Channel, tonic::transport::Error> {
-    let once = Arc::new(Mutex::new(Some(stream)));
+async fn channel(stream: Tls, alive: Arc<()>) -> Result<Channel, tonic::transport::Error> {
+    let once = Arc::new(Mutex::new(Some(Held { stream, _alive: alive })));
     let connector = tower::service_fn(move |_| {
         let stream = once.lock().unwrap_or_else(PoisonError::into_inner).take();
         async move { stream.map(TokioIo::new).ok_or_else(|| io::Error::other("the connection is closed")) }
@@ -138,4 +150,50 @@ async fn channel(stream: Tls) -> Result<Channel, tonic::transport::Error> {
         .keep_alive_while_idle(true)
         .connect_with_connector(connector)
         .await
+}
+
+/// A stream that shows by its end that the connection is over.
+struct Held {
+    stream: Tls,
+    _alive: Arc<()>,
+}
+
+impl AsyncRead for Held {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for Held {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(context, bytes)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
 }

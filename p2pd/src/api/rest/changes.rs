@@ -53,7 +53,7 @@ pub(super) async fn upload(
     body: Body,
 ) -> Result<Json<Uploaded>, Problem> {
     let name = name_of(query)?;
-    let received = api.intake.receive(name, body.into_data_stream()).await?;
+    let received = api.intake.receive(name, body.into_data_stream(), true).await?;
     let announced = announced(&api.maestro, received.sequence).await;
     let message = message_of(&received.name, received.size, announced);
     Ok(Json(Uploaded { ok: true, message, content: Some(received.content.to_string()) }))
