@@ -1,12 +1,15 @@
-//! Who called, for what, and what came of it: one log line for each request.
+//! What every request goes through: who called, for what, and what came of it are logged; a query that is no text is
+//! refused.
 
 use std::net::SocketAddr;
 use std::time::Instant;
 
 use axum::extract::{ConnectInfo, Request};
 use axum::middleware::Next;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use p2p_service::http::UnixCaller;
+use p2p_service::problem::Problem;
+use percent_encoding::percent_decode_str;
 
 /// Middleware that logs each request once it is answered: at `info` where it may change something, else at `debug`.
 pub(super) async fn log(request: Request, next: Next) -> Response {
@@ -22,6 +25,18 @@ pub(super) async fn log(request: Request, next: Next) -> Response {
         tracing::info!(%method, path, caller, status, took_ms, "answered");
     }
     response
+}
+
+/// Middleware that refuses a query whose bytes are not UTF-8: taken for text they would name another file than the caller
+/// means.
+pub(super) async fn text_only(request: Request, next: Next) -> Response {
+    let query = request.uri().query().unwrap_or_default();
+    match percent_decode_str(query).decode_utf8() {
+        Ok(_) => next.run(request).await,
+        Err(_) => Problem::bad_request("invalid-query", "the query is not UTF-8 text")
+            .hint("names of files are UTF-8; rename the file, or send it under another name")
+            .into_response(),
+    }
 }
 
 fn caller(request: &Request) -> String {

@@ -112,7 +112,7 @@ impl From<FetchError> for Problem {
             FetchError::OnlyHere { .. } => Problem::conflict("only-here", error.to_string())
                 .hint("`p2pctl fetch HASH -o PATH` copies it to where you want it"),
             FetchError::UnprovenRefused { .. } => forbidden("unproven-refused", error.to_string()).hint(
-                "nobody vouches for the bytes of a plain peer; the daemon's configuration can allow them",
+                "set allow_unproven = true under [transfers] in p2pd.toml, and reload p2pd, if you want them all the same",
             ),
             FetchError::Catalog(_) | FetchError::Store(_) => internal(error),
         }

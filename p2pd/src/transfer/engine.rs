@@ -55,7 +55,7 @@ pub(super) enum Outcome {
 impl From<SinkError> for Outcome {
     fn from(error: SinkError) -> Self {
         match error {
-            SinkError::NameTaken(_) => Self::Failed(error.to_string()),
+            SinkError::NameTaken(_) | SinkError::NoWay(_) => Self::Failed(error.to_string()),
             // Whatever is wrong with the disk, what is here is kept, and tried again.
             other => Self::Blocked(other.to_string()),
         }

@@ -38,6 +38,9 @@ pub(super) enum SinkError {
     /// The name is taken by another file.
     #[error("there is another file under the name {0}; fetch it again with --as NAME")]
     NameTaken(FileName),
+    /// No file can have this name there.
+    #[error("{0}")]
+    NoWay(String),
     /// The share is not there now.
     #[error("{0}")]
     Unavailable(String),
@@ -65,10 +68,21 @@ impl From<PublishError> for SinkError {
         match error {
             PublishError::Exists { name } => Self::NameTaken(name),
             PublishError::Unavailable { .. } => Self::Unavailable(error.to_string()),
+            // Something that is no directory stands in the middle of the name.
+            PublishError::Io { source, path } if is_no_way(&source) => {
+                Self::NoWay(format!("{}: {source}; fetch it again with --as NAME", path.display()))
+            }
             PublishError::Io { source, path } => Self::of_io(source, &path.display().to_string()),
             other => Self::Io(other.to_string()),
         }
     }
+}
+
+fn is_no_way(error: &io::Error) -> bool {
+    matches!(
+        Errno::from_io_error(error),
+        Some(Errno::NOTDIR | Errno::LOOP | Errno::NAMETOOLONG | Errno::ISDIR)
+    )
 }
 
 /// What became of a piece.

@@ -29,6 +29,7 @@ const MAX_JSON_LEN: usize = 256 * 1024;
 pub(super) fn router(api: Arc<Api>) -> Router {
     with_fallbacks(routes::router(routes()))
         .layer(DefaultBodyLimit::max(MAX_JSON_LEN))
+        .layer(from_fn(access::text_only))
         .layer(from_fn(access::log))
         .with_state(api)
 }

@@ -52,6 +52,7 @@ fn guarded<S: Clone + Send + Sync + 'static>(
     with_fallbacks(reads.merge(changes))
         // A file is streamed to the disk, and may be of any size.
         .layer(DefaultBodyLimit::disable())
+        .layer(from_fn(access::text_only))
         .layer(from_fn_with_state(LocalOnly::new(&policy.allowed_hosts), local_only_guard))
         .layer(from_fn(access::log))
 }
