@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use p2p_content::ContentHash;
-use p2p_proto::control::{FriendList, LocateAnswer, Origin, PeerList, Relation};
+use p2p_proto::control::{FriendList, LocateAnswer, Origin, PeerList, Relation, Transfer};
 use p2p_proto::v1::{
     BrowseRequest, DescribeRequest, FriendQuery, LocateResponse, ManifestRequest, PullRequest, friend_query,
     pull_refusal,
@@ -71,11 +71,33 @@ async fn a_friend_of_a_friend_is_found_and_fetched_from() {
     befriend(&network, 1, 2).await;
     befriend(&network, 2, 3).await;
     network.maestro_mut().unwrap().daemon_mut().terminate(STOPS_WITHIN).await.unwrap();
-    assert_eq!(origins(&network, 3, "lejos.bin").await, [("P1".to_owned(), Origin::Friend)]);
+    // Through P2, or from what P3 remembers of the network: who answers first tells.
+    let [(name, origin)] = &origins(&network, 3, "lejos.bin").await[..] else { panic!("P1 alone has it") };
+    assert!(name == "P1" && matches!(origin, Origin::Friend | Origin::Cache), "{name} {origin:?}");
     // P1 does not know P3; that both are members of one network, each can prove without its maestro.
     let peer = network.peer(3).unwrap();
     peer.ctl(["fetch", "lejos.bin"]).await.unwrap().ok().unwrap();
     assert_eq!(peer.hash_of("lejos.bin").unwrap(), network.peer(1).unwrap().hash_of("lejos.bin").unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_friend_of_a_friend_is_no_friend() {
+    let network = Network::builder().without_maestro().peers(3);
+    let network = network
+        .files(|number, shared| write_file(&shared.join(format!("{number}.txt")), format!("de P{number}")));
+    let network = network.start().await.unwrap();
+    befriend(&network, 1, 2).await;
+    befriend(&network, 2, 3).await;
+    assert_eq!(origins(&network, 3, "2.txt").await, [("P2".to_owned(), Origin::Friend)]);
+    // Whatever P3 is told of P1's file, P1 gives it nothing: they share neither trust nor a network.
+    let transfer = network.peer(3).unwrap().ctl(["fetch", "1.txt", "--detach"]).await.unwrap();
+    if transfer.code == 0 {
+        let id = transfer.text().trim().parse().unwrap();
+        let waits = |transfer: &Transfer| transfer.reason.is_some();
+        let within = Duration::from_secs(20);
+        network.peer(3).unwrap().transfer_until(id, within, "it says what it lacks", waits).await.unwrap();
+    }
+    assert!(!network.peer(3).unwrap().shared("1.txt").exists());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -213,8 +213,18 @@ async fn a_link_planted_in_a_share_leads_nowhere() {
     for name in ["door/x.txt", "x.txt"] {
         peer.rest().unwrap().post_bytes(&format!("/upload?filename={name}"), "x").await.unwrap();
         seed.upload(name, "x").await.unwrap();
-        peer.ctl(["fetch", "archivo2.txt", "--as", name]).await.unwrap();
+        peer.ctl(["fetch", "archivo2.txt", "--as", name, "--detach"]).await.unwrap();
     }
+    eventually(SOON, "every transfer has ended, or says why it does not", async || {
+        let transfers = peer.transfers().await?;
+        ensure!(
+            transfers.iter().all(|transfer| transfer.reason.is_some() || transfer.state.is_ended()),
+            "{transfers:?}"
+        );
+        Ok(())
+    })
+    .await
+    .unwrap();
     assert_eq!(tree(&outside), [""; 0], "nothing was written through a link");
 }
 
