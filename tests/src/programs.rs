@@ -41,11 +41,17 @@ fn find() -> Result<Programs> {
     let built =
         me.ancestors().skip(1).find(|directory| directory.file_name().is_some_and(|name| name != "deps"));
     let built = built.with_context(|| format!("{} is in no target directory", me.display()))?;
-    build(built)?;
+    // A test is compiled with the features that the whole workspace asks for, its dev-dependencies among them: asking for
+    // the same again builds nothing twice. Other programs build no more than the three.
+    let packages: &[&str] = match me.parent() == Some(built) {
+        true => &["-p", "maestrod", "-p", "p2pd", "-p", "p2pctl", "--bins"],
+        false => &["--workspace", "--all-targets"],
+    };
+    build(built, packages)?;
     within(built)
 }
 
-fn build(directory: &Path) -> Result<()> {
+fn build(directory: &Path, packages: &[&str]) -> Result<()> {
     let profile = match directory.file_name().and_then(|name| name.to_str()) {
         Some("debug") => "dev",
         Some(other) => other,
@@ -54,19 +60,8 @@ fn build(directory: &Path) -> Result<()> {
     let target = directory.parent().with_context(|| format!("{} is in nothing", directory.display()))?;
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let status = Command::new(&cargo)
-        .args([
-            "build",
-            "--quiet",
-            "--profile",
-            profile,
-            "-p",
-            "maestrod",
-            "-p",
-            "p2pd",
-            "-p",
-            "p2pctl",
-            "--bins",
-        ])
+        .args(["build", "--quiet", "--profile", profile])
+        .args(packages)
         .arg("--target-dir")
         .arg(target)
         .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
