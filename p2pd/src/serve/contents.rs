@@ -9,6 +9,7 @@ use p2p_identity::PeerId;
 use tonic::Status;
 
 use super::admission::Guest;
+use super::buffers::Buffers;
 use crate::catalog::{Catalog, Fact, Viewer};
 use crate::shares::{OpenError, Shares};
 use crate::transfer::Outbox;
@@ -19,6 +20,7 @@ pub struct Contents {
     catalog: Catalog,
     shares: Shares,
     outbox: Outbox,
+    buffers: Buffers,
 }
 
 /// An open file that holds a content.
@@ -62,11 +64,16 @@ fn stamp(file: &File) -> std::io::Result<(u64, i64, i64)> {
 impl Contents {
     /// From these.
     pub fn new(catalog: Catalog, shares: Shares, outbox: Outbox) -> Self {
-        Self { catalog, shares, outbox }
+        Self { catalog, shares, outbox, buffers: Buffers::default() }
     }
 
     pub(super) fn catalog(&self) -> &Catalog {
         &self.catalog
+    }
+
+    /// What the bytes are read into.
+    pub(super) fn buffers(&self) -> &Buffers {
+        &self.buffers
     }
 
     /// Opens a file with this content that the guest may see.

@@ -17,6 +17,7 @@ use tokio::sync::mpsc;
 use tonic::{Status, Streaming};
 
 use super::admission::{Admission, Guest};
+use super::buffers::Buffers;
 use super::contents::{Contents, Held, NoBytes};
 
 /// Files that one stream keeps open.
@@ -43,8 +44,8 @@ pub(super) async fn serve(
     answers: mpsc::Sender<Result<PullResponse, Status>>,
 ) {
     let (queue, readings) = mpsc::channel(QUEUED);
-    let out = answers.clone();
-    let reader = tokio::task::spawn_blocking(move || read_all(readings, &out));
+    let (out, buffers) = (answers.clone(), contents.buffers().clone());
+    let reader = tokio::task::spawn_blocking(move || read_all(readings, &buffers, &out));
     let mut open: HashMap<ContentHash, (Arc<Held>, Instant)> = HashMap::new();
     while let Ok(Some(request)) = requests.message().await {
         let held = match ContentHash::try_from(request.content.as_ref()) {
@@ -72,9 +73,13 @@ pub(super) async fn serve(
     let _ = reader.await;
 }
 
-fn read_all(mut readings: mpsc::Receiver<Reading>, answers: &mpsc::Sender<Result<PullResponse, Status>>) {
+fn read_all(
+    mut readings: mpsc::Receiver<Reading>,
+    buffers: &Buffers,
+    answers: &mpsc::Sender<Result<PullResponse, Status>>,
+) {
     while let Some(reading) = readings.blocking_recv() {
-        if read_one(&reading, answers).is_err() {
+        if read_one(&reading, buffers, answers).is_err() {
             // The caller has gone.
             return;
         }
@@ -82,7 +87,11 @@ fn read_all(mut readings: mpsc::Receiver<Reading>, answers: &mpsc::Sender<Result
 }
 
 /// Fails only where nobody takes the answers any more.
-fn read_one(reading: &Reading, answers: &mpsc::Sender<Result<PullResponse, Status>>) -> Result<(), ()> {
+fn read_one(
+    reading: &Reading,
+    buffers: &Buffers,
+    answers: &mpsc::Sender<Result<PullResponse, Status>>,
+) -> Result<(), ()> {
     let id = reading.id;
     let send = |response| answers.blocking_send(Ok(response)).map_err(|_| ());
     let refuse = |reason: Reason, message: &str| {
@@ -102,18 +111,20 @@ fn read_one(reading: &Reading, answers: &mpsc::Sender<Result<PullResponse, Statu
     let mut offset = reading.offset;
     loop {
         let len = usize::try_from(end - offset).unwrap_or(usize::MAX).min(PULL_CHUNK_LEN);
-        let mut chunk = vec![0; len];
-        let read = held.file.read_exact_at(&mut chunk, offset);
+        let chunk = buffers.filled(len, |chunk| held.file.read_exact_at(chunk, offset));
         // Looked at after each reading, so that no byte of another version goes out as if it were of this one.
         if !held.is_unchanged() {
             return refuse(Reason::Changed, "the file changed");
         }
-        if let Err(error) = read {
-            tracing::warn!("a shared file cannot be read: {error}");
-            return refuse(Reason::Unreadable, "the file cannot be read");
-        }
+        let data = match chunk {
+            Ok(data) => data,
+            Err(error) => {
+                tracing::warn!("a shared file cannot be read: {error}");
+                return refuse(Reason::Unreadable, "the file cannot be read");
+            }
+        };
         offset += len as u64;
-        send(PullResponse { id, data: chunk.into(), refusal: None })?;
+        send(PullResponse { id, data, refusal: None })?;
         if offset == end {
             return Ok(());
         }
