@@ -15,7 +15,7 @@ use maestrod::config::{Config, DEFAULT_PATH, Policy};
 use maestrod::server::{Running, Server, read_join_token};
 use p2p_service::signals::{Signal, Signals};
 use p2p_service::tasks::Tasks;
-use p2p_service::{log, notify};
+use p2p_service::{log, memory, notify};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 #[global_allocator]
@@ -99,6 +99,7 @@ impl Args {
 }
 
 fn main() -> ExitCode {
+    memory::take_small_pages();
     let args = Args::parse();
     let config = match args.load() {
         Ok(config) => config,

@@ -13,7 +13,7 @@ use anyhow::Context;
 use clap::Parser;
 use p2p_service::signals::{Signal, Signals};
 use p2p_service::tasks::Tasks;
-use p2p_service::{log, notify};
+use p2p_service::{log, memory, notify};
 use p2pd::config::{Config, DEFAULT_PATH};
 use p2pd::daemon::{Daemon, Running};
 
@@ -99,6 +99,7 @@ fn replace<T: Clone>(value: &mut T, flag: &Option<T>) {
 }
 
 fn main() -> ExitCode {
+    memory::take_small_pages();
     let args = Args::parse();
     let config = match args.load() {
         Ok(config) => config,

@@ -14,6 +14,7 @@ pub mod config;
 pub mod http;
 pub mod listen;
 pub mod log;
+pub mod memory;
 pub mod notify;
 pub mod problem;
 pub mod signals;
