@@ -10,7 +10,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
-use clap::Parser;
+use clap::{CommandFactory as _, Parser};
+use p2p_manual::Pages;
 use p2p_service::signals::{Signal, Signals};
 use p2p_service::tasks::Tasks;
 use p2p_service::{log, notify};
@@ -64,7 +65,23 @@ struct Args {
     /// Check the configuration and exit
     #[arg(long)]
     check_config: bool,
+    /// Write the manual page into this directory and exit
+    #[arg(long, value_name = "DIR", hide = true)]
+    manual: Option<PathBuf>,
 }
+
+const PAGES: Pages<'_> = Pages {
+    section: "8",
+    files: &[
+        ("/etc/p2pd/p2pd.toml", "The configuration; see p2pd.toml(5)."),
+        ("/var/lib/p2pd", "The state: identity, catalog, transfers, and the default share, shared."),
+        (
+            "/run/p2pd/control.sock",
+            "The control socket, for root and the group p2pd. Made by systemd, p2pd.socket.",
+        ),
+    ],
+    see_also: &["p2pctl(1)", "p2pd.toml(5)", "maestrod(8)", "systemctl(1)", "journalctl(1)"],
+};
 
 impl Args {
     /// The file's configuration with the flags over it.
@@ -100,6 +117,12 @@ fn replace<T: Clone>(value: &mut T, flag: &Option<T>) {
 
 fn main() -> ExitCode {
     let args = Args::parse();
+    if let Some(directory) = &args.manual {
+        return match PAGES.write(Args::command(), directory) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => fail(1, &error.into()),
+        };
+    }
     let config = match args.load() {
         Ok(config) => config,
         Err(error) => return fail(EXIT_CONFIG, &error),
