@@ -38,7 +38,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     programs::check_libc(&programs)?;
     let out = root.join("target/debian");
     let stage = stage::make(&root, &out.join("build"), &programs, options.package_version.as_deref())?;
-    let packages = build(&stage, &out)?;
+    let packages = build(&stage, &out, &options.profile)?;
     lint(&packages)?;
     for package in &packages {
         say(&format!("{}", package.display()));
@@ -50,11 +50,15 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 }
 
 /// Has debhelper make the packages of what is staged, and puts them into `out`.
-fn build(stage: &Path, out: &Path) -> Result<Vec<PathBuf>> {
+fn build(stage: &Path, out: &Path, profile: &str) -> Result<Vec<PathBuf>> {
     let mut command = Command::new("dpkg-buildpackage");
     command.args(["--build=binary", "--unsigned-changes", "--unsigned-buildinfo", "--no-pre-clean"]);
     // Programs are tested before they are packaged; debugging symbols are in `target`, beside the programs.
     command.env("DEB_BUILD_OPTIONS", "nocheck noautodbgsym").current_dir(stage);
+    if profile == "dev" {
+        // A quick try is not for small files.
+        command.env("DPKG_DEB_COMPRESSOR_LEVEL", "1");
+    }
     let log = stage.with_extension("log");
     run_quietly(&mut command, &log)?;
 
