@@ -60,3 +60,23 @@ pub(super) async fn version(client: &Client, out: &Output) -> Result<(), Failure
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use clap_complete::Shell;
+
+    use super::*;
+
+    #[test]
+    fn completions_offer_what_help_shows_and_nothing_hidden() {
+        for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut visible(Cli::command()), "p2pctl", &mut script);
+            let script = String::from_utf8(script).unwrap();
+            for part in ["fetch", "cancel", "socket"] {
+                assert!(script.contains(part), "{shell} does not offer {part}");
+            }
+            assert!(!script.contains("manual"), "{shell} offers what help hides");
+        }
+    }
+}
