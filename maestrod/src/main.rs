@@ -10,9 +10,10 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::anyhow;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 use maestrod::config::{Config, DEFAULT_PATH, Policy};
 use maestrod::server::{Running, Server, read_join_token};
+use p2p_manual::Pages;
 use p2p_service::signals::{Signal, Signals};
 use p2p_service::tasks::Tasks;
 use p2p_service::{log, memory, notify};
@@ -61,9 +62,21 @@ struct Args {
     /// Check the configuration and exit
     #[arg(long)]
     check_config: bool,
+    /// Write the manual pages into this directory and exit
+    #[arg(long, value_name = "DIR", hide = true)]
+    manual: Option<PathBuf>,
     #[command(subcommand)]
     command: Option<Command>,
 }
+
+const PAGES: Pages<'_> = Pages {
+    section: "8",
+    files: &[
+        ("/etc/maestrod/maestrod.toml", "The configuration; see maestrod.toml(5)."),
+        ("/var/lib/maestrod", "The state: the network's identity, the join token, and the directory."),
+    ],
+    see_also: &["maestrod(8)", "maestrod.toml(5)", "p2pd(8)", "p2pctl(1)", "systemctl(1)", "journalctl(1)"],
+};
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -101,6 +114,12 @@ impl Args {
 fn main() -> ExitCode {
     memory::take_small_pages();
     let args = Args::parse();
+    if let Some(directory) = &args.manual {
+        return match PAGES.write(Args::command(), directory) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => fail(1, &error.into()),
+        };
+    }
     let config = match args.load() {
         Ok(config) => config,
         Err(error) => return fail(EXIT_CONFIG, &error),

@@ -89,7 +89,7 @@ impl Server {
         let token = bearer::load_or_create_token(&token_path).map_err(StartError::Token)?;
         let rest = bind("REST", "[rest] listen", &config.rest.listen).await?;
         let grpc = bind("gRPC", "[grpc] listen", &config.grpc.listen).await?;
-        let directory = Arc::new(SqliteDirectory::open(&state_dir.join(DATABASE_FILE))?);
+        let directory = Arc::new(SqliteDirectory::open(&state_dir.private(DATABASE_FILE)?)?);
         tracing::info!(path = %token_path.display(), "the join token is in this file; `maestrod token` prints it");
         let join_token = JoinToken::new(&token);
         Ok(Server { config, state_dir, identity, join_token, directory, rest, grpc })

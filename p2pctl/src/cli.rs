@@ -21,7 +21,7 @@ pub(crate) struct Cli {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Global options")]
 pub(crate) struct Global {
-    /// p2pd's control socket [default: /run/p2pd/control.sock, else $XDG_RUNTIME_DIR/p2pd/control.sock]
+    /// p2pd's control socket [default: $XDG_RUNTIME_DIR/p2pd/control.sock if it is there, else /run/p2pd/control.sock]
     #[arg(long, global = true, value_name = "PATH", env = "P2PD_SOCKET", hide_env_values = true)]
     pub(crate) socket: Option<PathBuf>,
     /// Print what p2pd answers, in JSON; streams as one object per line
@@ -86,6 +86,12 @@ pub(crate) enum Verb {
     Completions {
         /// The shell
         shell: clap_complete::Shell,
+    },
+    /// Write the manual pages of p2pctl, for its package
+    #[command(hide = true, after_help = "Examples:\n  p2pctl manual target/man")]
+    Manual {
+        /// Where they go
+        directory: PathBuf,
     },
     /// Print the version of p2pctl, and of p2pd where it runs
     #[command(after_help = "Examples:\n  p2pctl version")]

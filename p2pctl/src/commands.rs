@@ -37,6 +37,7 @@ pub(crate) async fn run(cli: Cli, out: &Output) -> Result<(), Failure> {
         Verb::Join(args) => network::join(&client, out, args).await,
         Verb::Leave => network::leave(&client, out).await,
         Verb::Completions { shell } => local::completions(out, shell),
+        Verb::Manual { directory } => local::manual(&directory),
         Verb::Version => local::version(&client, out).await,
     }
 }

@@ -9,19 +9,16 @@ use crate::failure::{Failure, text};
 
 const SYSTEM: &str = "/run/p2pd/control.sock";
 
-/// The socket of the daemon: the one that was named, else the system's, else the user's own.
+/// The socket of the daemon: the one that was named, else the user's own, where there is one, else the system's.
 pub(crate) fn find(named: Option<PathBuf>) -> PathBuf {
-    if let Some(path) = named {
-        return path;
-    }
-    let system = PathBuf::from(SYSTEM);
-    // A socket in a directory that this user may not enter is there all the same: the message about it helps.
-    if !matches!(system.try_exists(), Ok(false)) {
-        return system;
-    }
-    match std::env::var_os("XDG_RUNTIME_DIR").map(|dir| PathBuf::from(dir).join("p2pd/control.sock")) {
+    named.unwrap_or_else(|| nearest(std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from)))
+}
+
+/// A user who has a daemon of their own set it up: it is the one that is meant. The system's is there unasked.
+fn nearest(runtime_dir: Option<PathBuf>) -> PathBuf {
+    match runtime_dir.map(|directory| directory.join("p2pd/control.sock")) {
         Some(own) if own.exists() => own,
-        _ => system,
+        _ => SYSTEM.into(),
     }
 }
 
@@ -83,6 +80,17 @@ mod tests {
         let refused = explain(Path::new("/no/such"), &io::ErrorKind::PermissionDenied.into());
         assert_eq!(refused.exit(), Exit::Refused);
         assert!(refused.hints()[0].contains("usermod -aG p2pd $USER"), "{refused:?}");
+    }
+
+    #[test]
+    fn the_users_own_daemon_goes_before_the_systems() {
+        let runtime = tempfile::tempdir().unwrap();
+        let nearest = || nearest(Some(runtime.path().to_owned()));
+        assert_eq!(nearest(), Path::new(SYSTEM));
+        std::fs::create_dir(runtime.path().join("p2pd")).unwrap();
+        std::fs::write(runtime.path().join("p2pd/control.sock"), "").unwrap();
+        assert_eq!(nearest(), runtime.path().join("p2pd/control.sock"));
+        assert_eq!(super::nearest(None), Path::new(SYSTEM));
     }
 
     #[test]

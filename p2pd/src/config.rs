@@ -235,6 +235,15 @@ impl Config {
         if problems.is_empty() { Ok(()) } else { Err(Problems(problems)) }
     }
 
+    /// Takes another state directory. The default share lies in it, and moves with it.
+    pub fn move_state(&mut self, dir: PathBuf) {
+        let own = self.state_dir.join("shared");
+        for share in self.shares.iter_mut().filter(|share| share.path == own) {
+            share.path = dir.join("shared");
+        }
+        self.state_dir = dir;
+    }
+
     /// The shares, as the shares room takes them.
     pub fn share_configs(&self) -> Vec<ShareConfig> {
         let share = |share: &Share| ShareConfig {

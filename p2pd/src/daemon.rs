@@ -104,7 +104,7 @@ impl Daemon {
         let (rest_addr, grpc_addr) = (rest.local_addr()?, grpc.local_addr()?);
         let myself = Arc::new(introduce(&config, identity.id(), rest_addr, grpc_addr));
 
-        let catalog = Catalog::open(&state.join("catalog.sqlite"))?;
+        let catalog = Catalog::open(&state.private("catalog.sqlite")?)?;
         make_default_share(&config)?;
         let shares = Shares::start(config.share_configs(), catalog.clone(), tasks, Timing::default()).await?;
 
@@ -131,7 +131,7 @@ impl Daemon {
             connections.clone(),
         );
 
-        let store = Store::open(&state.join("transfers.sqlite"))?;
+        let store = Store::open(&state.private("transfers.sqlite")?)?;
         let settings = watch::Sender::new(config.transfer_settings());
         let outbox = Outbox::open(&state.join("outbox"), store.clone()).await?;
         let transfers = Transfers::start(

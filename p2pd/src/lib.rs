@@ -12,3 +12,4 @@ pub mod discovery;
 pub mod serve;
 pub mod shares;
 pub mod transfer;
+pub mod user_dirs;

@@ -10,12 +10,14 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
-use clap::Parser;
+use clap::{CommandFactory as _, Parser};
+use p2p_manual::Pages;
 use p2p_service::signals::{Signal, Signals};
 use p2p_service::tasks::Tasks;
 use p2p_service::{log, memory, notify};
 use p2pd::config::{Config, DEFAULT_PATH};
 use p2pd::daemon::{Daemon, Running};
+use p2pd::user_dirs::UserDirs;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -64,28 +66,50 @@ struct Args {
     /// Check the configuration and exit
     #[arg(long)]
     check_config: bool,
+    /// Run for the user who calls: configuration, state and socket are where XDG says, in the user's home
+    #[arg(long)]
+    user: bool,
+    /// Write the manual page into this directory and exit
+    #[arg(long, value_name = "DIR", hide = true)]
+    manual: Option<PathBuf>,
 }
+
+const PAGES: Pages<'_> = Pages {
+    section: "8",
+    files: &[
+        ("/etc/p2pd/p2pd.toml", "The configuration; see p2pd.toml(5)."),
+        ("/var/lib/p2pd", "The state: identity, catalog, transfers, and the default share, shared."),
+        (
+            "/run/p2pd/control.sock",
+            "The control socket, for root and the group p2pd. Made by systemd, p2pd.socket.",
+        ),
+        ("~/.config/p2pd/p2pd.toml", "With --user: the configuration ($XDG_CONFIG_HOME)."),
+        ("~/.local/state/p2pd", "With --user: the state ($XDG_STATE_HOME)."),
+        ("$XDG_RUNTIME_DIR/p2pd/control.sock", "With --user: the control socket."),
+    ],
+    see_also: &["p2pctl(1)", "p2pd.toml(5)", "maestrod(8)", "systemctl(1)", "journalctl(1)"],
+};
 
 impl Args {
     /// The file's configuration with the flags over it.
     fn load(&self) -> anyhow::Result<Config> {
+        let own = self.user.then(|| UserDirs::find(|name| std::env::var_os(name))).transpose()?;
+        let usual = own.as_ref().map_or(Path::new(DEFAULT_PATH), |own| &own.config_file);
         let mut config = match &self.config {
             Some(path) => Config::load(path)?,
-            None if Path::new(DEFAULT_PATH).exists() => Config::load(Path::new(DEFAULT_PATH))?,
+            None if usual.exists() => Config::load(usual)?,
             None => Config::default(),
         };
+        if let Some(own) = own {
+            own.replace_defaults(&mut config);
+        }
         replace(&mut config.name, &self.name);
         replace(&mut config.maestro, &self.maestro);
         replace(&mut config.control.socket, &self.socket);
         replace(&mut config.rest.listen, &self.rest_listen);
         replace(&mut config.grpc.listen, &self.grpc_listen);
         if let Some(dir) = &self.state_dir {
-            // The default share lies in the state directory, and moves with it.
-            let own = config.state_dir.join("shared");
-            for share in config.shares.iter_mut().filter(|share| share.path == own) {
-                share.path = dir.join("shared");
-            }
-            config.state_dir.clone_from(dir);
+            config.move_state(dir.clone());
         }
         config.check()?;
         Ok(config)
@@ -101,6 +125,12 @@ fn replace<T: Clone>(value: &mut T, flag: &Option<T>) {
 fn main() -> ExitCode {
     memory::take_small_pages();
     let args = Args::parse();
+    if let Some(directory) = &args.manual {
+        return match PAGES.write(Args::command(), directory) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => fail(1, &error.into()),
+        };
+    }
     let config = match args.load() {
         Ok(config) => config,
         Err(error) => return fail(EXIT_CONFIG, &error),

@@ -7,6 +7,7 @@ use clap::{Parser, Subcommand};
 
 mod cargo;
 mod demo;
+mod dist;
 mod tidy;
 
 /// What developers run beside `cargo build` and `cargo test`.
@@ -29,6 +30,8 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Make the Debian packages, and with --repo a signed apt repository of them, in target/debian
+    Dist(dist::Options),
     /// Check what the compiler does not: file lengths, the map of the house, unfinished code
     Tidy,
 }
@@ -38,6 +41,7 @@ fn main() -> ExitCode {
         Command::Demo(options) => demo::run(&options),
         Command::TestLarge => cargo::test_large(),
         Command::Bench { arguments } => cargo::bench(&arguments),
+        Command::Dist(options) => dist::run(&options),
         Command::Tidy => tidy::run(),
     };
     finish(done)

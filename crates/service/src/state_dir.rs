@@ -5,7 +5,7 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -81,7 +81,8 @@ pub struct StateDir {
 }
 
 impl StateDir {
-    /// Makes the directory if it is missing (0700, and its parents), checks that it can be used, and locks it.
+    /// Makes the directory if it is missing (0700, and its parents), checks that it can be used, and locks it. The mode of
+    /// one that is there is its administrator's to choose: the packages let a group enter p2pd's.
     pub fn open(path: impl AsRef<Path>) -> Result<StateDir, StateDirError> {
         let path = path.as_ref();
         let io_error = |action, path: &Path| {
@@ -118,6 +119,27 @@ impl StateDir {
     /// The path of `name` in the directory.
     pub fn join(&self, name: impl AsRef<Path>) -> PathBuf {
         self.path.join(name)
+    }
+
+    /// The path of the file `name`, which is its owner's alone: made empty where it is missing, closed to others where it
+    /// is open to them. The directory may let a group in; what is kept for the daemon must not come with that.
+    ///
+    /// # Errors
+    /// [`StateDirError::Io`], where it can neither be made nor closed.
+    pub fn private(&self, name: impl AsRef<Path>) -> Result<PathBuf, StateDirError> {
+        let path = self.join(name);
+        let io_error = |action| {
+            let path = path.clone();
+            move |source| StateDirError::Io { action, path, source }
+        };
+        let opened = OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(&path);
+        let file = opened.map_err(io_error("open"))?;
+        let mode = file.metadata().map_err(io_error("look at"))?.mode();
+        if mode & 0o077 != 0 {
+            file.set_permissions(fs::Permissions::from_mode(mode & 0o700))
+                .map_err(io_error("close to others"))?;
+        }
+        Ok(path)
     }
 }
 

@@ -36,6 +36,26 @@ fn it_is_made_private_and_a_second_daemon_is_told_whose_it_is() {
 }
 
 #[test]
+fn a_directory_that_a_group_may_enter_stays_so_and_what_is_private_in_it_is_closed() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o750)).unwrap();
+    let state = StateDir::open(dir.path()).unwrap();
+    assert_eq!(mode(dir.path()), 0o750);
+    assert_eq!(mode(&dir.path().join("lock")), 0o600);
+
+    let fresh = state.private("fresh.sqlite").unwrap();
+    assert_eq!(mode(&fresh), 0o600);
+    let open = dir.path().join("open.sqlite");
+    fs::write(&open, "kept").unwrap();
+    fs::set_permissions(&open, fs::Permissions::from_mode(0o644)).unwrap();
+    assert_eq!(state.private("open.sqlite").unwrap(), open);
+    assert_eq!((mode(&open), fs::read_to_string(&open).unwrap()), (0o600, "kept".to_owned()));
+
+    fs::create_dir(dir.path().join("taken")).unwrap();
+    assert!(matches!(state.private("taken"), Err(StateDirError::Io { .. })));
+}
+
+#[test]
 fn what_is_no_directory_or_anothers_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("file");
