@@ -11,4 +11,5 @@ pub mod daemon;
 pub mod discovery;
 pub mod serve;
 pub mod shares;
+pub mod status;
 pub mod transfer;

@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 use tonic::{Status, Streaming};
 
 use super::admission::{Admission, Guest};
-use super::contents::{Contents, Held, NoBytes};
+use super::contents::{Contents, Held, NoBytes, Served};
 
 /// Files that one stream keeps open.
 const OPEN_FILES: usize = 32;
@@ -44,7 +44,8 @@ pub(super) async fn serve(
 ) {
     let (queue, readings) = mpsc::channel(QUEUED);
     let out = answers.clone();
-    let reader = tokio::task::spawn_blocking(move || read_all(readings, &out));
+    let served = contents.served();
+    let reader = tokio::task::spawn_blocking(move || read_all(readings, &out, &served));
     let mut open: HashMap<ContentHash, (Arc<Held>, Instant)> = HashMap::new();
     while let Ok(Some(request)) = requests.message().await {
         let held = match ContentHash::try_from(request.content.as_ref()) {
@@ -72,9 +73,13 @@ pub(super) async fn serve(
     let _ = reader.await;
 }
 
-fn read_all(mut readings: mpsc::Receiver<Reading>, answers: &mpsc::Sender<Result<PullResponse, Status>>) {
+fn read_all(
+    mut readings: mpsc::Receiver<Reading>,
+    answers: &mpsc::Sender<Result<PullResponse, Status>>,
+    served: &Served,
+) {
     while let Some(reading) = readings.blocking_recv() {
-        if read_one(&reading, answers).is_err() {
+        if read_one(&reading, answers, served).is_err() {
             // The caller has gone.
             return;
         }
@@ -82,7 +87,11 @@ fn read_all(mut readings: mpsc::Receiver<Reading>, answers: &mpsc::Sender<Result
 }
 
 /// Fails only where nobody takes the answers any more.
-fn read_one(reading: &Reading, answers: &mpsc::Sender<Result<PullResponse, Status>>) -> Result<(), ()> {
+fn read_one(
+    reading: &Reading,
+    answers: &mpsc::Sender<Result<PullResponse, Status>>,
+    served: &Served,
+) -> Result<(), ()> {
     let id = reading.id;
     let send = |response| answers.blocking_send(Ok(response)).map_err(|_| ());
     let refuse = |reason: Reason, message: &str| {
@@ -109,11 +118,12 @@ fn read_one(reading: &Reading, answers: &mpsc::Sender<Result<PullResponse, Statu
             return refuse(Reason::Changed, "the file changed");
         }
         if let Err(error) = read {
-            tracing::warn!("a shared file cannot be read: {error}");
+            tracing::warn!(%error, "a shared file cannot be read: {error}");
             return refuse(Reason::Unreadable, "the file cannot be read");
         }
         offset += len as u64;
         send(PullResponse { id, data: chunk.into(), refusal: None })?;
+        served.add(len as u64);
         if offset == end {
             return Ok(());
         }
