@@ -210,8 +210,10 @@ fn a_configuration_that_is_not_valid_says_where() {
     assert_refused(&run(zero, &[]), 2, &["directory.lease_secs", "admission.membership_days"]);
     assert_refused(&run("log = 'loud=very'\n", &[]), 2, &["loud=very"]);
     // All at once, each with its line: a key that is none, a type, a value.
-    let several = run("nmae = 'x'\n[rest]\nlisten = 9000\n[directory]\nlease_secs = 0\n", &["--check-config"]);
-    let lines = ["toml:1:1: ", "did you mean 'name'?", "toml:3:10: ", "(in rest.listen)", "toml:5:14: must be 1 to"];
+    let several =
+        run("nmae = 'x'\n[rest]\nlisten = 9000\n[directory]\nlease_secs = 0\n", &["--check-config"]);
+    let lines =
+        ["toml:1:1: ", "did you mean 'name'?", "toml:3:10: ", "(in rest.listen)", "toml:5:14: must be 1 to"];
     assert_refused(&several, 2, &lines);
     let flag = run("name = 'x'\n", &["--name", ""]);
     assert_refused(&flag, 2, &["maestrod: --name: must be 1 to 255 bytes"]);

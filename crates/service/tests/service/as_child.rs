@@ -144,7 +144,9 @@ fn log_something() {
 fn fed(socket: &UnixDatagram) -> usize {
     let (mut count, until) = (0, std::time::Instant::now() + Duration::from_secs(1));
     let mut buffer = [0; 512];
-    while let Some(left) = until.checked_duration_since(std::time::Instant::now()).filter(|left| !left.is_zero()) {
+    while let Some(left) =
+        until.checked_duration_since(std::time::Instant::now()).filter(|left| !left.is_zero())
+    {
         socket.set_read_timeout(Some(left)).unwrap();
         match socket.recv(&mut buffer) {
             Ok(len) => count += usize::from(&buffer[..len] == b"WATCHDOG=1\n"),
@@ -184,7 +186,10 @@ fn a_loop_that_is_stuck_ends_the_feeding_and_is_named() {
     for how in ["waits for ever", "blocks the runtime"] {
         let log = get_stuck(how);
         let lines: Vec<&str> = log.lines().filter(|line| line.contains("has stood still")).collect();
-        assert!(lines.iter().any(|line| line.contains("ERROR") && line.contains("the loop 'keeper'")), "{log}");
+        assert!(
+            lines.iter().any(|line| line.contains("ERROR") && line.contains("the loop 'keeper'")),
+            "{log}"
+        );
         // Where the runtime goes on, its other loops are well.
         assert!(how.starts_with("blocks") || lines.len() == 1, "{log}");
     }

@@ -106,7 +106,8 @@ fn a_missing_file_says_how_to_name_another() {
 fn all_that_is_wrong_is_told_at_once_and_in_order() {
     let text = "name = 'ann'\nnmae = 1\n[[shares]]\npath = 3\n[[shares]]\npaht = 'x'\n[rest]\nlisten = []\nport = 'high'\n";
     let told = message(text);
-    let lines: Vec<&str> = told.lines().map(|line| line.rsplit_once("p2pd.toml:").map_or(line, |(_, line)| line)).collect();
+    let lines: Vec<&str> =
+        told.lines().map(|line| line.rsplit_once("p2pd.toml:").map_or(line, |(_, line)| line)).collect();
     let expected = [
         ("2:1: unknown field 'nmae'", "did you mean 'name'?"),
         ("4:8: invalid type: integer `3`", ""),
@@ -119,7 +120,8 @@ fn all_that_is_wrong_is_told_at_once_and_in_order() {
         let is_it = |line: &&&str| line.starts_with(&start) && line.contains(end);
         assert!(lines.iter().find(is_it).is_some(), "{start} … {end}: {told}");
     }
-    let numbers: Vec<usize> = lines.iter().map(|line| line.split(':').next().unwrap().parse().unwrap()).collect();
+    let numbers: Vec<usize> =
+        lines.iter().map(|line| line.split(':').next().unwrap().parse().unwrap()).collect();
     assert!(numbers.is_sorted(), "{told}");
 }
 
@@ -128,14 +130,23 @@ fn what_values_cannot_mean_is_told_with_its_place() {
     use p2p_service::config::{Sources, read};
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("p2pd.toml");
-    std::fs::write(&path, "name = 'x'\n\n[[shares]]\npath = '/a'\n[[shares]]\npath = '/a'\n[rest]\nlisten = 1\n").unwrap();
+    std::fs::write(
+        &path,
+        "name = 'x'\n\n[[shares]]\npath = '/a'\n[[shares]]\npath = '/a'\n[rest]\nlisten = 1\n",
+    )
+    .unwrap();
     let loaded = read::<Config>(&path).unwrap_err();
     // A part that cannot be left out leaves nothing to look at.
     assert!(loaded.to_string().contains(":8:10: "), "{loaded}");
-    std::fs::write(&path, "name = 'x'\n\n[[shares]]\npath = '/a'\n[[shares]]\npath = '/a'\n[rest]\nlisten = 'a'\nport = -1\n").unwrap();
+    std::fs::write(
+        &path,
+        "name = 'x'\n\n[[shares]]\npath = '/a'\n[[shares]]\npath = '/a'\n[rest]\nlisten = 'a'\nport = -1\n",
+    )
+    .unwrap();
     let loaded = read::<Config>(&path).unwrap();
     let sources = Sources { document: Some(loaded.document), flags: vec![("rest.listen", "--rest-listen")] };
-    let found = [("shares[1].path", "twice"), ("rest.listen", "bad"), ("rest.port", "bad"), ("grpc", "missing")];
+    let found =
+        [("shares[1].path", "twice"), ("rest.listen", "bad"), ("rest.port", "bad"), ("grpc", "missing")];
     let found = found.map(|(key, what)| (key.to_owned(), what.to_owned())).to_vec();
     let told = sources.check(loaded.problems, found).unwrap_err();
     let prefix = format!("{}:", path.display());
