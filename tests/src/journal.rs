@@ -7,6 +7,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
 
 use anyhow::{Context, Result};
 
@@ -16,7 +17,7 @@ pub type Entry = BTreeMap<String, String>;
 /// The listening end of a journal's socket.
 #[derive(Debug)]
 pub struct Journal {
-    socket: UnixDatagram,
+    datagrams: Receiver<Vec<u8>>,
     directory: PathBuf,
 }
 
@@ -35,8 +36,18 @@ impl Journal {
         }
         fs::create_dir_all(directory)?;
         let socket = UnixDatagram::bind(directory.join("socket"))?;
-        socket.set_nonblocking(true)?;
-        Ok(Some(Journal { socket, directory: directory.to_owned() }))
+        let (sender, datagrams) = channel();
+        // A daemon waits for a journal that does not listen. The thread ends with the one who asks for entries, or with
+        // this process.
+        std::thread::spawn(move || {
+            let mut buffer = vec![0; 256 * 1024];
+            while let Ok(len) = socket.recv(&mut buffer) {
+                if sender.send(buffer[..len].to_vec()).is_err() {
+                    return;
+                }
+            }
+        });
+        Ok(Some(Journal { datagrams, directory: directory.to_owned() }))
     }
 
     /// A program that starts `program` with this journal in the place of the system's, as systemd would start it.
@@ -61,14 +72,9 @@ impl Journal {
     /// # Errors
     /// Where one is not written as the journal's protocol has it.
     pub fn entries(&self) -> Result<Vec<Entry>> {
-        let (mut entries, mut buffer) = (Vec::new(), vec![0; 256 * 1024]);
-        while let Ok(len) = self.socket.recv(&mut buffer) {
-            // The first datagram of a program is empty: it asks whether anybody listens.
-            if len > 0 {
-                entries.push(parse(&buffer[..len])?);
-            }
-        }
-        Ok(entries)
+        // The first datagram of a program is empty: it asks whether anybody listens.
+        let told = self.datagrams.try_iter().filter(|datagram| !datagram.is_empty());
+        told.map(|datagram| parse(&datagram)).collect()
     }
 }
 

@@ -160,7 +160,11 @@ impl Sources {
     pub fn check(&self, mut problems: Vec<Problem>, found: Vec<(String, String)>) -> Result<(), Problems> {
         // What was left out as wrong has its default now, for which its table is not to be blamed again.
         let told: Vec<String> = problems.iter().filter_map(|problem| problem.key.clone()).collect();
-        let is_told = |key: &str| told.iter().any(|told| key == told || told.starts_with(&format!("{key}[")));
+        let is_told = |key: &str| {
+            let within =
+                |told: &String| told.strip_prefix(key).is_some_and(|rest| rest.starts_with(['[', '.']));
+            told.iter().any(|told| key == told || within(told))
+        };
         for (key, what) in found {
             if !is_told(&key) {
                 problems.push(self.problem(&key, what));

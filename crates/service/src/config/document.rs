@@ -83,6 +83,7 @@ pub(super) fn read<T: DeserializeOwned>(
     let (mut table, errors) = DeTable::parse_recoverable(&text);
     let is_toml = errors.is_empty();
     let mut problems: Vec<Problem> = errors.into_iter().map(|error| explain(path, &text, error)).collect();
+    let mut left_out: Vec<Vec<Step>> = Vec::new();
     loop {
         let error = match T::deserialize(Deserializer::from(table.clone())) {
             Ok(value) => {
@@ -91,15 +92,23 @@ pub(super) fn read<T: DeserializeOwned>(
             }
             Err(error) => error,
         };
-        let span = error.span();
-        // Of a file that is no TOML, what follows from that is not told.
-        if is_toml {
+        let place = error.span().and_then(|span| in_table(table.get_ref(), &span));
+        // What is missing only since it was left out was told already; of a file that is no TOML, what follows from that
+        // is not told at all.
+        let missing = error.message().strip_prefix("missing field `").and_then(|rest| rest.strip_suffix('`'));
+        let is_known = missing.is_some_and(|key| {
+            let key = Step::Key(key.to_owned());
+            left_out
+                .iter()
+                .any(|known| known.split_last() == Some((&key, place.as_deref().unwrap_or_default())))
+        });
+        if is_toml && !is_known {
             problems.push(explain(path, &text, error));
         }
-        let place = span.and_then(|span| in_table(table.get_ref(), &span));
         // Each turn takes something away, so that it ends.
-        if !place.is_some_and(|place| remove(table.get_mut(), &place)) {
-            return (None, problems);
+        match place.filter(|place| remove(table.get_mut(), place)) {
+            Some(place) => left_out.push(place),
+            None => return (None, problems),
         }
     }
 }
