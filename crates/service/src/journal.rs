@@ -16,7 +16,10 @@ pub const FIELDS: &[Field] = &[
     ("FILE", "a file's name in the network: its path in its share"),
     ("SHARE", "a share's name"),
     ("PATH", "a path on this machine"),
-    ("PEER_ID", "another peer's whole ID; of `maestrod`, the peer that it is about"),
+    (
+        "PEER_ID",
+        "the whole ID of the peer that it is about: another one, or the daemon's own when it is ready",
+    ),
     ("PEER", "what that peer calls itself, or a plain peer's URL"),
     ("MAESTRO_ID", "a maestro's whole ID"),
     ("ADDRESS", "`host:port` of another machine"),
