@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use p2p_content::ContentHash;
 use p2p_proto::control::Transfer;
-use p2p_service::status::{duration, size};
+use p2p_service::status::{counted, duration, size};
 
 use crate::discovery::PeerRef;
 
@@ -214,9 +214,10 @@ pub(super) fn done(transfer: &Transfer, ran: Duration, moved: u64) {
         wasted_bytes = transfer.wasted_bytes,
         duration_ms = u64::try_from(ran.as_millis()).unwrap_or(u64::MAX),
         sources,
-        "{} is done: {} from {sources} sources in {} ({}/s), {path}",
+        "{} is done: {} from {} in {} ({}/s), {path}",
         what(transfer),
         size(bytes),
+        counted(sources as u64, "source", "sources"),
         duration(ran),
         size(bytes_per_sec),
     );
