@@ -83,7 +83,8 @@ pub(super) fn read<T: DeserializeOwned>(
     let (mut table, errors) = DeTable::parse_recoverable(&text);
     let is_toml = errors.is_empty();
     let mut problems: Vec<Problem> = errors.into_iter().map(|error| explain(path, &text, error)).collect();
-    let mut left_out: Vec<Vec<Step>> = Vec::new();
+    // With what may have been meant.
+    let mut left_out: Vec<(Vec<Step>, String)> = Vec::new();
     loop {
         let error = match T::deserialize(Deserializer::from(table.clone())) {
             Ok(value) => {
@@ -97,17 +98,22 @@ pub(super) fn read<T: DeserializeOwned>(
         // is not told at all.
         let missing = error.message().strip_prefix("missing field `").and_then(|rest| rest.strip_suffix('`'));
         let is_known = missing.is_some_and(|key| {
-            let key = Step::Key(key.to_owned());
-            left_out
-                .iter()
-                .any(|known| known.split_last() == Some((&key, place.as_deref().unwrap_or_default())))
+            let meant = format!("'{key}'");
+            left_out.iter().any(|(known, hint)| {
+                known.split_last().is_some_and(|(last, table)| {
+                    let is_it = *last == Step::Key(key.to_owned()) || hint.contains(&meant);
+                    is_it && Some(table) == place.as_deref()
+                })
+            })
         });
+        let problem = explain(path, &text, error);
+        let hint = problem.hint.clone().unwrap_or_default();
         if is_toml && !is_known {
-            problems.push(explain(path, &text, error));
+            problems.push(problem);
         }
         // Each turn takes something away, so that it ends.
         match place.filter(|place| remove(table.get_mut(), place)) {
-            Some(place) => left_out.push(place),
+            Some(place) => left_out.push((place, hint)),
             None => return (None, problems),
         }
     }
