@@ -2,11 +2,10 @@
 //!
 //! Pure but for [`Config::load`]. Called by the program's edge, at start and for a reload; the rooms get the values.
 
-use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use p2p_service::config::ConfigError;
+use p2p_service::config::{ConfigError, Reloaded};
 use serde::{Deserialize, Serialize};
 
 /// The file that is read when no other is named, if it is there.
@@ -150,16 +149,6 @@ fn renew_every() -> Duration {
     Duration::from_secs(6 * 3600)
 }
 
-/// Values that parse and cannot be used: all of them, so that they can be corrected at once.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub struct InvalidValues(Vec<String>);
-
-impl fmt::Display for InvalidValues {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0.join("; "))
-    }
-}
-
 impl Config {
     /// Reads the file at `path`. The values are not checked yet: flags may still replace them.
     ///
@@ -170,37 +159,42 @@ impl Config {
         p2p_service::config::load(path)
     }
 
-    /// Checks what the types cannot.
-    ///
-    /// # Errors
-    ///
-    /// [`InvalidValues`], with one sentence per value.
-    pub fn check(&self) -> Result<(), InvalidValues> {
+    /// What the types cannot say is wrong: each key, and one sentence about its value.
+    pub fn problems(&self) -> Vec<(String, String)> {
         let mut problems = Vec::new();
-        if self.name.trim().is_empty()
+        let mut wrong = |key: &str, what: Option<String>| {
+            problems.extend(what.map(|what| (key.to_owned(), what)));
+        };
+        let name_is_wrong = self.name.trim().is_empty()
             || self.name.len() > MAX_NAME_BYTES
-            || self.name.chars().any(char::is_control)
-        {
-            problems.push(format!(
-                "'name' must be 1 to {MAX_NAME_BYTES} bytes without control characters, and is {:?}",
-                self.name
-            ));
-        }
-        if self.state_dir.as_os_str().is_empty() {
-            problems.push("'state_dir' is empty; name a directory".to_owned());
-        }
-        let lease_secs = self.directory.lease_secs;
-        if !(1..=MAX_LEASE_SECS).contains(&lease_secs) {
-            problems
-                .push(format!("'directory.lease_secs' must be 1 to {MAX_LEASE_SECS}, and is {lease_secs}"));
-        }
-        let days = self.admission.membership_days;
-        if !(1..=MAX_MEMBERSHIP_DAYS).contains(&days) {
-            problems.push(format!(
-                "'admission.membership_days' must be 1 to {MAX_MEMBERSHIP_DAYS}, and is {days}"
-            ));
-        }
-        if problems.is_empty() { Ok(()) } else { Err(InvalidValues(problems)) }
+            || self.name.chars().any(char::is_control);
+        let what = || {
+            format!("must be 1 to {MAX_NAME_BYTES} bytes without control characters, and is {:?}", self.name)
+        };
+        wrong("name", name_is_wrong.then(what));
+        let what = || "is empty; name a directory".to_owned();
+        wrong("state_dir", self.state_dir.as_os_str().is_empty().then(what));
+        wrong("log", p2p_service::log::check_filter(&self.log));
+        wrong("rest.listen", p2p_service::listen::check_address(&self.rest.listen));
+        wrong("grpc.listen", p2p_service::listen::check_address(&self.grpc.listen));
+        let between = |value: u32, most: u32| {
+            (!(1..=most).contains(&value)).then(|| format!("must be 1 to {most}, and is {value}"))
+        };
+        wrong("directory.lease_secs", between(self.directory.lease_secs, MAX_LEASE_SECS));
+        wrong("admission.membership_days", between(self.admission.membership_days, MAX_MEMBERSHIP_DAYS));
+        problems
+    }
+
+    /// Whether a reload takes a change of this key.
+    pub fn is_live(key: &str) -> bool {
+        let live = [
+            "name",
+            "rest.register",
+            "admission.policy",
+            "admission.membership_days",
+            "directory.lease_secs",
+        ];
+        live.contains(&key)
     }
 
     /// How long the files of a peer whose stream broke stay visible.
@@ -208,27 +202,10 @@ impl Config {
         Duration::from_secs(u64::from(self.directory.lease_secs))
     }
 
-    /// What this configuration becomes when it is replaced by `new` without a restart, with the keys that changed and
-    /// those that keep their values because only a restart can change them.
-    pub fn reloaded(&self, new: Config) -> Reloaded {
-        let mut changed = Vec::new();
-        let mut needs_restart = Vec::new();
-        let note = |differs: bool, key: &'static str, keys: &mut Vec<&'static str>| {
-            if differs {
-                keys.push(key);
-            }
-        };
-        note(new.name != self.name, "name", &mut changed);
-        note(new.rest.register != self.rest.register, "rest.register", &mut changed);
-        note(new.admission.policy != self.admission.policy, "admission.policy", &mut changed);
-        let days_differ = new.admission.membership_days != self.admission.membership_days;
-        note(days_differ, "admission.membership_days", &mut changed);
-        note(new.directory != self.directory, "directory.lease_secs", &mut changed);
-        note(new.state_dir != self.state_dir, "state_dir", &mut needs_restart);
-        note(new.log != self.log, "log", &mut needs_restart);
-        note(new.rest.listen != self.rest.listen, "rest.listen", &mut needs_restart);
-        note(new.rest.allowed_hosts != self.rest.allowed_hosts, "rest.allowed_hosts", &mut needs_restart);
-        note(new.grpc != self.grpc, "grpc.listen", &mut needs_restart);
+    /// What this configuration becomes when it is replaced by `new` without a restart, with what changed and what only
+    /// a restart can change.
+    pub fn reloaded(&self, new: Config) -> (Config, Reloaded) {
+        let reloaded = Reloaded::of(self, &new, Config::is_live);
         let config = Config {
             state_dir: self.state_dir.clone(),
             log: self.log.clone(),
@@ -239,23 +216,14 @@ impl Config {
             admission: new.admission,
             directory: new.directory,
         };
-        Reloaded { config, changed, needs_restart }
+        (config, reloaded)
     }
-}
-
-/// What a reload comes to.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Reloaded {
-    /// What holds from now on.
-    pub config: Config,
-    /// Keys whose new values hold.
-    pub changed: Vec<&'static str>,
-    /// Keys whose old values still hold.
-    pub needs_restart: Vec<&'static str>,
 }
 
 #[cfg(test)]
 mod tests {
+    use p2p_service::config::Change;
+
     use super::*;
 
     #[test]
@@ -282,15 +250,15 @@ mod tests {
     fn all_bad_values_are_named_at_once() {
         let config = Config {
             name: "a\nb".to_owned(),
+            log: "loud=very".to_owned(),
+            rest: Rest { listen: "9000".to_owned(), ..Rest::default() },
             directory: Directory { lease_secs: 0 },
             admission: Admission { membership_days: 1000, ..Admission::default() },
             ..Config::default()
         };
-        let message = config.check().unwrap_err().to_string();
-        for key in ["'name'", "'directory.lease_secs'", "'admission.membership_days'"] {
-            assert!(message.contains(key), "{key} is not in: {message}");
-        }
-        assert_eq!(Config::default().check(), Ok(()));
+        let keys: Vec<String> = config.problems().into_iter().map(|(key, _)| key).collect();
+        assert_eq!(keys, ["name", "log", "rest.listen", "directory.lease_secs", "admission.membership_days"]);
+        assert_eq!(Config::default().problems(), []);
     }
 
     #[test]
@@ -302,12 +270,13 @@ mod tests {
         new.grpc.listen = "[::]:1".to_owned();
         new.rest.listen = "127.0.0.1:1".to_owned();
         new.rest.register = RegisterFrom::Off;
-        let reloaded = old.reloaded(new);
-        assert_eq!(reloaded.changed, ["name", "rest.register", "directory.lease_secs"]);
-        assert_eq!(reloaded.needs_restart, ["rest.listen", "grpc.listen"]);
-        assert_eq!(reloaded.config.rest.listen, old.rest.listen);
-        assert_eq!(reloaded.config.rest.register, RegisterFrom::Off);
-        assert_eq!(reloaded.config.grpc, old.grpc);
-        assert_eq!((reloaded.config.name.as_str(), reloaded.config.directory.lease_secs), ("other", 30));
+        let (config, reloaded) = old.reloaded(new.clone());
+        let keys = |changes: &[Change]| changes.iter().map(|change| change.key.clone()).collect::<Vec<_>>();
+        assert_eq!(keys(&reloaded.taken), ["directory.lease_secs", "name", "rest.register"]);
+        assert_eq!(keys(&reloaded.refused), ["grpc.listen", "rest.listen"]);
+        assert_eq!(config.rest.listen, old.rest.listen);
+        // What was told to be in force is.
+        assert_eq!(Reloaded::of(&config, &new, Config::is_live).taken, []);
+        assert_eq!(config.rest.register, RegisterFrom::Off);
     }
 }

@@ -9,11 +9,14 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::anyhow;
+use anyhow::{Context, anyhow};
 use clap::{CommandFactory as _, Parser, Subcommand};
 use maestrod::config::{Config, DEFAULT_PATH, Policy};
 use maestrod::server::{Running, Server, read_join_token};
 use p2p_manual::Pages;
+use p2p_proto::control::ConfigAnswer;
+use p2p_service::config::{self, ConfigError, Loaded, Sources};
+use p2p_service::health::{PATIENCE, Watchdog};
 use p2p_service::signals::{Signal, Signals};
 use p2p_service::tasks::Tasks;
 use p2p_service::{log, memory, notify};
@@ -31,7 +34,8 @@ const EXAMPLES: &str = "\
 Examples:
   maestrod                                   with /etc/maestrod/maestrod.toml, if it is there
   maestrod --state-dir ~/maestro --admission open
-  maestrod --config lab.toml --check-config  says what is wrong with it
+  maestrod --config lab.toml --check-config  says all that is wrong with it
+  maestrod --print-config                    what would be in force: file, flags and defaults
   maestrod token                             prints the join token, for `p2pctl join HOST --token TOKEN`
 
 Exit codes: 0 after SIGTERM or SIGINT, 1 if it cannot start or go on, 2 if the usage or the configuration is not valid.
@@ -62,6 +66,9 @@ struct Args {
     /// Check the configuration and exit
     #[arg(long)]
     check_config: bool,
+    /// Print the configuration as it would be in force, with where each value comes from, and exit
+    #[arg(long)]
+    print_config: bool,
     /// Write the manual pages into this directory and exit
     #[arg(long, value_name = "DIR", hide = true)]
     manual: Option<PathBuf>,
@@ -85,29 +92,37 @@ enum Command {
 }
 
 impl Args {
-    /// The file's configuration with the flags over it.
-    fn load(&self) -> anyhow::Result<Config> {
-        let mut config = match &self.config {
-            Some(path) => Config::load(path)?,
-            None if Path::new(DEFAULT_PATH).exists() => Config::load(Path::new(DEFAULT_PATH))?,
-            None => Config::default(),
+    /// The file's configuration with the flags over it, and where each value comes from.
+    fn load(&self) -> Result<(Config, Sources), ConfigError> {
+        let file = match &self.config {
+            Some(path) => Some(path.as_path()),
+            None => Some(Path::new(DEFAULT_PATH)).filter(|path| path.exists()),
         };
-        let replace = |value: &mut String, flag: &Option<String>| {
+        let (mut config, document, problems) = match file.map(config::read).transpose()? {
+            Some(Loaded { value, document, problems }) => (value, Some(document), problems),
+            None => (Config::default(), None, Vec::new()),
+        };
+        let mut flags = Vec::new();
+        let mut replace = |value: &mut String, flag: &Option<String>, key, name| {
             if let Some(flag) = flag {
                 value.clone_from(flag);
+                flags.push((key, name));
             }
         };
-        replace(&mut config.name, &self.name);
-        replace(&mut config.rest.listen, &self.rest_listen);
-        replace(&mut config.grpc.listen, &self.grpc_listen);
+        replace(&mut config.name, &self.name, "name", "--name");
+        replace(&mut config.rest.listen, &self.rest_listen, "rest.listen", "--rest-listen");
+        replace(&mut config.grpc.listen, &self.grpc_listen, "grpc.listen", "--grpc-listen");
         if let Some(state_dir) = &self.state_dir {
             config.state_dir.clone_from(state_dir);
+            flags.push(("state_dir", "--state-dir"));
         }
         if let Some(policy) = self.admission {
             config.admission.policy = policy;
+            flags.push(("admission.policy", "--admission"));
         }
-        config.check()?;
-        Ok(config)
+        let sources = Sources { document, flags };
+        sources.check(problems, config.problems())?;
+        Ok((config, sources))
     }
 }
 
@@ -120,12 +135,18 @@ fn main() -> ExitCode {
             Err(error) => fail(1, &error.into()),
         };
     }
-    let config = match args.load() {
-        Ok(config) => config,
-        Err(error) => return fail(EXIT_CONFIG, &error),
+    let (config, sources) = match args.load() {
+        Ok(loaded) => loaded,
+        Err(error) => return refuse(&error),
     };
     if args.check_config {
         println!("the configuration is valid");
+        return ExitCode::SUCCESS;
+    }
+    if args.print_config {
+        let file = sources.document.as_ref().map(|document| document.path().display().to_string());
+        let entries = config::entries(&config, None, &sources, Config::is_live);
+        print!("{}", ConfigAnswer { file, entries }.to_toml());
         return ExitCode::SUCCESS;
     }
     if let Some(Command::Token) = args.command {
@@ -152,11 +173,19 @@ async fn run(args: &Args, config: Config) -> anyhow::Result<()> {
     let mut signals = Signals::install().map_err(|error| anyhow!("cannot take the signals over: {error}"))?;
     raise_file_limit();
     let tasks = Tasks::new();
+    let _watchdog = Watchdog::start(tasks.health()).context("cannot start the watchdog's thread")?;
     let server = Server::bind(config).await?;
     let (rest, grpc) = (server.rest_addr().to_string(), server.grpc_addr().to_string());
     let id = server.maestro_id().to_string();
     let running = server.run(&tasks).await?;
-    tracing::info!(rest, grpc, id, version = env!("CARGO_PKG_VERSION"), "maestrod is ready");
+    let version = env!("CARGO_PKG_VERSION");
+    tracing::info!(
+        version,
+        maestro_id = id,
+        rest,
+        grpc,
+        "maestrod {version} is ready: maestro {id}, REST on {rest}, gRPC on {grpc}"
+    );
     let bound = [("X_P2P_REST", &*rest), ("X_P2P_GRPC", &*grpc), ("X_P2P_ID", &*id)];
     notify::ready(&running.status().await?, &bound);
 
@@ -177,7 +206,7 @@ fn raise_file_limit() {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
     if let Err(error) = setrlimit(Resource::Nofile, raised) {
-        tracing::warn!(%error, limit = limit.current, "cannot raise the limit of open files");
+        tracing::warn!(%error, "cannot raise the limit of open files above {:?}: {error}", limit.current);
     }
 }
 
@@ -189,9 +218,9 @@ async fn serve_until_told(
     running: &Running,
     bound: &[(&str, &str)],
 ) -> Option<anyhow::Error> {
-    let interval = notify::watchdog_interval();
-    let mut watchdog = tokio::time::interval(interval.unwrap_or(Duration::from_secs(3600)));
+    let heart = tasks.heartbeat("main", PATIENCE);
     loop {
+        heart.beat();
         tokio::select! {
             signal = signals.next() => match signal {
                 Signal::Terminate => {
@@ -208,10 +237,10 @@ async fn serve_until_told(
                 }
             },
             failure = tasks.failed() => {
-                tracing::error!(%failure, "ending");
+                tracing::error!(task = failure.name, "ending: {failure}; systemd starts it again, if it is told to");
                 return Some(failure.into());
             }
-            _ = watchdog.tick(), if interval.is_some() => notify::watchdog(),
+            () = heart.due() => {}
         }
     }
 }
@@ -221,23 +250,9 @@ async fn second_terminate(signals: &mut Signals) {
 }
 
 fn reload(args: &Args, running: &Running) {
-    let config = match args.load() {
-        Ok(config) => config,
-        Err(error) => {
-            tracing::error!("the configuration is not valid and the old one stays: {error}");
-            return;
-        }
-    };
-    let reloaded = running.reload(config);
-    for key in &reloaded.changed {
-        tracing::info!(key, "configuration changed");
-    }
-    if !reloaded.needs_restart.is_empty() {
-        let keys = reloaded.needs_restart.join(", ");
-        tracing::warn!("these keys keep their old values until maestrod is restarted: {keys}");
-    }
-    if reloaded.changed.is_empty() && reloaded.needs_restart.is_empty() {
-        tracing::info!("the configuration was read again and is the same");
+    match args.load() {
+        Ok((config, _)) => running.reload(config).log("maestrod"),
+        Err(error) => config::log_refused(&error),
     }
 }
 
@@ -258,6 +273,14 @@ fn print_token(config: &Config) -> ExitCode {
             fail(1, &anyhow!("cannot read the join token {}: {error}; {hint}", path.display()))
         }
     }
+}
+
+/// A line for each thing that is wrong.
+fn refuse(error: &ConfigError) -> ExitCode {
+    for line in error.lines() {
+        eprintln!("maestrod: {line}");
+    }
+    ExitCode::from(EXIT_CONFIG)
 }
 
 /// One line: errors here carry their causes in their own text.

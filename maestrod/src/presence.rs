@@ -9,6 +9,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use futures::stream::{FuturesUnordered, StreamExt};
 use p2p_identity::PeerId;
+use p2p_service::health::{Heartbeat, PATIENCE};
 use p2p_service::tasks::{TaskResult, Tasks};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
@@ -74,6 +75,7 @@ impl Presence {
         registry.restore(directory.visible_peers().await?, Instant::now());
         let (events, queue) = mpsc::channel(QUEUE_LEN);
         let attendant = Attendant {
+            heart: tasks.heartbeat("presence", PATIENCE),
             registry,
             directory,
             settings,
@@ -111,6 +113,7 @@ impl Presence {
 type StreamEnd = futures::future::BoxFuture<'static, (PeerId, StreamId, Ending)>;
 
 struct Attendant {
+    heart: Heartbeat,
     registry: Registry,
     directory: Arc<dyn Directory>,
     settings: watch::Receiver<Arc<Config>>,
@@ -124,6 +127,7 @@ struct Attendant {
 impl Attendant {
     async fn run(mut self, mut queue: mpsc::Receiver<Event>, token: CancellationToken) -> TaskResult {
         loop {
+            self.heart.beat();
             let expiry = self.registry.next_expiry();
             let retry = !self.unsaid.is_empty();
             tokio::select! {
@@ -138,11 +142,13 @@ impl Attendant {
                 }
                 () = tokio::time::sleep_until(expiry.unwrap_or_else(Instant::now).into()), if expiry.is_some() => {
                     for peer in self.registry.expire(Instant::now()) {
-                        tracing::info!(peer = %peer.short(), "lease ran out, files hidden");
+                        let short = peer.short();
+                        tracing::info!(peer_id = %peer, "the lease of peer {short} ran out; its files are hidden");
                         self.unsaid.entry(peer).or_default();
                     }
                 }
                 () = tokio::time::sleep(RETRY), if retry => {}
+                () = self.heart.due() => {}
                 Ok(()) = self.settings.changed() => {
                     let lease = self.settings.borrow_and_update().lease();
                     self.registry.set_lease(lease);
@@ -180,7 +186,8 @@ impl Attendant {
         {
             let visible = self.registry.is_visible(&peer);
             if let Err(error) = self.directory.set_visible(peer, visible, heard_ms).await {
-                tracing::warn!(peer = %peer.short(), visible, %error, "cannot show or hide a peer, trying again");
+                let (short, what) = (peer.short(), if visible { "show" } else { "hide" });
+                tracing::warn!(peer_id = %peer, %error, "cannot {what} peer {short}, trying again: {error}");
                 return;
             }
             self.unsaid.remove(&peer);

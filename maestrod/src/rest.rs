@@ -136,7 +136,7 @@ async fn in_time(request: Request, next: Next) -> Response {
 }
 
 fn problem_of(error: DirectoryError) -> Problem {
-    tracing::error!(%error, "the directory failed");
+    tracing::error!(%error, "the directory failed: {error}; look at the disk of the state directory");
     match error {
         DirectoryError::Full(_) => {
             Problem::new(StatusCode::INSUFFICIENT_STORAGE, "disk-full", "There is no space left")

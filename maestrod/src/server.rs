@@ -7,19 +7,21 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use p2p_identity::{Identity, IdentityError, PeerId, TlsError};
+use p2p_service::config::Reloaded;
+use p2p_service::health::PATIENCE;
 use p2p_service::http::LocalOnly;
 use p2p_service::listen::ListenError;
 use p2p_service::state_dir::{StateDir, StateDirError};
+use p2p_service::status::{STATUS_EVERY, StatusLine, counted};
 use p2p_service::tasks::Tasks;
-use p2p_service::{bearer, http, listen, notify, wire};
+use p2p_service::{bearer, http, listen, wire};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use crate::admission::JoinToken;
-use crate::config::{Config, Reloaded};
+use crate::config::Config;
 use crate::directory::sqlite::{OpenError, SqliteDirectory};
 use crate::directory::{Directory, DirectoryError, Totals};
 use crate::presence::Presence;
@@ -33,8 +35,6 @@ pub const TOKEN_FILE: &str = "join-token";
 const KEY_FILE: &str = "identity.key";
 /// File of the index.
 const DATABASE_FILE: &str = "directory.sqlite";
-/// How often the line for `systemctl status` is brought up to date.
-const STATUS_EVERY: Duration = Duration::from_secs(3);
 
 /// Why the maestro cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -90,7 +90,8 @@ impl Server {
         let rest = bind("REST", "[rest] listen", &config.rest.listen).await?;
         let grpc = bind("gRPC", "[grpc] listen", &config.grpc.listen).await?;
         let directory = Arc::new(SqliteDirectory::open(&state_dir.private(DATABASE_FILE)?)?);
-        tracing::info!(path = %token_path.display(), "the join token is in this file; `maestrod token` prints it");
+        let path = token_path.display();
+        tracing::info!(%path, "the join token is in {path}; `maestrod token` prints it");
         let join_token = JoinToken::new(&token);
         Ok(Server { config, state_dir, identity, join_token, directory, rest, grpc })
     }
@@ -116,6 +117,7 @@ impl Server {
     ///
     /// [`StartError`] if the index does not answer, or the identity makes no TLS configuration.
     pub async fn run(self, tasks: &Tasks) -> Result<Running, StartError> {
+        self.directory.report_to(&tasks.health());
         let directory: Arc<dyn Directory> = self.directory;
         let maestro_id = self.identity.id();
         let (settings, settings_seen) = watch::channel(Arc::new(self.config.clone()));
@@ -154,7 +156,7 @@ impl Server {
             Ok(())
         });
 
-        tasks.spawn("status", keep_status(Arc::clone(&directory), tasks.token()));
+        tasks.spawn("status", keep_status(Arc::clone(&directory), tasks.clone()));
         Ok(Running { settings, directory, _state_dir: self.state_dir })
     }
 }
@@ -170,8 +172,8 @@ pub struct Running {
 impl Running {
     /// Takes over what can change without a restart.
     pub fn reload(&self, new: Config) -> Reloaded {
-        let reloaded = self.settings.borrow().reloaded(new);
-        self.settings.send_replace(Arc::new(reloaded.config.clone()));
+        let (config, reloaded) = self.settings.borrow().reloaded(new);
+        self.settings.send_replace(Arc::new(config));
         reloaded
     }
 
@@ -211,45 +213,32 @@ fn allowed_hosts(config: &Config, listens: SocketAddr) -> LocalOnly {
     LocalOnly::new(config.rest.allowed_hosts.iter().cloned().chain(own))
 }
 
-async fn keep_status(
-    directory: Arc<dyn Directory>,
-    token: tokio_util::sync::CancellationToken,
-) -> p2p_service::tasks::TaskResult {
-    let mut said = None;
+async fn keep_status(directory: Arc<dyn Directory>, tasks: Tasks) -> p2p_service::tasks::TaskResult {
+    let (token, heart) = (tasks.token(), tasks.heartbeat("status", PATIENCE));
+    let mut line = StatusLine::default();
     let mut ticks = tokio::time::interval(STATUS_EVERY);
     loop {
+        heart.beat();
         tokio::select! {
             () = token.cancelled() => return Ok(()),
             _ = ticks.tick() => {}
         }
         match directory.totals().await {
-            Ok(totals) if said != Some(totals) => {
-                notify::status(&status_line(totals));
-                said = Some(totals);
+            Ok(totals) => {
+                line.say(status_line(totals));
             }
-            Ok(_) => {}
-            Err(error) => tracing::warn!(%error, "cannot count what is in the directory"),
+            Err(error) => tracing::warn!(%error, "cannot count what is in the directory: {error}"),
         }
     }
 }
 
 fn status_line(totals: Totals) -> String {
     let Totals { peers, files } = totals;
-    let (peer, file) = (if peers == 1 { "peer" } else { "peers" }, if files == 1 { "file" } else { "files" });
-    format!("{} {peer} online; {} {file}", grouped(peers), grouped(files))
-}
-
-/// `1204` as `1,204`.
-fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::with_capacity(digits.len() * 4 / 3);
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
+    format!(
+        "{} online; {} in the directory",
+        counted(peers, "peer", "peers"),
+        counted(files, "file", "files")
+    )
 }
 
 #[cfg(test)]
@@ -258,10 +247,8 @@ mod tests {
 
     #[test]
     fn the_status_is_for_people() {
-        assert_eq!(status_line(Totals { peers: 3, files: 1204 }), "3 peers online; 1,204 files");
-        assert_eq!(status_line(Totals { peers: 1, files: 1 }), "1 peer online; 1 file");
-        assert_eq!(grouped(0), "0");
-        assert_eq!(grouped(1_234_567), "1,234,567");
-        assert_eq!(grouped(123_456), "123,456");
+        let said = |peers, files| status_line(Totals { peers, files });
+        assert_eq!(said(3, 1204), "3 peers online; 1,204 files in the directory");
+        assert_eq!(said(1, 0), "1 peer online; no files in the directory");
     }
 }

@@ -63,20 +63,23 @@ pub(crate) async fn serve(
     let mut stream = match enter(&context, caller, peer, &mut requests, &answers).await {
         Ok(stream) => stream,
         Err(status) => {
-            tracing::warn!(peer = %peer.short(), address = %caller.address, reason = status.message(), "peer refused");
+            let (short, address, reason) = (peer.short(), caller.address, status.message());
+            tracing::warn!(peer_id = %peer, %address, reason, "refused peer {short} at {address}: {reason}");
             tell(&answers, status).await;
             return;
         }
     };
     let goodbye = stream.follow(&mut requests).await;
+    let short = peer.short();
     match goodbye {
         Ok(true) => {
-            tracing::info!(peer = %peer.short(), "peer left");
+            tracing::info!(peer_id = %peer, "peer {short} left");
             stream.attendance.goodbye();
         }
-        Ok(false) => tracing::info!(peer = %peer.short(), "peer's stream broke"),
+        Ok(false) => tracing::info!(peer_id = %peer, "the stream of peer {short} broke"),
         Err(status) => {
-            tracing::info!(peer = %peer.short(), reason = status.message(), "peer's stream ended");
+            let reason = status.message();
+            tracing::info!(peer_id = %peer, reason, "the stream of peer {short} ended: {reason}");
             tell(&answers, status).await;
         }
     }
@@ -127,8 +130,14 @@ async fn enter(
             membership: Some(stream.grant()),
         }))
         .await?;
+    let (short, address) = (peer.short(), caller.address);
+    let goes_on =
+        if resume.epoch == hello.epoch { "goes on where it was" } else { "tells its whole catalog" };
     tracing::info!(
-        peer = %peer.short(), name, address = %caller.address, resumes = resume.epoch == hello.epoch, "peer connected"
+        peer_id = %peer,
+        peer = name,
+        %address,
+        "peer {name} ({short}) connected from {address}, and {goes_on}"
     );
     Ok(stream)
 }
@@ -141,7 +150,8 @@ async fn admit(context: &SyncContext, caller: Caller, peer: PeerId, hello: &Hell
         .map_err(|refusal| Status::permission_denied(refusal.to_string()))?;
     if admitted.remember {
         context.directory.admit(peer, now_ms()).await.map_err(status_of)?;
-        tracing::info!(peer = %peer.short(), address = %caller.address, "peer admitted by the join token");
+        let (short, address) = (peer.short(), caller.address);
+        tracing::info!(peer_id = %peer, %address, "peer {short} at {address} was admitted by the join token");
     }
     Ok(())
 }
@@ -214,7 +224,8 @@ impl SyncStream {
             match request {
                 None => return Ok(false),
                 Some(Err(status)) => {
-                    tracing::debug!(peer = %self.peer.short(), %status, "cannot read the stream");
+                    let (peer, short, reason) = (self.peer, self.peer.short(), status.message());
+                    tracing::debug!(peer_id = %peer, reason, "cannot read the stream of peer {short}: {reason}");
                     // What the peer sent and cannot be read, it is told of; of a connection that broke it knows.
                     return match status.code() {
                         tonic::Code::OutOfRange | tonic::Code::ResourceExhausted => Err(status),
@@ -240,11 +251,16 @@ impl SyncStream {
         let applied =
             self.context.directory.apply(self.peer, self.key, batch, now_ms()).await.map_err(status_of)?;
         self.session.applied(applied.sequence);
-        let peer = self.peer.short();
+        let (peer, short, sequence) = (self.peer, self.peer.short(), applied.sequence);
         let resync = self.agreement.after(reset, complete, applied.agrees);
-        tracing::debug!(peer, changes, through = applied.sequence, reset, complete, "changes applied");
+        tracing::debug!(
+            peer_id = %peer,
+            changes,
+            sequence,
+            "{changes} changes of peer {short} applied, up to {sequence} (reset: {reset}, complete: {complete})"
+        );
         if resync {
-            tracing::warn!(peer, "the catalog held differs from the peer's, which is to send it again");
+            tracing::warn!(peer_id = %peer, "the catalog held differs from that of peer {short}, which is to send it again");
         }
         self.send(sync_response::Message::Ack(Ack { applied_sequence: applied.sequence, resync })).await?;
         if self.agreement.failures > MAX_RESYNCS {
@@ -291,11 +307,11 @@ pub(crate) fn status_of(error: DirectoryError) -> Status {
     match &error {
         DirectoryError::Superseded => Status::aborted(error.to_string()),
         DirectoryError::Full(_) => {
-            tracing::error!(%error, "the disk is full");
+            tracing::error!(%error, "the disk is full: {error}; free some space on the disk of the state directory");
             Status::resource_exhausted(error.to_string())
         }
         DirectoryError::Failed(_) => {
-            tracing::error!(%error, "the directory failed");
+            tracing::error!(%error, "the directory failed: {error}; look at the disk of the state directory");
             Status::internal(error.to_string())
         }
     }

@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 
 use harness::{Maestro, Peer, file};
 use maestrod::config::RegisterFrom;
+use p2p_service::config::Change;
 use reqwest::{Client, Method, Response, StatusCode};
 use serde_json::{Value, json};
 
@@ -224,14 +225,15 @@ async fn a_reload_changes_what_can_change() {
     config.name = "renamed".to_owned();
     config.grpc.listen = "127.0.0.1:1".to_owned();
     let reloaded = maestro.running.reload(config.clone());
-    assert_eq!(reloaded.changed, ["name", "rest.register"]);
-    assert_eq!(reloaded.needs_restart, ["grpc.listen"]);
+    let keys = |changes: &[Change]| changes.iter().map(|change| change.key.clone()).collect::<Vec<_>>();
+    assert_eq!(keys(&reloaded.taken), ["name", "rest.register"]);
+    assert_eq!(keys(&reloaded.refused), ["grpc.listen"]);
     let body = json!({ "peer": "http://localhost:9001", "files": [], "grpc_port": 9002 });
     problem(post(&maestro, &body).await, 403, "register-refused").await;
     let stream = Peer::new("ada").sync(&maestro, 1, 0).await;
     assert_eq!(stream.welcome.name, "renamed");
     // What did not change is not said to have changed the next time.
-    assert!(maestro.running.reload(config).changed.is_empty());
+    assert!(maestro.running.reload(config).taken.is_empty());
 }
 
 #[tokio::test]

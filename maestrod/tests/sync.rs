@@ -38,7 +38,7 @@ async fn a_peer_is_welcomed_and_its_files_are_found() {
     assert_eq!((ack.applied_sequence, ack.resync), (2, false));
     assert_eq!(maestro.who_has("a.txt").await, ["ada"]);
     assert_eq!(maestro.who_has("docs/b.txt").await, ["ada"]);
-    assert_eq!(maestro.running.status().await.unwrap(), "1 peer online; 2 files");
+    assert_eq!(maestro.running.status().await.unwrap(), "1 peer online; 2 files in the directory");
 }
 
 #[tokio::test]

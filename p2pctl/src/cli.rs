@@ -72,6 +72,8 @@ pub(crate) enum Verb {
     /// List the directories that this peer shares
     #[command(after_help = "Examples:\n  p2pctl shares")]
     Shares,
+    /// Show the configuration that is in force
+    Config(Config),
     /// Join the network of a maestro
     Join(Join),
     /// Leave the network; files and friends stay
@@ -248,6 +250,27 @@ pub(crate) struct Send {
     /// The name that it shall have there
     #[arg(long = "as", value_name = "NAME")]
     pub(crate) save_as: Option<String>,
+}
+
+/// `config`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  p2pctl config show\n  p2pctl config show --json | jq -r '.entries[] | \
+                        select(.after_restart != null) | .key'")]
+pub(crate) struct Config {
+    /// What to do with it.
+    #[command(subcommand)]
+    pub(crate) verb: ConfigVerb,
+}
+
+/// `config …`.
+#[derive(Debug, Clone, Copy, Subcommand)]
+pub(crate) enum ConfigVerb {
+    /// Print the configuration in force, as a file: each value with where it comes from
+    #[command(after_help = "Examples:\n  p2pctl config show\n  p2pctl config show --json\n\n\
+                            What a reload could not change is shown with the value that it has after a restart. The daemon \
+                            reads its file again with `systemctl reload p2pd`; `p2pd --check-config` says what is wrong \
+                            with it.")]
+    Show,
 }
 
 /// `join`.

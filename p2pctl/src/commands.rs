@@ -1,5 +1,6 @@
 //! The verbs, one file per family, and which of them is asked for.
 
+mod config;
 mod fetch;
 mod files;
 mod follow;
@@ -34,6 +35,7 @@ pub(crate) async fn run(cli: Cli, out: &Output) -> Result<(), Failure> {
         Verb::Send(args) => Box::pin(send::run(&client, out, args)).await,
         Verb::Refresh => shares::refresh(&client, out).await,
         Verb::Shares => shares::list(&client, out).await,
+        Verb::Config(args) => config::run(&client, out, args.verb).await,
         Verb::Join(args) => network::join(&client, out, args).await,
         Verb::Leave => network::leave(&client, out).await,
         Verb::Completions { shell } => local::completions(out, shell),

@@ -1,5 +1,6 @@
 //! Where the daemon's control socket is, and why it cannot be reached.
 
+use std::fs::Metadata;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -42,18 +43,35 @@ fn not_running(message: String) -> Failure {
 }
 
 fn not_permitted(socket: &Path) -> Failure {
-    let group = owning_group(socket).unwrap_or_else(|| "p2pd".to_owned());
-    Failure::new(
-        Exit::Refused,
-        "socket-not-permitted",
-        format!("You may not use p2pd's socket {}: it is for the group {group}", socket.display()),
-    )
-    .hint(format!("`sudo usermod -aG {group} $USER`, then log out and in again"))
+    let (shown, code) = (socket.display(), "socket-not-permitted");
+    let Some((group, is_for_group)) = owning_group(socket) else {
+        return Failure::new(Exit::Refused, code, format!("You may not use p2pd's socket {shown}"))
+            .hint("use it as root, or as a user whom its owner lets in");
+    };
+    if !is_for_group {
+        let message = format!("You may not use p2pd's socket {shown}: it is for its owner alone");
+        return Failure::new(Exit::Refused, code, message).hint(
+            "that p2pd is another user's own; start one for yourself with `systemctl --user start p2pd`",
+        );
+    }
+    let message = format!("You may not use p2pd's socket {shown}: it is for the group {group}");
+    Failure::new(Exit::Refused, code, message)
+        .hint(format!("`sudo usermod -aG {group} $USER`, then log out and in again"))
 }
 
-fn owning_group(socket: &Path) -> Option<String> {
-    let seen = socket.metadata().or_else(|_| socket.parent().unwrap_or(socket).metadata()).ok()?;
-    group_name(&std::fs::read_to_string("/etc/group").ok()?, seen.gid())
+/// The name of the group that may use the socket, else its number; and whether the group may. Where the socket lies in a
+/// directory that is closed to this user, what holds for that directory.
+fn owning_group(socket: &Path) -> Option<(String, bool)> {
+    let is_for_group = |metadata: &Metadata, bits: u32| metadata.mode() & bits == bits;
+    let (gid, is_for_group) = match socket.metadata() {
+        Ok(seen) => (seen.gid(), is_for_group(&seen, 0o060)),
+        Err(_) => {
+            let seen = socket.parent()?.metadata().ok()?;
+            (seen.gid(), is_for_group(&seen, 0o010))
+        }
+    };
+    let groups = std::fs::read_to_string("/etc/group").unwrap_or_default();
+    Some((group_name(&groups, gid).unwrap_or_else(|| gid.to_string()), is_for_group))
 }
 
 fn group_name(groups: &str, gid: u32) -> Option<String> {
@@ -66,6 +84,8 @@ fn group_name(groups: &str, gid: u32) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
 
     #[test]
@@ -77,9 +97,21 @@ mod tests {
 
     #[test]
     fn a_refused_user_is_told_the_group_and_the_command() {
-        let refused = explain(Path::new("/no/such"), &io::ErrorKind::PermissionDenied.into());
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("control.sock");
+        let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        let group = |mode| {
+            std::fs::set_permissions(&socket, std::fs::Permissions::from_mode(mode)).unwrap();
+            explain(&socket, &io::ErrorKind::PermissionDenied.into())
+        };
+        let refused = group(0o660);
         assert_eq!(refused.exit(), Exit::Refused);
-        assert!(refused.hints()[0].contains("usermod -aG p2pd $USER"), "{refused:?}");
+        let gid = std::fs::metadata(&socket).unwrap().gid();
+        let name = group_name(&std::fs::read_to_string("/etc/group").unwrap(), gid).unwrap();
+        assert!(refused.message().contains(&format!("the group {name}")), "{refused:?}");
+        assert!(refused.hints()[0].contains(&format!("usermod -aG {name} $USER")), "{refused:?}");
+        let alone = group(0o600);
+        assert!(alone.message().contains("its owner alone"), "{alone:?}");
     }
 
     #[test]

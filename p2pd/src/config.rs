@@ -2,7 +2,6 @@
 //!
 //! Called by the program's edge, at start and for a reload; the rooms get the values.
 
-use std::fmt;
 use std::path::{Path, PathBuf};
 
 use p2p_proto::control::Visibility;
@@ -13,6 +12,10 @@ use serde::{Deserialize, Serialize};
 use crate::serve::AcceptOffers;
 use crate::shares::ShareConfig;
 use crate::transfer::TransferSettings;
+
+mod in_force;
+
+pub use in_force::InForce;
 
 /// The file that is read when no other is named, if it is there.
 pub const DEFAULT_PATH: &str = "/etc/p2pd/p2pd.toml";
@@ -176,16 +179,6 @@ impl Default for Transfers {
     }
 }
 
-/// What is wrong with a configuration that can be read.
-#[derive(Debug, thiserror::Error)]
-pub struct Problems(Vec<String>);
-
-impl fmt::Display for Problems {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0.join("; "))
-    }
-}
-
 impl Config {
     /// Reads a file.
     ///
@@ -195,44 +188,64 @@ impl Config {
         p2p_service::config::load(path)
     }
 
-    /// What cannot be meant, all of it at once.
-    pub fn check(&self) -> Result<(), Problems> {
+    /// What the types cannot say is wrong: each key, and one sentence about its value.
+    pub fn problems(&self) -> Vec<(String, String)> {
         let mut problems = Vec::new();
-        let mut wrong = |is_wrong: bool, what: String| {
+        let mut wrong = |key: &str, is_wrong: bool, what: &str| {
             if is_wrong {
-                problems.push(what);
+                problems.push((key.to_owned(), what.to_owned()));
             }
         };
-        wrong(self.name.len() > MAX_NAME_BYTES, format!("name: longer than {MAX_NAME_BYTES} bytes"));
-        wrong(self.name.chars().any(char::is_control), "name: has control characters".to_owned());
-        wrong(!self.state_dir.is_absolute(), "state_dir: must be an absolute path".to_owned());
-        wrong(!self.control.socket.is_absolute(), "[control] socket: must be an absolute path".to_owned());
-        wrong(self.transfers.running == 0, "[transfers] running: must be at least 1".to_owned());
-        wrong(
-            self.shares.is_empty(),
-            "there is no [[share]]: give at least one directory to share".to_owned(),
-        );
-        for (at, share) in self.shares.iter().enumerate() {
-            let name = &share.name;
-            wrong(name.is_empty(), "[[share]] name: is empty".to_owned());
-            let taken = self.shares[..at].iter().any(|other| other.name == *name);
-            wrong(taken, format!("[[share]] name: {name:?} is given twice"));
-            wrong(!share.path.is_absolute(), format!("[[share]] {name:?}: path must be absolute"));
-            // Links and dots may lead where the text does not say.
-            let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
-            let within =
-                |inner: &Path, outer: &Path| inner.starts_with(outer) || real(inner).starts_with(real(outer));
-            for other in &self.shares[..at] {
-                let overlap = within(&share.path, &other.path) || within(&other.path, &share.path);
-                wrong(overlap, format!("[[share]] {name:?} and {:?}: one is inside the other", other.name));
-            }
-            wrong(name.len() > MAX_NAME_BYTES, format!("[[share]] name: longer than {MAX_NAME_BYTES} bytes"));
-            wrong(
-                within(&self.state_dir, &share.path),
-                format!("[[share]] {name:?}: holds the state directory, and with it this peer's key"),
-            );
+        wrong("name", self.name.len() > MAX_NAME_BYTES, "is longer than 255 bytes");
+        wrong("name", self.name.chars().any(char::is_control), "has control characters");
+        wrong("state_dir", !self.state_dir.is_absolute(), "must be an absolute path");
+        wrong("control.socket", !self.control.socket.is_absolute(), "must be an absolute path");
+        wrong("transfers.running", self.transfers.running == 0, "must be at least 1");
+        wrong("share", self.shares.is_empty(), "there is no [[share]]: give at least one directory to share");
+        for (key, what) in [
+            ("log", p2p_service::log::check_filter(&self.log)),
+            ("rest.listen", p2p_service::listen::check_address(&self.rest.listen)),
+            ("grpc.listen", p2p_service::listen::check_address(&self.grpc.listen)),
+        ] {
+            wrong(key, what.is_some(), what.as_deref().unwrap_or_default());
         }
-        if problems.is_empty() { Ok(()) } else { Err(Problems(problems)) }
+        for at in 0..self.shares.len() {
+            self.share_problems(at, &mut wrong);
+        }
+        problems
+    }
+
+    fn share_problems(&self, at: usize, wrong: &mut impl FnMut(&str, bool, &str)) {
+        let (share, before) = (&self.shares[at], &self.shares[..at]);
+        let (name_key, path_key) = (format!("share[{at}].name"), format!("share[{at}].path"));
+        let name = &share.name;
+        wrong(&name_key, name.is_empty(), "a share's name is empty");
+        wrong(&name_key, name.len() > MAX_NAME_BYTES, "a share's name is longer than 255 bytes");
+        let taken = before.iter().any(|other| other.name == *name);
+        wrong(
+            &name_key,
+            taken,
+            &format!("the name {name:?} is given twice: each share has a name of its own"),
+        );
+        let relative = format!("the path of the share {name:?} must be absolute");
+        wrong(&path_key, !share.path.is_absolute(), &relative);
+        // Links and dots may lead where the text does not say.
+        let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
+        let within =
+            |inner: &Path, outer: &Path| inner.starts_with(outer) || real(inner).starts_with(real(outer));
+        for other in before {
+            let overlap = within(&share.path, &other.path) || within(&other.path, &share.path);
+            let what = format!("the shares {name:?} and {:?} lie one inside the other", other.name);
+            wrong(&path_key, overlap, &what);
+        }
+        let what = format!("the share {name:?} holds the state directory, and with it this peer's key");
+        wrong(&path_key, within(&self.state_dir, &share.path), &what);
+    }
+
+    /// Whether a reload takes a change of this key.
+    pub fn is_live(key: &str) -> bool {
+        let live = ["transfers.allow_unproven", "transfers.reserve_bytes", "transfers.accept_offers"];
+        key.starts_with("share[") || live.contains(&key)
     }
 
     /// Takes another state directory. The default share lies in it, and moves with it.
@@ -281,7 +294,7 @@ mod tests {
         let sample = Path::new(env!("CARGO_MANIFEST_DIR")).join("../etc/p2pd.toml");
         let config = Config::load(&sample).unwrap();
         assert_eq!(config, Config::default());
-        config.check().unwrap();
+        assert_eq!(config.problems(), []);
     }
 
     #[test]
@@ -296,12 +309,24 @@ mod tests {
             state_dir: "/data/state".into(),
             shares: vec![share("a", "/data"), share("a", "/data/b"), share("", "relative")],
             transfers: Transfers { running: 0, ..Transfers::default() },
+            log: "p2pd=loud".to_owned(),
+            grpc: Grpc { listen: "9002".to_owned(), ..Grpc::default() },
             ..Config::default()
         };
-        let told = config.check().unwrap_err().to_string();
-        for part in ["running", "given twice", "inside the other", "this peer's key", "absolute", "is empty"]
-        {
-            assert!(told.contains(part), "{part}: {told}");
+        let told: Vec<String> =
+            config.problems().iter().map(|(key, what)| format!("{key}: {what}")).collect();
+        for (key, part) in [
+            ("transfers.running", "at least 1"),
+            ("share[1].name", "given twice"),
+            ("share[1].path", "inside the other"),
+            ("share[0].path", "this peer's key"),
+            ("share[2].path", "absolute"),
+            ("share[2].name", "is empty"),
+            ("log", "such as"),
+            ("grpc.listen", "HOST:PORT"),
+        ] {
+            let is_it = |told: &String| told.starts_with(&format!("{key}: ")) && told.contains(part);
+            assert!(told.iter().any(is_it), "{key} {part}: {told:?}");
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The daemon: every room is made here, in the order in which they stand on each other, and handed to those above.
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use p2p_identity::{Identity, PeerId};
 use p2p_proto::MAX_MESSAGE_LEN;
@@ -9,6 +9,7 @@ use p2p_proto::control::LoopStatus;
 use p2p_proto::files::file_service_server::FileServiceServer;
 use p2p_proto::v1::peer_server::PeerServer;
 use p2p_service::bearer::load_or_create_token;
+use p2p_service::config::{Reloaded, Sources};
 use p2p_service::http;
 use p2p_service::listen::{self, SocketFile};
 use p2p_service::state_dir::StateDir;
@@ -19,10 +20,11 @@ use tokio::sync::watch;
 
 use crate::api::{Api, ApiFacts, RestPolicy, control_router, rest_router};
 use crate::catalog::Catalog;
-use crate::config::Config;
+use crate::config::{Config, InForce};
 use crate::discovery::{Answerer, Connections, Friends, Locator, Maestro, Members, Myself, Network};
 use crate::serve::{AcceptOffers, Admission, Contents, Files, Offers, PeerService, WholeFileLimit};
 use crate::shares::{ShareError, Shares, Timing};
+use crate::status::Summary;
 use crate::transfer::{Intake, Outbox, Sends, Store, TransferSettings, Transfers};
 
 /// Bytes of one message to the `Peer` service, at most.
@@ -34,6 +36,7 @@ const SOCKET_MODE: u32 = 0o660;
 /// A daemon that has its state directory and its listeners, and does not serve yet.
 pub struct Daemon {
     config: Config,
+    sources: Sources,
     state: StateDir,
     identity: Identity,
     rest: TcpListener,
@@ -45,27 +48,17 @@ pub struct Daemon {
 /// A daemon that serves. What it owns goes with it.
 pub struct Running {
     shares: Shares,
-    transfers: Transfers,
-    maestro: Maestro,
     settings: watch::Sender<TransferSettings>,
     accept: watch::Sender<AcceptOffers>,
-    config: Mutex<Config>,
+    in_force: InForce,
+    summary: tokio::sync::Mutex<Summary>,
     _state: StateDir,
     _socket_file: Option<SocketFile>,
 }
 
-/// What a reload came to.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub struct Reloaded {
-    /// Keys whose new values are in force.
-    pub changed: Vec<&'static str>,
-    /// Keys that have new values, and need a restart.
-    pub needs_restart: Vec<&'static str>,
-}
-
 impl Daemon {
     /// Takes the state directory, the identity and the listeners; nobody else has them then.
-    pub async fn bind(config: Config) -> anyhow::Result<Self> {
+    pub async fn bind(config: Config, sources: Sources) -> anyhow::Result<Self> {
         // First of all: systemd hands the socket to whoever asks first.
         let passed = listen::passed_unix();
         let state = StateDir::open(&config.state_dir)?;
@@ -79,7 +72,7 @@ impl Daemon {
                 (socket, Some(SocketFile::guard(&config.control.socket)?))
             }
         };
-        Ok(Self { config, state, identity, rest, grpc, control, socket_file })
+        Ok(Self { config, sources, state, identity, rest, grpc, control, socket_file })
     }
 
     /// Where the REST interface listens.
@@ -100,7 +93,7 @@ impl Daemon {
     /// Starts everything.
     pub async fn run(self, tasks: &Tasks) -> anyhow::Result<Running> {
         let started_ms = crate::discovery::now_ms();
-        let Self { config, state, identity, rest, grpc, control, socket_file } = self;
+        let Self { config, sources, state, identity, rest, grpc, control, socket_file } = self;
         let (rest_addr, grpc_addr) = (rest.local_addr()?, grpc.local_addr()?);
         let myself = Arc::new(introduce(&config, identity.id(), rest_addr, grpc_addr));
 
@@ -151,6 +144,13 @@ impl Daemon {
         let accept = watch::Sender::new(config.transfers.accept_offers);
         let admission = Admission::new(friends.clone(), network);
         let contents = Contents::new(catalog.clone(), shares.clone(), outbox);
+        let summary = Summary::new(
+            catalog.clone(),
+            shares.clone(),
+            transfers.clone(),
+            maestro.clone(),
+            contents.served(),
+        );
         let answerer =
             Answerer::new(Arc::clone(&myself), catalog.clone(), friends.clone(), connections.clone());
         let offers = Offers::new(transfers.clone(), accept.subscribe());
@@ -169,6 +169,7 @@ impl Daemon {
             started_ms,
             version: Myself::VERSION.to_owned(),
         };
+        let in_force = InForce::new(config.clone(), sources);
         let api = Arc::new(Api {
             catalog,
             shares: shares.clone(),
@@ -181,6 +182,7 @@ impl Daemon {
             identity: identity.id(),
             facts,
             loops: loops(shares.clone(), maestro.clone()),
+            in_force: in_force.clone(),
             shutdown: tasks.token(),
         });
         let token = load_or_create_token(&state.join("api-token"))?;
@@ -199,61 +201,29 @@ impl Daemon {
             http::serve(control, control_app, token).await;
             Ok(())
         });
-        let config = Mutex::new(config);
         let (_state, _socket_file) = (state, socket_file);
-        Ok(Running { shares, transfers, maestro, settings, accept, config, _state, _socket_file })
+        let summary = tokio::sync::Mutex::new(summary);
+        Ok(Running { shares, settings, accept, in_force, summary, _state, _socket_file })
     }
 }
 
 impl Running {
     /// One line for `systemctl status`.
-    pub fn status(&self) -> String {
-        let open = self.transfers.list().iter().filter(|transfer| !transfer.state.is_ended()).count();
-        let pending: u64 = self.shares.rows().iter().map(|share| share.pending).sum();
-        let maestro = match self.maestro.status() {
-            None => "no network joined".to_owned(),
-            Some(status) => format!("maestro {}: {:?}", status.address, status.state),
-        };
-        match pending {
-            0 => format!("{open} transfers open; {maestro}"),
-            _ => format!("{open} transfers open; {pending} files to hash; {maestro}"),
-        }
+    pub async fn status(&self) -> String {
+        self.summary.lock().await.line().await
     }
 
     /// Takes another configuration, as far as it can be taken without a restart.
     ///
     /// # Errors
     /// Where the shares cannot be taken; the old ones stay.
-    pub async fn reload(&self, new: Config) -> Result<Reloaded, ShareError> {
-        let old = self.config.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let mut reloaded = Reloaded::default();
-        if new.shares != old.shares {
+    pub async fn reload(&self, new: Config, sources: Sources) -> Result<Reloaded, ShareError> {
+        if new.shares != self.in_force.config().shares {
             self.shares.reload(new.share_configs()).await?;
-            reloaded.changed.push("[[share]]");
         }
-        let mut note = |differs: bool, key: &'static str, live: bool| {
-            if differs {
-                if live { &mut reloaded.changed } else { &mut reloaded.needs_restart }.push(key);
-            }
-        };
-        let (was, is) = (&old.transfers, &new.transfers);
-        note(was.allow_unproven != is.allow_unproven, "[transfers] allow_unproven", true);
-        note(was.reserve_bytes != is.reserve_bytes, "[transfers] reserve_bytes", true);
-        note(was.accept_offers != is.accept_offers, "[transfers] accept_offers", true);
-        note(was.running != is.running, "[transfers] running", false);
-        note(old.name != new.name, "name", false);
-        note(old.state_dir != new.state_dir, "state_dir", false);
-        note(old.maestro != new.maestro, "maestro", false);
-        note(old.log != new.log, "log", false);
-        note(old.control != new.control, "[control] socket", false);
-        note(old.rest != new.rest, "[rest]", false);
-        note(old.grpc != new.grpc, "[grpc]", false);
         self.settings.send_replace(new.transfer_settings());
         self.accept.send_replace(new.transfers.accept_offers);
-        let mut config = self.config.lock().unwrap_or_else(PoisonError::into_inner);
-        config.shares = new.shares;
-        config.transfers = crate::config::Transfers { running: old.transfers.running, ..new.transfers };
-        Ok(reloaded)
+        Ok(self.in_force.reload(new, sources))
     }
 }
 
@@ -316,7 +286,7 @@ fn addresses(config: &Config, grpc: SocketAddr) -> Vec<String> {
         return vec![grpc.to_string()];
     }
     let interfaces = if_addrs::get_if_addrs().unwrap_or_else(|error| {
-        tracing::warn!("the addresses of this host are not known: {error}");
+        tracing::warn!(%error, "the addresses of this host are not known: {error}; name them in [grpc] announce");
         Vec::new()
     });
     let is_reachable = |ip: &IpAddr| match ip {

@@ -11,5 +11,6 @@ pub mod daemon;
 pub mod discovery;
 pub mod serve;
 pub mod shares;
+pub mod status;
 pub mod transfer;
 pub mod user_dirs;

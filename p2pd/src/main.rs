@@ -12,27 +12,29 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::{CommandFactory as _, Parser};
 use p2p_manual::Pages;
+use p2p_service::config::{self, ConfigError, Loaded, Sources};
+use p2p_service::health::{PATIENCE, Watchdog};
 use p2p_service::signals::{Signal, Signals};
+use p2p_service::status::{STATUS_EVERY, StatusLine};
 use p2p_service::tasks::Tasks;
 use p2p_service::{log, memory, notify};
 use p2pd::config::{Config, DEFAULT_PATH};
 use p2pd::daemon::{Daemon, Running};
 use p2pd::user_dirs::UserDirs;
+use tokio::time::MissedTickBehavior;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// How long the tasks may take to end: below the five seconds in which the whole program must.
 const GRACE: Duration = Duration::from_secs(4);
-/// How often systemd is told how things stand.
-const STATUS_EVERY: Duration = Duration::from_secs(10);
 /// Exit code of a usage or configuration that is not valid, clap's own.
 const EXIT_CONFIG: u8 = 2;
 
 const EXAMPLES: &str = "\
 Examples:
   p2pd                                       with /etc/p2pd/p2pd.toml, if it is there
-  p2pd --config lab.toml --check-config      says what is wrong with it
+  p2pd --config lab.toml --check-config      says all that is wrong with it
   p2pd --state-dir ~/peer --maestro maestro.lab
 
 Exit codes: 0 after SIGTERM or SIGINT, 1 if it cannot start or go on, 2 if the usage or the configuration is not valid.
@@ -72,6 +74,9 @@ struct Args {
     /// Write the manual page into this directory and exit
     #[arg(long, value_name = "DIR", hide = true)]
     manual: Option<PathBuf>,
+    /// The user's own places, with `--user`.
+    #[arg(skip)]
+    own: Option<UserDirs>,
 }
 
 const PAGES: Pages<'_> = Pages {
@@ -91,49 +96,72 @@ const PAGES: Pages<'_> = Pages {
 };
 
 impl Args {
-    /// The file's configuration with the flags over it.
-    fn load(&self) -> anyhow::Result<Config> {
-        let own = self.user.then(|| UserDirs::find(|name| std::env::var_os(name))).transpose()?;
-        let usual = own.as_ref().map_or(Path::new(DEFAULT_PATH), |own| &own.config_file);
-        let mut config = match &self.config {
-            Some(path) => Config::load(path)?,
-            None if usual.exists() => Config::load(usual)?,
-            None => Config::default(),
+    /// The file's configuration with the flags over it, and where each value comes from.
+    fn load(&self) -> Result<(Config, Sources), ConfigError> {
+        let usual = self.own.as_ref().map_or(Path::new(DEFAULT_PATH), |own| &own.config_file);
+        let file = match &self.config {
+            Some(path) => Some(path.as_path()),
+            None => Some(usual).filter(|path| path.exists()),
         };
-        if let Some(own) = own {
-            own.replace_defaults(&mut config);
+        let (mut config, document, problems) = match file.map(config::read::<Config>).transpose()? {
+            Some(Loaded { value, document, problems }) => (value, Some(document), problems),
+            None => (Config::default(), None, Vec::new()),
+        };
+        let mut flags: Vec<_> = match &self.own {
+            Some(own) => own.replace_defaults(&mut config).into_iter().map(|key| (key, "--user")).collect(),
+            None => Vec::new(),
+        };
+        let given = [
+            replace(&mut config.name, &self.name, "name", "--name"),
+            replace(&mut config.maestro, &self.maestro, "maestro", "--maestro"),
+            replace(&mut config.control.socket, &self.socket, "control.socket", "--socket"),
+            replace(&mut config.rest.listen, &self.rest_listen, "rest.listen", "--rest-listen"),
+            replace(&mut config.grpc.listen, &self.grpc_listen, "grpc.listen", "--grpc-listen"),
+        ];
+        for (key, flag) in given.into_iter().flatten() {
+            flags.retain(|(replaced, _)| *replaced != key);
+            flags.push((key, flag));
         }
-        replace(&mut config.name, &self.name);
-        replace(&mut config.maestro, &self.maestro);
-        replace(&mut config.control.socket, &self.socket);
-        replace(&mut config.rest.listen, &self.rest_listen);
-        replace(&mut config.grpc.listen, &self.grpc_listen);
         if let Some(dir) = &self.state_dir {
             config.move_state(dir.clone());
+            flags.retain(|(replaced, _)| *replaced != "state_dir");
+            flags.push(("state_dir", "--state-dir"));
         }
-        config.check()?;
-        Ok(config)
+        let sources = Sources { document, flags };
+        sources.check(problems, config.problems())?;
+        Ok((config, sources))
     }
 }
 
-fn replace<T: Clone>(value: &mut T, flag: &Option<T>) {
-    if let Some(flag) = flag {
-        value.clone_from(flag);
-    }
+/// Where the flag is given, puts it in the place of the value, and gives the key and the flag.
+fn replace<T: Clone>(
+    value: &mut T,
+    flag: &Option<T>,
+    key: &'static str,
+    name: &'static str,
+) -> Option<(&'static str, &'static str)> {
+    value.clone_from(flag.as_ref()?);
+    Some((key, name))
 }
 
 fn main() -> ExitCode {
     memory::take_small_pages();
-    let args = Args::parse();
+    let mut args = Args::parse();
     if let Some(directory) = &args.manual {
         return match PAGES.write(Args::command(), directory) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => fail(1, &error.into()),
         };
     }
-    let config = match args.load() {
-        Ok(config) => config,
-        Err(error) => return fail(EXIT_CONFIG, &error),
+    if args.user {
+        args.own = match UserDirs::find(|name| std::env::var_os(name)) {
+            Ok(own) => Some(own),
+            Err(error) => return fail(EXIT_CONFIG, &error.into()),
+        };
+    }
+    let (config, sources) = match args.load() {
+        Ok(loaded) => loaded,
+        Err(error) => return refuse(&error),
     };
     if args.check_config {
         println!("the configuration is valid");
@@ -146,7 +174,7 @@ fn main() -> ExitCode {
     // threads of their own.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let result = runtime.context("cannot start the runtime").and_then(|runtime| {
-        let result = runtime.block_on(run(&args, config));
+        let result = runtime.block_on(run(&args, config, sources));
         // A file that is still read on a blocking thread is nobody's any more.
         runtime.shutdown_timeout(Duration::from_millis(200));
         result
@@ -157,16 +185,24 @@ fn main() -> ExitCode {
     }
 }
 
-async fn run(args: &Args, config: Config) -> anyhow::Result<()> {
+async fn run(args: &Args, config: Config, sources: Sources) -> anyhow::Result<()> {
     let mut signals = Signals::install().context("cannot take the signals over")?;
     let tasks = Tasks::new();
-    let daemon = Daemon::bind(config).await?;
+    let _watchdog = Watchdog::start(tasks.health()).context("cannot start the watchdog's thread")?;
+    let daemon = Daemon::bind(config, sources).await?;
     let (rest, grpc) = (daemon.rest_addr()?.to_string(), daemon.grpc_addr()?.to_string());
     let id = daemon.id().to_string();
     let running = daemon.run(&tasks).await?;
-    tracing::info!("p2pd {} is ready: peer {id}, REST on {rest}, gRPC on {grpc}", env!("CARGO_PKG_VERSION"));
+    let version = env!("CARGO_PKG_VERSION");
+    tracing::info!(
+        version,
+        peer_id = id,
+        rest,
+        grpc,
+        "p2pd {version} is ready: peer {id}, REST on {rest}, gRPC on {grpc}"
+    );
     let bound = [("X_P2P_REST", &*rest), ("X_P2P_GRPC", &*grpc), ("X_P2P_ID", &*id)];
-    notify::ready(&running.status(), &bound);
+    notify::ready(&running.status().await, &bound);
 
     let failure = serve_until_told(args, &mut signals, &tasks, &running, &bound).await;
     notify::stopping();
@@ -185,10 +221,11 @@ async fn serve_until_told(
     running: &Running,
     bound: &[(&str, &str)],
 ) -> Option<anyhow::Error> {
-    let interval = notify::watchdog_interval();
-    let mut watchdog = tokio::time::interval(interval.unwrap_or(Duration::from_secs(3600)));
-    let mut status = tokio::time::interval(STATUS_EVERY);
+    let heart = tasks.heartbeat("main", PATIENCE);
+    let (mut line, mut status) = (StatusLine::default(), tokio::time::interval(STATUS_EVERY));
+    status.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
+        heart.beat();
         tokio::select! {
             signal = signals.next() => match signal {
                 Signal::Terminate => {
@@ -198,15 +235,17 @@ async fn serve_until_told(
                 Signal::Reload => {
                     notify::reloading();
                     reload(args, running).await;
-                    notify::ready(&running.status(), bound);
+                    notify::ready(&running.status().await, bound);
                 }
             },
             failure = tasks.failed() => {
-                tracing::error!("ending: {failure}");
+                tracing::error!(task = failure.name, "ending: {failure}; systemd starts it again, if it is told to");
                 return Some(failure.into());
             }
-            _ = watchdog.tick(), if interval.is_some() => notify::watchdog(),
-            _ = status.tick() => notify::status(&running.status()),
+            () = heart.due() => {}
+            _ = status.tick() => {
+                line.say(running.status().await);
+            }
         }
     }
 }
@@ -216,25 +255,24 @@ async fn second_terminate(signals: &mut Signals) {
 }
 
 async fn reload(args: &Args, running: &Running) {
-    let reloaded = match args.load() {
-        Ok(config) => running.reload(config).await.map_err(anyhow::Error::from),
-        Err(error) => Err(error),
-    };
-    match reloaded {
-        Err(error) => tracing::error!("the configuration is not valid and the old one stays: {error:#}"),
-        Ok(reloaded) => {
-            for key in &reloaded.changed {
-                tracing::info!("configuration changed: {key}");
-            }
-            if !reloaded.needs_restart.is_empty() {
-                let keys = reloaded.needs_restart.join(", ");
-                tracing::warn!("these keys keep their old values until p2pd is restarted: {keys}");
-            }
-            if reloaded == Default::default() {
-                tracing::info!("the configuration was read again and is the same");
-            }
-        }
+    match args.load() {
+        Ok((config, sources)) => match running.reload(config, sources).await {
+            Ok(reloaded) => reloaded.log("p2pd"),
+            Err(error) => tracing::error!(
+                %error,
+                "the configuration is not taken and the old one stays: {error}; correct that and reload again"
+            ),
+        },
+        Err(error) => config::log_refused(&error),
     }
+}
+
+/// A line for each thing that is wrong.
+fn refuse(error: &ConfigError) -> ExitCode {
+    for line in error.lines() {
+        eprintln!("p2pd: {line}");
+    }
+    ExitCode::from(EXIT_CONFIG)
 }
 
 /// One line: errors here carry their causes in their own text.

@@ -42,16 +42,19 @@ impl UserDirs {
         })
     }
 
-    /// Puts the user's places where the configuration has the system's.
-    pub fn replace_defaults(&self, config: &mut Config) {
-        let system = Config::default();
+    /// Puts the user's places where the configuration has the system's. Says which keys have another value now.
+    pub fn replace_defaults(&self, config: &mut Config) -> Vec<&'static str> {
+        let (system, mut keys) = (Config::default(), Vec::new());
         if config.state_dir == system.state_dir {
             config.move_state(self.state_dir.clone());
+            keys.push("state_dir");
         }
         if let Some(socket) = self.socket.as_ref().filter(|_| config.control.socket == system.control.socket)
         {
             config.control.socket.clone_from(socket);
+            keys.push("control.socket");
         }
+        keys
     }
 }
 
@@ -86,7 +89,7 @@ mod tests {
     fn what_the_configuration_says_itself_stays() {
         let dirs = find(&[("HOME", "/home/ana"), ("XDG_RUNTIME_DIR", "/run/user/1000")]).unwrap();
         let mut config = Config::default();
-        dirs.replace_defaults(&mut config);
+        assert_eq!(dirs.replace_defaults(&mut config), ["state_dir", "control.socket"]);
         assert_eq!(config.state_dir, Path::new("/home/ana/.local/state/p2pd"));
         assert_eq!(config.shares[0].path, Path::new("/home/ana/.local/state/p2pd/shared"));
         assert_eq!(config.control.socket, Path::new("/run/user/1000/p2pd/control.sock"));
@@ -94,7 +97,7 @@ mod tests {
         let mut own = Config { state_dir: "/data/peer".into(), ..Config::default() };
         own.control.socket = "/data/peer.sock".into();
         let before = own.clone();
-        dirs.replace_defaults(&mut own);
+        assert!(dirs.replace_defaults(&mut own).is_empty());
         assert_eq!(own, before);
     }
 }

@@ -3,8 +3,10 @@
 //! Sizes are bytes, times are milliseconds since 1970-01-01 UTC, contents are BLAKE3 hashes in lower-case hex (what
 //! `b3sum` prints), peer IDs are in base32. Errors are [`crate::problem::Problem`] documents.
 
+mod config;
 mod transfers;
 
+pub use config::{ConfigAnswer, ConfigEntry, ConfigOrigin};
 pub use transfers::{
     FetchRequest, SendQuery, SendState, Sending, SourceState, Transfer, TransferList, TransferSource,
     TransferState,

@@ -1,16 +1,27 @@
-//! Reading a daemon's TOML configuration, with errors that an administrator can act upon.
+//! Reading a daemon's TOML configuration, with errors that an administrator can act upon: all of them at once, each with
+//! its key and its line.
 //!
 //! Called by a daemon's `main`, at start and for every reload. What the keys are is the daemon's affair: its types
-//! refuse unknown keys with `#[serde(deny_unknown_fields)]`.
+//! refuse unknown keys with `#[serde(deny_unknown_fields)]`, and what the types cannot say it tells [`Sources::check`].
+//!
+//! A key is written as its path: `transfers.running`; of the tables in an array, `share[2].path`, or `share[docs].path`
+//! where the table has a name.
 
+use std::fmt;
 use std::fs;
 use std::io;
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 
+mod changes;
+mod document;
 mod suggest;
+mod view;
+
+pub use changes::{Change, Reloaded, changes, log_refused};
+pub use document::Document;
+pub use view::entries;
 
 /// Why a configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -36,73 +47,142 @@ pub enum ConfigError {
         source: io::Error,
     },
     /// The file is not TOML, or not what the daemon expects.
-    #[error(
-        "{}:{line}:{column}: {what}{}{}",
-        path.display(),
-        key.as_ref().map(|key| format!(" (in {key})")).unwrap_or_default(),
-        hint.as_ref().map(|hint| format!("; {hint}")).unwrap_or_default()
-    )]
-    Invalid {
-        /// The file.
-        path: PathBuf,
-        /// The line, from 1.
-        line: usize,
-        /// The character in the line, from 1.
-        column: usize,
-        /// The dotted path of the key, or of the table around it, where the parser knows it.
-        key: Option<String>,
-        /// What is wrong.
-        what: String,
-        /// What may have been meant.
-        hint: Option<String>,
-    },
+    #[error(transparent)]
+    Invalid(#[from] Problems),
+}
+
+impl ConfigError {
+    /// Each thing that is wrong, in one line.
+    pub fn lines(&self) -> Vec<String> {
+        match self {
+            ConfigError::Invalid(problems) => problems.0.iter().map(Problem::to_string).collect(),
+            other => vec![other.to_string()],
+        }
+    }
+}
+
+/// All that is wrong with a configuration, in the order of its lines.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub struct Problems(pub Vec<Problem>);
+
+impl fmt::Display for Problems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, problem) in self.0.iter().enumerate() {
+            write!(f, "{}{problem}", if index > 0 { "\n" } else { "" })?;
+        }
+        Ok(())
+    }
+}
+
+/// One thing that is wrong with a configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// Where: `p2pd.toml:4:8`, a flag, or the file where nothing nearer is known.
+    pub at: Option<String>,
+    /// The line, for the order; 0 where there is none.
+    line: usize,
+    /// The key, or the table around it.
+    pub key: Option<String>,
+    /// What is wrong.
+    pub what: String,
+    /// What may have been meant.
+    pub hint: Option<String>,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(at) = &self.at {
+            write!(f, "{at}: ")?;
+        }
+        f.write_str(&self.what)?;
+        if let Some(key) = &self.key {
+            write!(f, " (in {key})")?;
+        }
+        if let Some(hint) = &self.hint {
+            write!(f, "; {hint}")?;
+        }
+        Ok(())
+    }
+}
+
+/// What was read of a file: a value without what is wrong, and what is wrong.
+#[derive(Debug)]
+pub struct Loaded<T> {
+    /// What the file says; where it says something wrong, the default.
+    pub value: T,
+    /// Where it says it.
+    pub document: Document,
+    /// What is wrong with it.
+    pub problems: Vec<Problem>,
 }
 
 /// Reads the file at `path` as TOML into a `T`.
+///
+/// # Errors
+/// Where it cannot be read, or any of it is wrong.
 pub fn load<T: DeserializeOwned>(path: &Path) -> Result<T, ConfigError> {
+    let loaded = read(path)?;
+    if loaded.problems.is_empty() { Ok(loaded.value) } else { Err(Problems(loaded.problems).into()) }
+}
+
+/// Reads as much as can be read of the file at `path`.
+///
+/// # Errors
+/// Where nothing can be.
+pub fn read<T: DeserializeOwned>(path: &Path) -> Result<Loaded<T>, ConfigError> {
     let bytes = fs::read(path).map_err(|source| match source.kind() {
         io::ErrorKind::NotFound => ConfigError::Missing { path: path.to_owned() },
         _ => ConfigError::Read { path: path.to_owned(), source },
     })?;
-    let text = String::from_utf8(bytes).map_err(|error| {
-        let valid = error.utf8_error().valid_up_to();
-        let readable = String::from_utf8_lossy(&error.as_bytes()[..valid]).into_owned();
-        let what = "this is not UTF-8 text".to_owned();
-        let hint = Some("save the file as UTF-8".to_owned());
-        invalid(path, &readable, valid, None, what, hint)
-    })?;
-    toml::from_str(&text).map_err(|error| explain(path, &text, error))
+    let (found, mut problems) = document::read(path, bytes);
+    problems.sort_by_key(|problem| problem.line);
+    match found {
+        Some((value, document)) => Ok(Loaded { value, document, problems }),
+        None => Err(Problems(problems).into()),
+    }
 }
 
-fn explain(path: &Path, text: &str, mut error: toml::de::Error) -> ConfigError {
-    let offset = error.span().map_or(0, |Range { start, .. }| start);
-    let what = error.message().trim().replace('\n', ", ").replace('`', "'");
-    let hint = suggest::hint(&what);
-    // Without its input the error shows, instead of the line, the path of the key; there is no other way to ask.
-    error.set_input(None);
-    let key = error
-        .to_string()
-        .lines()
-        .find_map(|line| line.strip_prefix("in `")?.strip_suffix('`').map(str::to_owned));
-    invalid(path, text, offset, key, what, hint)
+/// Where a daemon's configuration comes from: a file, if there is one, and flags over it.
+#[derive(Debug, Default)]
+pub struct Sources {
+    /// The file.
+    pub document: Option<Document>,
+    /// Keys that flags have replaced, with the flags.
+    pub flags: Vec<(&'static str, &'static str)>,
 }
 
-fn invalid(
-    path: &Path,
-    text: &str,
-    offset: usize,
-    key: Option<String>,
-    what: String,
-    hint: Option<String>,
-) -> ConfigError {
-    let before = text.get(..offset.min(text.len())).unwrap_or(text);
-    let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
-    ConfigError::Invalid {
-        path: path.to_owned(),
-        line: before.matches('\n').count() + 1,
-        column: before[line_start..].chars().count() + 1,
-        key,
-        what,
-        hint,
+impl Sources {
+    /// Puts together what is wrong in the file (`problems`) and what its values cannot mean (`found`: key and what is
+    /// wrong with it), and says where each is.
+    ///
+    /// # Errors
+    /// Where anything is wrong.
+    pub fn check(&self, mut problems: Vec<Problem>, found: Vec<(String, String)>) -> Result<(), Problems> {
+        // What was left out as wrong has its default now, for which its table is not to be blamed again.
+        let told: Vec<String> = problems.iter().filter_map(|problem| problem.key.clone()).collect();
+        let is_told = |key: &str| {
+            let within =
+                |told: &String| told.strip_prefix(key).is_some_and(|rest| rest.starts_with(['[', '.']));
+            told.iter().any(|told| key == told || within(told))
+        };
+        for (key, what) in found {
+            if !is_told(&key) {
+                problems.push(self.problem(&key, what));
+            }
+        }
+        problems.sort_by_key(|problem| problem.line);
+        if problems.is_empty() { Ok(()) } else { Err(Problems(problems)) }
+    }
+
+    fn problem(&self, key: &str, what: String) -> Problem {
+        let key = key.to_owned();
+        if let Some((_, flag)) = self.flags.iter().find(|(flagged, _)| *flagged == key) {
+            return Problem { at: Some((*flag).to_owned()), line: 0, key: None, what, hint: None };
+        }
+        let (at, line) = match &self.document {
+            Some(document) => document.place(&key),
+            None => (None, 0),
+        };
+        Problem { at, line, key: Some(key), what, hint: None }
     }
 }

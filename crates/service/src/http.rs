@@ -49,7 +49,7 @@ impl Connected<IncomingStream<'_, UnixListener>> for UnixCaller {
         match stream.io().peer_cred() {
             Ok(peer) => UnixCaller { uid: peer.uid(), gid: peer.gid(), pid: peer.pid() },
             Err(error) => {
-                tracing::warn!(%error, "cannot find out who calls on the Unix socket");
+                tracing::warn!(%error, "cannot find out who calls on the control socket: {error}");
                 UnixCaller { uid: u32::MAX, gid: u32::MAX, pid: None }
             }
         }
@@ -65,7 +65,7 @@ pub async fn serve<L: CallerListener>(listener: L, app: Router, shutdown: Cancel
         .with_graceful_shutdown(async move { shutdown.cancelled().await })
         .await;
     if let Err(error) = served {
-        tracing::warn!(%error, "the HTTP listener ended badly");
+        tracing::warn!(%error, "an HTTP listener ended badly: {error}");
     }
 }
 

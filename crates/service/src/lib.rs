@@ -1,17 +1,19 @@
 //! What both daemons, `maestrod` and `p2pd`, need to be good Unix services.
 //!
 //! **Owns** the daemon's contact with the system it runs on: its listeners, its state directory and the lock on it,
-//! its journal, its signals, its background tasks and their end, its reports to systemd, and the shape of the HTTP
+//! its journal, its signals, its background tasks, their health and their end, its reports to systemd, and the shape of the HTTP
 //! answers that are not the answer the caller wanted; and the gRPC connections between machines (`wire`).
 //!
 //! **Knows nothing** of files, peers or catalogs: whatever is about sharing belongs to a daemon.
 //!
-//! **Callers:** the daemons. Most of it (`log`, `notify`, `signals`, `tasks`, `listen`, `state_dir`, `config`) is for
+//! **Callers:** the daemons. Most of it (`health`, `log`, `notify`, `status`, `signals`, `tasks`, `listen`, `state_dir`, `config`) is for
 //! a daemon's composition file only; `problem`, `http` and `bearer` are also for the rooms at its HTTP edge.
 
 pub mod bearer;
 pub mod config;
+pub mod health;
 pub mod http;
+pub mod journal;
 pub mod listen;
 pub mod log;
 pub mod memory;
@@ -19,5 +21,6 @@ pub mod notify;
 pub mod problem;
 pub mod signals;
 pub mod state_dir;
+pub mod status;
 pub mod tasks;
 pub mod wire;

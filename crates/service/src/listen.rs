@@ -135,6 +135,18 @@ pub enum ListenError {
     },
 }
 
+/// What is wrong with an address to listen on, if anything can be told without trying.
+pub fn check_address(address: &str) -> Option<String> {
+    let is_one = address.rsplit_once(':').is_some_and(|(host, port)| {
+        let is_host =
+            !host.is_empty() && (!host.contains(':') || (host.starts_with('[') && host.ends_with(']')));
+        is_host && port.parse::<u16>().is_ok()
+    });
+    (!is_one).then(|| {
+        format!("must be HOST:PORT, such as \"127.0.0.1:9001\" or \"[::]:9002\", and is {address:?}")
+    })
+}
+
 /// Listens on `addr`, such as `127.0.0.1:9000`, `localhost:9000` or `[::]:9000` (which is also for IPv4).
 ///
 /// `what` and `key` are for the error's message: what is served (`REST`) and where the administrator wrote the
@@ -195,13 +207,13 @@ pub fn passed_unix() -> Option<UnixListener> {
             Ok(Some(listener)) => listener,
             Ok(None) => continue,
             Err(error) => {
-                tracing::debug!(index, %error, "ignoring a descriptor that systemd passed");
+                tracing::debug!(%error, "ignoring descriptor {index} that systemd passed: {error}");
                 continue;
             }
         };
         match listener.set_nonblocking(true).and_then(|()| UnixListener::from_std(listener)) {
             Ok(listener) => return Some(listener),
-            Err(error) => tracing::warn!(index, %error, "cannot use the socket that systemd passed"),
+            Err(error) => tracing::warn!(%error, "cannot use socket {index} that systemd passed: {error}"),
         }
     }
     None

@@ -1,14 +1,23 @@
 //! Where the daemon's log goes: to the journal when systemd started it, else as readable lines to stderr.
 //!
+//! In the journal an event of this project has its fields under their own names, in upper case (`journal` lists them);
+//! those of libraries are marked by `F_`. On stderr its message says all by itself, and is shown alone.
+//!
 //! Owns the process's one tracing subscriber. Called once, by a daemon's `main`, before anything else logs.
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Stderr};
 
 use rustix::fs::fstat;
-use tracing_subscriber::filter::ParseError;
+use tracing::Metadata;
+use tracing::field::{Field, Visit};
+use tracing_journald::{Priority, PriorityMappings};
+use tracing_subscriber::field::RecordFields;
+use tracing_subscriber::filter::{ParseError, filter_fn};
+use tracing_subscriber::fmt::format::{DefaultFields, Format, Writer};
+use tracing_subscriber::fmt::{self, FormatFields};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
-use tracing_subscriber::{EnvFilter, Layer, fmt};
+use tracing_subscriber::{EnvFilter, Layer};
 
 /// The environment variable whose filter replaces the configured one.
 pub const FILTER_VARIABLE: &str = "P2P_LOG";
@@ -44,20 +53,33 @@ pub fn init(identifier: &str, filter: &str) -> Result<(), LogError> {
         Some(value) => parse(&value, "the environment variable P2P_LOG")?,
         None => parse(filter, "the configuration")?,
     };
-    let (layer, journal_error) = if stderr_is_the_journal() {
-        match tracing_journald::layer() {
-            Ok(journal) => (journal.with_syslog_identifier(identifier.to_owned()).boxed(), None),
-            // Stderr goes to the journal too, only without the fields.
-            Err(error) => (stderr_lines().boxed(), Some(error)),
+    let registry = tracing_subscriber::registry().with(filter);
+    let journal_error = if stderr_is_the_journal() {
+        match (tracing_journald::layer(), tracing_journald::layer()) {
+            (Ok(own), Ok(others)) => {
+                let own = to_journal(own.with_field_prefix(None), identifier).with_filter(filter_fn(is_own));
+                let others = to_journal(others, identifier).with_filter(filter_fn(|it| !is_own(it)));
+                registry.with(own).with(others).try_init()?;
+                return Ok(());
+            }
+            (Err(error), _) | (_, Err(error)) => Some(error),
         }
     } else {
-        (stderr_lines().boxed(), None)
+        None
     };
-    tracing_subscriber::registry().with(layer.with_filter(filter)).try_init()?;
+    // Stderr goes to the journal too, only without the fields.
+    let own = stderr_lines().fmt_fields(MessageAlone).with_filter(filter_fn(is_own));
+    let others = stderr_lines().with_filter(filter_fn(|it| !is_own(it)));
+    registry.with(own).with(others).try_init()?;
     if let Some(error) = journal_error {
-        tracing::warn!(%error, "cannot reach the journal's socket; logging plain lines to stderr instead");
+        tracing::warn!(%error, "cannot reach the journal's socket ({error}); logging plain lines to stderr instead");
     }
     Ok(())
+}
+
+/// What is wrong with a filter of the configuration, if anything is.
+pub fn check_filter(filter: &str) -> Option<String> {
+    parse(filter, "the configuration").err().map(|error| error.to_string())
 }
 
 fn parse(filter: &str, origin: &'static str) -> Result<EnvFilter, LogError> {
@@ -68,13 +90,47 @@ fn parse(filter: &str, origin: &'static str) -> Result<EnvFilter, LogError> {
     })
 }
 
-fn stderr_lines<S>() -> impl Layer<S>
-where
-    S: tracing::Subscriber + for<'span> tracing_subscriber::registry::LookupSpan<'span>,
-{
+/// Whether an event is one of this project's programs.
+fn is_own(metadata: &Metadata<'_>) -> bool {
+    let krate = metadata.target().split("::").next().unwrap_or_default();
+    krate == "p2pd" || krate == "maestrod" || krate.starts_with("p2p_")
+}
+
+/// Information is what the journal calls informational: notices are bold there, and for what is unusual.
+fn to_journal(layer: tracing_journald::Layer, identifier: &str) -> tracing_journald::Layer {
+    let priorities =
+        PriorityMappings { info: Priority::Informational, debug: Priority::Debug, ..PriorityMappings::new() };
+    layer.with_syslog_identifier(identifier.to_owned()).with_priority_mappings(priorities)
+}
+
+fn stderr_lines<S>() -> fmt::Layer<S, DefaultFields, Format, fn() -> Stderr> {
     let colour =
         std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    fmt::layer().with_writer(std::io::stderr).with_ansi(colour).with_target(false)
+    fmt::layer().with_writer(std::io::stderr as fn() -> Stderr).with_ansi(colour).with_target(false)
+}
+
+/// Writes an event's message, and leaves the fields, which say the same again, to the journal.
+struct MessageAlone;
+
+impl<'writer> FormatFields<'writer> for MessageAlone {
+    fn format_fields<R: RecordFields>(&self, writer: Writer<'writer>, fields: R) -> std::fmt::Result {
+        let mut line = Line { writer, result: Ok(()) };
+        fields.record(&mut line);
+        line.result
+    }
+}
+
+struct Line<'writer> {
+    writer: Writer<'writer>,
+    result: std::fmt::Result,
+}
+
+impl Visit for Line<'_> {
+    fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
+        if field.name() == "message" {
+            self.result = write!(self.writer, "{value:?}");
+        }
+    }
 }
 
 /// systemd leaves JOURNAL_STREAM in the environment even of programs whose stderr was redirected since, so the

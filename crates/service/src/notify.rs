@@ -32,7 +32,7 @@ pub fn reloading() {
         Ok(now) => send(&[NotifyState::Reloading, now]),
         // Without the time, systemd would wait for it and then kill the service.
         Err(error) => {
-            tracing::debug!(%error, "cannot read the monotonic clock; systemd is not told of the reload")
+            tracing::debug!(%error, "systemd is not told of the reload: the monotonic clock cannot be read: {error}")
         }
     }
 }
@@ -42,7 +42,7 @@ pub fn stopping() {
     send(&[NotifyState::Stopping]);
 }
 
-/// How often [`watchdog`] is to be called, when systemd watches this process: half of what it allows.
+/// How often [`watchdog`] is to be called (`health::Watchdog` does), when systemd watches this process: half of what it allows.
 pub fn watchdog_interval() -> Option<Duration> {
     sd_notify::watchdog_enabled().filter(|allowed| !allowed.is_zero()).map(|allowed| allowed / 2)
 }
@@ -54,7 +54,7 @@ pub fn watchdog() {
 
 fn send(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
-        tracing::debug!(%error, "cannot notify systemd");
+        tracing::debug!(%error, "cannot notify systemd: {error}");
     }
 }
 

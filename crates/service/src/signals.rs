@@ -36,7 +36,7 @@ impl Signals {
         std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
             for number in &mut signals {
                 let signal = if number == SIGHUP { Signal::Reload } else { Signal::Terminate };
-                tracing::debug!(number, ?signal, "signal received");
+                tracing::debug!("signal {number} received: {signal:?}");
                 if sender.blocking_send(signal).is_err() {
                     break;
                 }

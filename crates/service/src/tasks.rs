@@ -15,6 +15,8 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::health::{Health, Heartbeat};
+
 /// How long aborted tasks may take to release what they hold.
 const ABORT_GRACE: Duration = Duration::from_millis(500);
 
@@ -38,6 +40,7 @@ pub struct Tasks {
     tracker: TaskTracker,
     running: Arc<Mutex<Running>>,
     failure: Arc<watch::Sender<Option<TaskFailure>>>,
+    health: Health,
 }
 
 #[derive(Debug, Default)]
@@ -55,6 +58,16 @@ impl Tasks {
     /// Cancelled when the daemon is to end. Every task watches it.
     pub fn token(&self) -> CancellationToken {
         self.token.clone()
+    }
+
+    /// The heartbeats of the tasks' loops.
+    pub fn health(&self) -> Health {
+        self.health.clone()
+    }
+
+    /// A heartbeat for a loop that is to be back at its top within `patience`.
+    pub fn heartbeat(&self, name: impl Into<String>, patience: Duration) -> Heartbeat {
+        self.health.heartbeat(name, patience)
     }
 
     /// Starts a task that is to run until the token is cancelled. If it ends before, in whatever way, [`failed`]
@@ -75,7 +88,11 @@ impl Tasks {
                 },
             };
             if token.is_cancelled() {
-                tracing::warn!(task = name, %reason, "a task did not end well during the shutdown");
+                tracing::warn!(
+                    task = name,
+                    reason,
+                    "the task '{name}' did not end well in the shutdown: it {reason}"
+                );
                 return;
             }
             failure.send_if_modified(|first| {
@@ -115,11 +132,8 @@ impl Tasks {
         }
         let left: Vec<_> = self.lock().tasks.values().cloned().collect();
         let names: Vec<&str> = left.iter().map(|(name, _)| *name).collect();
-        tracing::warn!(
-            tasks = names.join(", "),
-            ?grace,
-            "tasks did not end within the grace time; aborting them"
-        );
+        let names = names.join(", ");
+        tracing::warn!(task = names, "not ended within {} s, and aborted: {names}", grace.as_secs());
         for abort in left.into_iter().filter_map(|(_, abort)| abort) {
             abort.abort();
         }
@@ -168,7 +182,8 @@ struct Entry {
 impl Drop for Entry {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            tracing::error!(task = self.name, "a task panicked; this is a defect, please report it");
+            let name = self.name;
+            tracing::error!(task = name, "the task '{name}' panicked; this is a defect, please report it");
         }
         lock(&self.running).tasks.remove(&self.id);
     }

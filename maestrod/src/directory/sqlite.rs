@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use async_trait::async_trait;
 use p2p_content::FileName;
 use p2p_identity::PeerId;
+use p2p_service::health::Health;
 use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
 
 use super::{
@@ -69,6 +70,11 @@ pub struct SqliteDirectory {
 }
 
 impl SqliteDirectory {
+    /// Has the thread that writes show there that it makes progress.
+    pub fn report_to(&self, health: &Health) {
+        self.writer.report_to(health);
+    }
+
     /// Opens the database at `path`, made if it is missing and brought to this release's schema if it is older.
     ///
     /// Blocks the thread for as long as that takes.

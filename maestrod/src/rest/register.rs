@@ -48,7 +48,8 @@ pub(super) async fn register(
     let (plain, files) = checked(&body)?;
     let count = files.len();
     state.directory.register(plain, files, now_ms()).await.map_err(problem_of)?;
-    tracing::info!(peer = body.peer, files = count, "plain peer registered");
+    let (peer, caller_address) = (&body.peer, caller);
+    tracing::info!(peer, %caller_address, files = count, "the plain peer {peer} registered {count} files, from {caller}");
     let Register { peer, files, grpc_port } = body;
     Ok(Json(Registered { status: "registered".to_owned(), peer, files, grpc_port }))
 }

@@ -1,6 +1,7 @@
 //! What every request goes through: who called, for what, and what came of it are logged; a query that is no text is
 //! refused.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::time::Instant;
 
@@ -14,15 +15,30 @@ use percent_encoding::percent_decode_str;
 /// Middleware that logs each request once it is answered: at `info` where it may change something, else at `debug`.
 pub(super) async fn log(request: Request, next: Next) -> Response {
     let method = request.method().clone();
-    let path = request.uri().path_and_query().map(ToString::to_string).unwrap_or_default();
-    let caller = caller(&request);
+    let asked = request.uri().path_and_query().map(ToString::to_string).unwrap_or_default();
+    let caller = Caller::of(&request);
     let started = Instant::now();
     let response = next.run(request).await;
-    let (status, took_ms) = (response.status().as_u16(), started.elapsed().as_millis());
+    let status = response.status().as_u16();
+    let duration_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+    macro_rules! answered {
+        ($level:ident) => {
+            tracing::$level!(
+                caller_uid = caller.uid,
+                caller_pid = caller.pid,
+                caller_address = caller.address,
+                %method,
+                request = asked,
+                http_status = status,
+                duration_ms,
+                "{caller}: {method} {asked} → {status} in {duration_ms} ms"
+            )
+        };
+    }
     if method.is_safe() {
-        tracing::debug!(%method, path, caller, status, took_ms, "answered");
+        answered!(debug);
     } else {
-        tracing::info!(%method, path, caller, status, took_ms, "answered");
+        answered!(info);
     }
     response
 }
@@ -39,17 +55,33 @@ pub(super) async fn text_only(request: Request, next: Next) -> Response {
     }
 }
 
-fn caller(request: &Request) -> String {
-    let extensions = request.extensions();
-    if let Some(ConnectInfo(UnixCaller { uid, pid, .. })) = extensions.get::<ConnectInfo<UnixCaller>>() {
-        return match pid {
-            Some(pid) => format!("uid {uid} (pid {pid})"),
-            None => format!("uid {uid}"),
-        };
+/// Who called, as far as the connection knows.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Caller {
+    uid: Option<u32>,
+    pid: Option<i32>,
+    address: Option<String>,
+}
+
+impl Caller {
+    fn of(request: &Request) -> Caller {
+        let extensions = request.extensions();
+        if let Some(ConnectInfo(UnixCaller { uid, pid, .. })) = extensions.get::<ConnectInfo<UnixCaller>>() {
+            return Caller { uid: Some(*uid), pid: *pid, address: None };
+        }
+        let address = extensions.get::<ConnectInfo<SocketAddr>>();
+        Caller { address: address.map(|ConnectInfo(address)| address.to_string()), ..Caller::default() }
     }
-    match extensions.get::<ConnectInfo<SocketAddr>>() {
-        Some(ConnectInfo(address)) => address.to_string(),
-        None => "unknown".to_owned(),
+}
+
+impl fmt::Display for Caller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.uid, self.pid, &self.address) {
+            (Some(uid), Some(pid), _) => write!(f, "uid {uid} (pid {pid})"),
+            (Some(uid), None, _) => write!(f, "uid {uid}"),
+            (None, _, Some(address)) => f.write_str(address),
+            (None, _, None) => f.write_str("somebody"),
+        }
     }
 }
 
@@ -62,7 +94,8 @@ mod tests {
     #[test]
     fn the_caller_is_the_one_whom_the_connection_knows() {
         let mut request = Request::new(Body::empty());
-        assert_eq!(caller(&request), "unknown");
+        let caller = |request: &Request| Caller::of(request).to_string();
+        assert_eq!(caller(&request), "somebody");
         request.extensions_mut().insert(ConnectInfo(SocketAddr::from(([127, 0, 0, 1], 9))));
         assert_eq!(caller(&request), "127.0.0.1:9");
         request.extensions_mut().insert(ConnectInfo(UnixCaller { uid: 1000, gid: 100, pid: Some(7) }));

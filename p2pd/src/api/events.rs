@@ -29,7 +29,9 @@ where
         latest(states, ended, PACE).take_until(shutdown.cancelled_owned()).filter_map(|state| async move {
             let event = Event::default().json_data(&state);
             event
-                .inspect_err(|error| tracing::error!(%error, "a state cannot be written as JSON"))
+                .inspect_err(|error| {
+                    tracing::error!(%error, "a state cannot be written as JSON: {error}; please report this line");
+                })
                 .ok()
                 .map(Ok)
         });

@@ -25,7 +25,7 @@ pub(super) fn answer(file: File, expected: Stamp) -> Response {
     let (sender, chunks) = mpsc::channel(CHUNKS_AHEAD);
     tokio::task::spawn_blocking(move || {
         if let Err(error) = read(&file, &expected, |chunk| sender.blocking_send(Ok(chunk)).is_ok()) {
-            tracing::warn!(%error, "a file was not given out to its end");
+            tracing::warn!(%error, "a file was not given out to its end: {error}");
             // A reader who is gone needs no error.
             let _ = sender.blocking_send(Err(error));
         }

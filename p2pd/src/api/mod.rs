@@ -26,6 +26,7 @@ use p2p_proto::control::LoopStatus;
 use tokio_util::sync::CancellationToken;
 
 use crate::catalog::Catalog;
+use crate::config::InForce;
 use crate::discovery::{Friends, Locator, Maestro};
 use crate::shares::Shares;
 use crate::transfer::{Intake, Sends, Transfers};
@@ -57,6 +58,8 @@ pub struct Api {
     pub facts: ApiFacts,
     /// The daemon's loops.
     pub loops: Loops,
+    /// The configuration.
+    pub in_force: InForce,
     /// Ends the answers that have no end of their own.
     pub shutdown: CancellationToken,
 }

@@ -20,7 +20,7 @@ const LISTED: usize = 10;
 
 /// The daemon failed; the caller cannot help it, so the cause goes to the log as well.
 pub(super) fn internal(error: impl Display) -> Problem {
-    tracing::error!(%error, "a request failed");
+    tracing::error!(%error, "a request failed: {error}; look at the disk of the state directory, and at the lines before");
     Problem::internal("internal", error.to_string()).hint("the daemon's log has more: `journalctl -u p2pd`")
 }
 
@@ -215,7 +215,7 @@ fn of_io(error: &io::Error) -> Problem {
     match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => disk_full(error.to_string()),
         io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
-            tracing::error!(%error, "the disk cannot be written");
+            tracing::error!(%error, "a file cannot be written: {error}; give the user of p2pd write permission there");
             Problem::internal("disk-not-writable", error.to_string())
                 .hint("the user that the daemon runs as must be allowed to write there")
         }

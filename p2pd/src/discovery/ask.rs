@@ -66,7 +66,13 @@ async fn ask(connections: &Connections, peer: &PeerRef, question: FriendQuery) -
     match client.locate(question).await {
         Ok(answer) => Some(answer.into_inner()),
         Err(status) => {
-            tracing::debug!(%peer, code = ?status.code(), "a peer does not answer a question");
+            let (name, id) = (peer.name(), peer.id().map(|id| id.to_string()));
+            tracing::debug!(
+                peer = name,
+                peer_id = id,
+                "{peer} does not answer a question: {}",
+                status.message()
+            );
             if let Some(id) = peer.id() {
                 connections.note(id, &status);
             }

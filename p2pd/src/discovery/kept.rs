@@ -51,7 +51,13 @@ impl Kept {
         let this = self.clone();
         tokio::task::spawn_blocking(move || {
             if let Err(error) = this.write_version(version, &bytes) {
-                tracing::error!("{} cannot be written: {error}", this.path.display());
+                let path = this.path.display();
+                tracing::error!(
+                    %path,
+                    %error,
+                    "{path} cannot be written: {error}; make room on its disk or set its permissions right: it is \
+                     tried again at the next change"
+                );
             }
         });
         Ok(())

@@ -267,7 +267,7 @@ impl Locator {
             Query::Content(content) => self.catalog.find_content(*content, Viewer::Own).await,
         };
         let facts = found.unwrap_or_else(|error| {
-            tracing::error!(%error, "the catalog cannot be asked");
+            tracing::error!(%error, "the catalog cannot be asked: {error}; look at the disk of the state directory");
             Vec::new()
         });
         let own = |fact: crate::catalog::Fact| Candidate {

@@ -11,6 +11,7 @@ use p2p_proto::MAX_MESSAGE_LEN;
 use p2p_proto::control::{JoinAnswer, JoinRequest, MaestroState, MaestroStatus};
 use p2p_proto::v1;
 use p2p_proto::v1::directory_client::DirectoryClient;
+use p2p_service::health::PATIENCE;
 use p2p_service::tasks::Tasks;
 use p2p_service::wire::{self, ConnectError};
 use tokio::sync::{oneshot, watch};
@@ -282,23 +283,26 @@ impl Shared {
     async fn keep_connected(self: Arc<Self>, token: tokio_util::sync::CancellationToken) {
         let mut target = self.network.watch();
         let mut pause = FIRST_PAUSE;
+        let heart = self.tasks.heartbeat("maestro", PATIENCE);
         while !token.is_cancelled() {
+            heart.beat();
             let Some(joined) = target.borrow_and_update().clone() else {
                 tokio::select! {
                     () = token.cancelled() => {}
                     changed = target.changed() => if changed.is_err() { return },
+                    () = heart.due() => {}
                 }
                 continue;
             };
             let began = Instant::now();
-            let end = match self.connect(&joined).await {
+            let end = match heart.while_waiting(self.connect(&joined)).await {
                 Ok(connection) => {
                     let directory = DirectoryClient::new(connection.channel)
                         .max_decoding_message_size(MAX_MESSAGE_LEN)
                         .max_encoding_message_size(MAX_MESSAGE_LEN);
                     let session =
                         Session { shared: &self, joined: &joined, maestro: connection.peer, directory };
-                    let end = session.run(&mut target, &token).await;
+                    let end = session.run(&mut target, &token, &heart).await;
                     *self.session.lock().unwrap_or_else(PoisonError::into_inner) = None;
                     end
                 }
@@ -316,15 +320,31 @@ impl Shared {
                         if began.elapsed() > LAST_PAUSE {
                             pause = FIRST_PAUSE;
                         }
-                        tracing::warn!("lost the maestro at {}: {why}", joined.address);
+                        let address = &joined.address;
+                        tracing::warn!(
+                            address,
+                            reason = why,
+                            "lost the maestro at {address}, trying again: {why}"
+                        );
                     } else if self.state.borrow().state != MaestroState::Unreachable {
-                        tracing::warn!("the maestro at {} cannot be reached: {why}", joined.address);
+                        let address = &joined.address;
+                        tracing::warn!(
+                            address,
+                            reason = why,
+                            "the maestro at {address} cannot be reached, trying again: {why}"
+                        );
                     }
                     self.show(MaestroState::Unreachable, Some(why));
                 }
                 End::Refused(why) => {
                     if self.state.borrow().state != MaestroState::Refused {
-                        tracing::error!("the maestro at {}: {why}", joined.address);
+                        let address = &joined.address;
+                        tracing::error!(
+                            address,
+                            reason = why,
+                            "the maestro at {address} does not admit this peer: {why}; join again with `p2pctl join`, \
+                             or ask who runs the maestro"
+                        );
                     }
                     self.answered(MaestroState::Refused, Some(why));
                     pause = LAST_PAUSE;
@@ -347,10 +367,11 @@ impl Shared {
         match wire::connect(&self.identity, std::slice::from_ref(&joined.address), pinned).await {
             Ok(connection) => {
                 if pinned.is_none() {
+                    let (address, maestro_id) = (&joined.address, connection.peer);
                     tracing::info!(
-                        "first contact with the maestro at {}: its identity {} is pinned",
-                        joined.address,
-                        connection.peer
+                        address,
+                        %maestro_id,
+                        "first contact with the maestro at {address}: its identity {maestro_id} is pinned"
                     );
                 }
                 Ok(connection)

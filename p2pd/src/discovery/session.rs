@@ -8,6 +8,8 @@ use p2p_proto::v1::directory_client::DirectoryClient;
 use p2p_proto::v1::sync_request::Message as Up;
 use p2p_proto::v1::sync_response::Message as Down;
 use p2p_proto::v1::{self, SyncRequest, SyncResponse};
+use p2p_service::health::Heartbeat;
+use p2p_service::status::counted;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_stream::wrappers::ReceiverStream;
@@ -70,18 +72,19 @@ impl Session<'_> {
         mut self,
         target: &mut watch::Receiver<Option<Joined>>,
         token: &CancellationToken,
+        heart: &Heartbeat,
     ) -> End {
         let (up, requests) = mpsc::channel(IN_FLIGHT + 2);
         if up.send(SyncRequest { message: Some(Up::Hello(self.hello())) }).await.is_err() {
             return lost(false, "the stream closed at once");
         }
         let call = self.directory.sync(ReceiverStream::new(requests));
-        let mut down = match timeout(WELCOME_TIMEOUT, call).await {
+        let mut down = match heart.while_waiting(timeout(WELCOME_TIMEOUT, call)).await {
             Ok(Ok(answer)) => answer.into_inner(),
             Ok(Err(status)) => return ended(false, &status),
             Err(_) => return lost(false, "it does not answer"),
         };
-        let welcome = match timeout(WELCOME_TIMEOUT, down.message()).await {
+        let welcome = match heart.while_waiting(timeout(WELCOME_TIMEOUT, down.message())).await {
             Ok(Ok(Some(SyncResponse { message: Some(Down::Welcome(welcome)) }))) => welcome,
             Ok(Ok(_)) => return lost(false, "it does not speak the protocol: no Welcome came"),
             Ok(Err(status)) => return ended(false, &status),
@@ -92,6 +95,7 @@ impl Session<'_> {
         let mut members = interval(MEMBERS_INTERVAL);
         members.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
+            heart.beat();
             let last = *changed.borrow_and_update();
             while progress.in_flight < IN_FLIGHT && (progress.due || progress.sent < last) {
                 match self.next_batch(&mut progress).await {
@@ -110,6 +114,7 @@ impl Session<'_> {
                 () = token.cancelled() => return self.goodbye(&up, &mut down).await,
                 _ = target.changed() => return self.goodbye(&up, &mut down).await,
                 _ = changed.changed() => {}
+                () = heart.due() => {}
                 _ = members.tick() => self.read_members(),
                 message = down.message() => match message {
                     Ok(Some(SyncResponse { message: Some(message) })) => self.heard(message, &mut progress),
@@ -143,7 +148,11 @@ impl Session<'_> {
             joined.token = None;
         });
         if let Err(error) = kept {
-            tracing::error!(%error, "cannot keep what is known of the network");
+            tracing::error!(
+                %error,
+                "cannot keep what is known of the network: {error}; set the state directory right, or p2pd may have to \
+                 join again after a restart"
+            );
         }
         self.granted(welcome.membership.as_ref());
         shared.open(self.directory.clone());
@@ -152,15 +161,16 @@ impl Session<'_> {
         let resumes = welcome.epoch == catalog.epoch()
             && (catalog.oldest_resumable()..=last).contains(&welcome.applied_sequence);
         let sent = if resumes { welcome.applied_sequence } else { 0 };
+        let (changes, maestro_id) = (last - sent, self.maestro);
+        let to_tell =
+            if resumes { counted(changes, "change", "changes") } else { "the whole catalog".to_owned() };
         tracing::info!(
-            "the maestro {} at {address} ({}) has admitted this peer; {}",
+            address,
+            %maestro_id,
+            changes,
+            "the maestro {} at {address} ({}) has admitted this peer; to be told: {to_tell}",
             welcome.name,
-            self.maestro.short(),
-            if resumes {
-                format!("{} changes to tell", last - sent)
-            } else {
-                "telling it the whole catalog".into()
-            }
+            maestro_id.short(),
         );
         shared.answered(MaestroState::Syncing, None);
         Progress { sent, in_flight: 0, reset: !resumes, due: true, floor: catalog.oldest_resumable() }
@@ -212,12 +222,16 @@ impl Session<'_> {
                 joined.membership = Some(data_encoding::HEXLOWER.encode(&membership.to_bytes()));
             }),
             Err(error) => {
-                tracing::warn!("the maestro sent a membership that proves nothing: {error}");
+                tracing::warn!(%error, "the maestro sent a membership that proves nothing: {error}");
                 return;
             }
         };
         if let Err(error) = kept {
-            tracing::error!(%error, "cannot keep the membership");
+            tracing::error!(
+                %error,
+                "cannot keep the membership: {error}; set the state directory right, or other peers may refuse this one \
+                 after a restart"
+            );
         }
     }
 
@@ -231,7 +245,11 @@ impl Session<'_> {
             match timeout(WELCOME_TIMEOUT, directory.list_peers(request)).await {
                 Ok(Ok(answer)) => {
                     if let Err(error) = members.replace(answer.into_inner().peers, itself) {
-                        tracing::error!(%error, "cannot keep the list of members");
+                        tracing::error!(
+                            %error,
+                            "cannot keep the list of members: {error}; set the state directory right, or p2pd knows \
+                             nobody without the maestro after a restart"
+                        );
                     }
                 }
                 _ => tracing::debug!("the maestro did not list its peers"),

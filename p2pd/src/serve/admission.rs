@@ -47,7 +47,7 @@ impl Admission {
             return Ok(Guest { id, viewer: Viewer::Friend, until_unix_secs: u64::MAX });
         }
         let stranger = |why: String| {
-            tracing::debug!("peer {} was not admitted: {why}", id.short());
+            tracing::debug!(peer_id = %id, reason = why, "peer {} was not admitted: {why}", id.short());
             Status::permission_denied(format!(
                 "{why}; this peer serves members of its network and friends (its user can run: p2pctl friends add \
                  HOST:PORT --id {id})"

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use p2p_content::{ContentHash, Manifest};
 use p2p_identity::PeerId;
@@ -14,6 +15,22 @@ use crate::catalog::{Catalog, Fact, Viewer};
 use crate::shares::{OpenError, Shares};
 use crate::transfer::Outbox;
 
+/// Bytes that were given to others since the start. Clones count together.
+#[derive(Debug, Clone, Default)]
+pub struct Served(Arc<AtomicU64>);
+
+impl Served {
+    /// So many more.
+    pub(super) fn add(&self, bytes: u64) {
+        self.0.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// All of them.
+    pub fn total(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
 /// Finds contents in the shares and in the outbox. Clones are handles to the same.
 #[derive(Clone)]
 pub struct Contents {
@@ -21,6 +38,7 @@ pub struct Contents {
     shares: Shares,
     outbox: Outbox,
     buffers: Buffers,
+    served: Served,
 }
 
 /// An open file that holds a content.
@@ -64,7 +82,12 @@ fn stamp(file: &File) -> std::io::Result<(u64, i64, i64)> {
 impl Contents {
     /// From these.
     pub fn new(catalog: Catalog, shares: Shares, outbox: Outbox) -> Self {
-        Self { catalog, shares, outbox, buffers: Buffers::default() }
+        Self { catalog, shares, outbox, buffers: Buffers::default(), served: Served::default() }
+    }
+
+    /// What was given out.
+    pub fn served(&self) -> Served {
+        self.served.clone()
     }
 
     pub(super) fn catalog(&self) -> &Catalog {
@@ -124,7 +147,8 @@ impl Contents {
                     Ok(file) => return Held::of(file).map_err(unreadable),
                     Err(OpenError::Changed { .. }) => why = NoBytes::Changed,
                     Err(error) => {
-                        tracing::warn!("a shared file cannot be served: {error}");
+                        let (share, name) = (&fact.share, &fact.name);
+                        tracing::warn!(share, file = %name, %error, "a shared file cannot be served: {error}");
                         why = NoBytes::Unreadable;
                     }
                 }
@@ -136,7 +160,7 @@ impl Contents {
 }
 
 fn unreadable(error: impl std::fmt::Display) -> NoBytes {
-    tracing::error!("a content cannot be read: {error}");
+    tracing::error!(%error, "a content cannot be read: {error}; look at the disks of the shares and of the state directory");
     NoBytes::Unreadable
 }
 

@@ -51,7 +51,7 @@ impl Files {
     async fn read(&self, name: &str, viewer: Viewer) -> Result<Vec<u8>, String> {
         let not_found = || "Not found".to_owned();
         let facts = self.contents.catalog().find_name(name, viewer).await.map_err(|error| {
-            tracing::error!("a call failed: {error}");
+            tracing::error!(%error, "another peer's call failed: {error}; look at the disk of the state directory");
             "the file cannot be read".to_owned()
         })?;
         if facts.is_empty() {
@@ -66,7 +66,10 @@ impl Files {
             held.file.read_exact_at(&mut bytes, 0).map(|()| bytes)
         };
         match tokio::task::spawn_blocking(reading).await {
-            Ok(Ok(bytes)) => Ok(bytes),
+            Ok(Ok(bytes)) => {
+                self.contents.served().add(bytes.len() as u64);
+                Ok(bytes)
+            }
             _ => Err("the file cannot be read".to_owned()),
         }
     }

@@ -13,7 +13,7 @@ mod pull;
 mod whole_file;
 
 pub use admission::Admission;
-pub use contents::Contents;
+pub use contents::{Contents, Served};
 pub use files::Files;
 pub use offer::{AcceptOffers, Offers};
 pub use peer::PeerService;

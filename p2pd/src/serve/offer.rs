@@ -73,11 +73,17 @@ impl Offers {
         };
         match begun {
             Ok(transfer) => {
-                tracing::info!("{sender} sends {} ({} bytes)", transfer.name, offer.size);
                 follow(&self.transfers, transfer, updates).await;
             }
             Err(why) => {
-                tracing::info!("refused a file from {sender}: {why}");
+                let peer_id = sender.id().map(|id| id.to_string());
+                tracing::info!(
+                    peer_id,
+                    peer = sender.name(),
+                    content_hash = %content,
+                    reason = why,
+                    "refused a file that {sender} offers: {why}"
+                );
                 let refused =
                     OfferUpdate { state: State::Refused.into(), message: why, ..Default::default() };
                 // Whoever offered has gone already.
@@ -95,7 +101,7 @@ fn refusal(error: &FetchError) -> String {
             format!("another file is there under the name {name}; send it with --as NAME")
         }
         other => {
-            tracing::error!("an offer could not be taken: {other}");
+            tracing::error!(error = %other, "an offer could not be taken: {other}; look at the disk of the state directory");
             "the receiver failed; its log knows more".to_owned()
         }
     }

@@ -183,7 +183,7 @@ fn busy() -> Status {
 }
 
 fn internal(error: crate::catalog::CatalogError) -> Status {
-    tracing::error!("a call failed: {error}");
+    tracing::error!(%error, "another peer's call failed: {error}; look at the disk of the state directory");
     Status::internal("the catalog failed; this peer's log knows more")
 }
 

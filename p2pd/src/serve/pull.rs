@@ -18,7 +18,7 @@ use tonic::{Status, Streaming};
 
 use super::admission::{Admission, Guest};
 use super::buffers::Buffers;
-use super::contents::{Contents, Held, NoBytes};
+use super::contents::{Contents, Held, NoBytes, Served};
 
 /// Files that one stream keeps open.
 const OPEN_FILES: usize = 32;
@@ -44,8 +44,8 @@ pub(super) async fn serve(
     answers: mpsc::Sender<Result<PullResponse, Status>>,
 ) {
     let (queue, readings) = mpsc::channel(QUEUED);
-    let (out, buffers) = (answers.clone(), contents.buffers().clone());
-    let reader = tokio::task::spawn_blocking(move || read_all(readings, &buffers, &out));
+    let (out, buffers, served) = (answers.clone(), contents.buffers().clone(), contents.served());
+    let reader = tokio::task::spawn_blocking(move || read_all(readings, &buffers, &out, &served));
     let mut open: HashMap<ContentHash, (Arc<Held>, Instant)> = HashMap::new();
     while let Ok(Some(request)) = requests.message().await {
         let held = match ContentHash::try_from(request.content.as_ref()) {
@@ -77,9 +77,10 @@ fn read_all(
     mut readings: mpsc::Receiver<Reading>,
     buffers: &Buffers,
     answers: &mpsc::Sender<Result<PullResponse, Status>>,
+    served: &Served,
 ) {
     while let Some(reading) = readings.blocking_recv() {
-        if read_one(&reading, buffers, answers).is_err() {
+        if read_one(&reading, buffers, answers, served).is_err() {
             // The caller has gone.
             return;
         }
@@ -91,6 +92,7 @@ fn read_one(
     reading: &Reading,
     buffers: &Buffers,
     answers: &mpsc::Sender<Result<PullResponse, Status>>,
+    served: &Served,
 ) -> Result<(), ()> {
     let id = reading.id;
     let send = |response| answers.blocking_send(Ok(response)).map_err(|_| ());
@@ -119,12 +121,13 @@ fn read_one(
         let data = match chunk {
             Ok(data) => data,
             Err(error) => {
-                tracing::warn!("a shared file cannot be read: {error}");
+                tracing::warn!(%error, "a shared file cannot be read: {error}");
                 return refuse(Reason::Unreadable, "the file cannot be read");
             }
         };
         offset += len as u64;
         send(PullResponse { id, data, refusal: None })?;
+        served.add(len as u64);
         if offset == end {
             return Ok(());
         }

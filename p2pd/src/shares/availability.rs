@@ -75,7 +75,8 @@ impl Keeper {
     async fn appear(&mut self, at: usize, identity: Identity) -> Result<(), CatalogError> {
         let id = self.next_id();
         let kept = &mut self.shares[at];
-        tracing::info!(share = %kept.name, path = %kept.path.display(), "the share is available");
+        let (share, path) = (&*kept.name, kept.path.display());
+        tracing::info!(share, %path, "the share {share} is available: {path}");
         let place = Place { path: kept.path.clone(), identity };
         let watch = Watch::new(&kept.path, id, self.hint_sender.clone());
         self.begin_life(at, id, Ok(place), Some(Arc::new(watch)));
@@ -85,7 +86,12 @@ impl Keeper {
     /// A share's directory can't be used.
     async fn disappear(&mut self, at: usize, reason: String) -> Result<(), CatalogError> {
         let id = self.next_id();
-        tracing::warn!(share = %self.shares[at].name, reason, "the share is not available; its files are hidden until it is");
+        let share = &*self.shares[at].name;
+        tracing::warn!(
+            share,
+            reason,
+            "the share {share} is not available, and its files are hidden until it is: {reason}"
+        );
         self.begin_life(at, id, Err(reason.into()), None);
         self.record(at).await
     }

@@ -77,7 +77,10 @@ impl Keeper {
                         let _ = reply.send(Ok(Refreshed { files, changed, removed, last_sequence }));
                     }
                 }
-                Err(error) => tracing::error!(%error, "a refresh is done and cannot be answered"),
+                Err(error) => tracing::error!(
+                    %error,
+                    "a refresh is done and cannot be answered: {error}; look at the disk of the state directory"
+                ),
             }
             Done::Scanned
         });

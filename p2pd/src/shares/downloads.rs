@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use p2p_content::{FileName, PARTIAL_DIR};
 use rustix::fs::{AtFlags, Dir, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
+use rustix::process::Gid;
 
 use super::board::{self, BoardReader, NoPlace};
 use super::root::{Place, Root};
@@ -124,8 +125,8 @@ impl DownloadDir {
     }
 
     /// Gives the part `key` its name, with the directories that the name calls for. The file is on the disk before it
-    /// has the name, and the name is when this returns. It gets the mode that any new file of the program would. Gives
-    /// back its path.
+    /// has the name, and the name is when this returns. It gets the mode that any new file of the program would, and the
+    /// group, where its directory gives it (setgid). Gives back its path.
     ///
     /// # Errors
     ///
@@ -145,6 +146,7 @@ impl DownloadDir {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let part = rustix::fs::openat(&parts, key, flags, Mode::empty()).map_err(no_part)?;
         let (parent, last) = make_parent(&root, name).map_err(at)?;
+        take_group(&part, &parent).map_err(at)?;
         let mode = Mode::RUSR | Mode::WUSR | Mode::RGRP | Mode::WGRP | Mode::ROTH | Mode::WOTH;
         rustix::fs::fchmod(&part, mode & !umask()).map_err(at)?;
         rustix::fs::fsync(&part).map_err(at)?;
@@ -197,6 +199,19 @@ fn make_parent<'n>(root: &Root, name: &'n FileName) -> Result<(OwnedFd, &'n str)
         at = open_directory(&at, step)?;
     }
     Ok((at, last))
+}
+
+/// A file that is made in a setgid directory has that directory's group; one that is renamed into it has to be given it.
+fn take_group(part: &OwnedFd, parent: &OwnedFd) -> Result<(), Errno> {
+    let (directory, file) = (rustix::fs::fstat(parent)?, rustix::fs::fstat(part)?);
+    if !Mode::from_raw_mode(directory.st_mode).contains(Mode::SGID) || directory.st_gid == file.st_gid {
+        return Ok(());
+    }
+    match rustix::fs::fchown(part, None, Some(Gid::from_raw(directory.st_gid))) {
+        // A group that this program's user is not in: making a file there is allowed, giving it one is not.
+        Err(Errno::PERM) => Ok(()),
+        done => done,
+    }
 }
 
 fn open_directory(at: impl AsFd, step: &str) -> Result<OwnedFd, Errno> {

@@ -6,6 +6,8 @@ use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
 use p2p_content::{ContentHash, FileName, Manifest};
+use p2p_service::health::{Heartbeat, PATIENCE};
+use p2p_service::tasks::Tasks;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -78,6 +80,7 @@ pub(super) struct Keeper {
     pub(super) told_sender: mpsc::Sender<Told>,
     board: watch::Sender<Arc<Board>>,
     commands: mpsc::Receiver<Command>,
+    heart: Heartbeat,
     hints: mpsc::Receiver<Hinted>,
     pub(super) hint_sender: mpsc::Sender<Hinted>,
     told: mpsc::Receiver<Told>,
@@ -88,7 +91,7 @@ impl Keeper {
     pub(super) fn new(
         catalog: Catalog,
         timing: Timing,
-        cancel: CancellationToken,
+        tasks: &Tasks,
         commands: mpsc::Receiver<Command>,
         hashed_bytes: Arc<AtomicU64>,
     ) -> Keeper {
@@ -97,8 +100,9 @@ impl Keeper {
         Keeper {
             catalog,
             timing,
-            cancel,
+            cancel: tasks.token(),
             hashed_bytes,
+            heart: tasks.heartbeat("shares", PATIENCE),
             shares: Vec::new(),
             refreshes: Refreshes::default(),
             workers: Workers::new(WORKERS),
@@ -127,6 +131,7 @@ impl Keeper {
         let cancel = self.cancel.clone();
         let mut hints = Vec::new();
         loop {
+            self.heart.beat();
             let wake_at = self.start_work(Instant::now());
             self.post();
             let has_room = self.has_room();
@@ -137,6 +142,7 @@ impl Keeper {
                 Some(told) = self.told.recv(), if has_room => self.on_told(told),
                 Some(done) = self.jobs.join_next() => self.on_done(done?).await,
                 () = tokio::time::sleep_until(wake_at.into()) => {}
+                () = self.heart.due() => {}
             }
         }
     }
@@ -186,11 +192,18 @@ impl Keeper {
                 match end {
                     Ok(()) | Err(ScanError::Cancelled) => {}
                     Err(ScanError::Lost(lost)) => {
-                        tracing::debug!(share = %kept.name, %lost, "a scan ended early");
+                        let share = &*kept.name;
+                        tracing::debug!(share, error = %lost, "a scan of the share {share} ended early: {lost}");
                         kept.next_probe = now;
                     }
                     Err(ScanError::Catalog(error)) => {
-                        tracing::error!(share = %kept.name, %error, "a scan ended early; it is repeated");
+                        let share = &*kept.name;
+                        tracing::error!(
+                            share,
+                            %error,
+                            "a scan of the share {share} ended early and is repeated: {error}; look at the disk of the \
+                             state directory"
+                        );
                         kept.next_rescan = now + RETRY;
                     }
                 }
@@ -211,7 +224,13 @@ impl Keeper {
                     Err(error) => Err(error),
                 };
                 if let Err(error) = judged {
-                    tracing::error!(share = %self.shares[at].name, %error, "cannot note how a share stands; trying again");
+                    let share = &*self.shares[at].name;
+                    tracing::error!(
+                        share,
+                        %error,
+                        "cannot note how the share {share} stands, trying again: {error}; look at the disk of the state \
+                         directory"
+                    );
                 }
             }
             Done::Looked { share, names, result } => {
@@ -257,7 +276,13 @@ impl Keeper {
                 }
             }
             Err(error) => {
-                tracing::error!(%error, changes = batch.changes.len(), "the catalog takes no changes; trying again");
+                let changes = batch.changes.len();
+                tracing::error!(
+                    changes,
+                    %error,
+                    "the catalog does not take {changes} changes, trying again: {error}; look at the disk of the state \
+                     directory"
+                );
                 self.failed = Some((now + RETRY, batch));
             }
         }
@@ -320,7 +345,13 @@ impl Keeper {
         match error {
             LookError::Lost => kept.next_probe = now,
             LookError::Catalog(error) => {
-                tracing::error!(share = %kept.name, %error, "cannot ask the catalog; trying again");
+                let share = &*kept.name;
+                tracing::error!(
+                    share,
+                    %error,
+                    "the share {share} cannot ask the catalog, trying again: {error}; look at the disk of the state \
+                     directory"
+                );
             }
         }
         kept.pending.again(&due.name, due.ticket, due.cause.clone(), now, RETRY);

@@ -155,7 +155,11 @@ impl Kept {
     /// Where hints were lost, only a scan tells what happened.
     pub(super) fn check_hints(&mut self, now: Instant) {
         if self.watch.as_ref().is_some_and(|watch| watch.take_lost_hints()) {
-            tracing::debug!(share = %self.name, "changes came faster than they could be told; scanning");
+            let share = &*self.name;
+            tracing::debug!(
+                share,
+                "in the share {share} changes came faster than they could be told; scanning"
+            );
             self.pending.signs_lost(now, AFTER_LOST_HINTS);
             self.scans.want_whole();
         }
@@ -182,7 +186,14 @@ impl Kept {
         let shown: String =
             shown.chars().flat_map(|c| if c.is_control() { escaped(c) } else { vec![c] }).collect();
         if self.skips.add(&shown, reason) {
-            tracing::info!(share = %self.name, file = shown, reason, "not shared");
+            let share = &*self.name;
+            // `p2pctl shares` lists them.
+            tracing::debug!(
+                share,
+                file = shown,
+                reason,
+                "{shown} in the share {share} is not shared: {reason}"
+            );
         }
     }
 

@@ -155,7 +155,7 @@ impl Shares {
         check(&configs)?;
         let (commands, received) = mpsc::channel(COMMANDS);
         let hashed_bytes = Arc::new(AtomicU64::new(0));
-        let mut keeper = Keeper::new(catalog, timing, tasks.token(), received, Arc::clone(&hashed_bytes));
+        let mut keeper = Keeper::new(catalog, timing, tasks, received, Arc::clone(&hashed_bytes));
         keeper.configure(configs).await?;
         let shares = Shares { board: keeper.board(), commands, hashed_bytes };
         tasks.spawn("shares", async move { Ok(keeper.run().await?) });

@@ -75,7 +75,8 @@ impl Watch {
                 }
             }
             Err(error) => {
-                tracing::warn!(share = %base.display(), %error, "watching for changes failed; scanning instead");
+                let path = base.display();
+                tracing::warn!(%path, %error, "watching {path} for changes failed, scanning instead: {error}");
                 told.lost_hints.store(true, Ordering::Relaxed);
             }
         };
@@ -108,7 +109,10 @@ impl Watch {
                 }
             }
             // It's gone, or closed to us: the scan is about to find that out.
-            Err(error) => tracing::debug!(path = %path.display(), %error, "a directory cannot be watched"),
+            Err(error) => {
+                let path = path.display();
+                tracing::debug!(%path, %error, "the directory {path} cannot be watched: {error}");
+            }
         }
     }
 
@@ -132,10 +136,11 @@ impl Watch {
 }
 
 fn say_short(root: &Path, error: &notify::Error) {
+    let path = root.display();
     tracing::error!(
-        share = %root.display(),
+        %path,
         %error,
-        "the system's limit of watches is reached: changes are found by scanning, which is slower; raise it with \
+        "the system's limit of watches is reached at {path}: changes are found by scanning, which is slower; raise it with \
          `sysctl fs.inotify.max_user_watches=1048576 fs.inotify.max_user_instances=1024` (lasting: a file in /etc/sysctl.d)"
     );
 }

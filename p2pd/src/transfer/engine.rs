@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use p2p_content::{Bitmap, ContentHash, FileName, Manifest, Pieces};
 use p2p_proto::v1::ManifestRequest;
+use p2p_service::health::PATIENCE;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, timeout};
@@ -199,11 +200,14 @@ impl Engine<'_> {
         shown.set_missed_tick_behavior(MissedTickBehavior::Delay);
         look.reset();
         let mut durable = Durable::new();
+        let heart = self.shared.tasks.heartbeat(format!("transfer {}", self.job.id), PATIENCE);
         let mut looking: JoinSet<Vec<PeerRef>> = JoinSet::new();
         let (mut why, mut looked) = (String::new(), false);
         while !self.pieces.is_full() {
+            heart.beat();
             if self.sources.is_empty() && self.writes.is_empty() && looking.is_empty() {
                 if looked {
+                    heart.rest();
                     durable.settle(&sink, &self.pieces).await;
                     self.show();
                     return Outcome::NoSources(why);
@@ -215,6 +219,7 @@ impl Engine<'_> {
             durable.go_on(&sink, &self.pieces);
             tokio::select! {
                 () = stop.cancelled() => {
+                    heart.rest();
                     durable.settle(&sink, &self.pieces).await;
                     return Outcome::Stopped;
                 }
@@ -245,6 +250,7 @@ impl Engine<'_> {
                         }
                         Ok(Kept::False(false_piece)) => self.false_piece(source, piece, &false_piece.to_string(), &manifest),
                         Err(error) => {
+                            heart.rest();
                             durable.settle(&sink, &self.pieces).await;
                             return error.into();
                         }
@@ -266,6 +272,8 @@ impl Engine<'_> {
             }
         }
         self.show();
+        // The disk may take long for what is left, and nothing else is to be done meanwhile.
+        drop(heart);
         while durable.task.join_next().await.is_some() {}
         match sink.publish(self.name.clone()).await {
             Ok(path) => Outcome::Whole(path, manifest),
@@ -398,7 +406,8 @@ impl Durable {
     async fn settle(&mut self, sink: &Arc<Sink>, pieces: &Bitmap) {
         while self.task.join_next().await.is_some() {}
         if let Err(error) = sink.remember(pieces.clone()).await {
-            tracing::warn!("what is here of a transfer could not be remembered: {error}");
+            let id = sink.id();
+            tracing::warn!(transfer_id = id, %error, "what is here of transfer {id} could not be remembered: {error}");
         }
     }
 }

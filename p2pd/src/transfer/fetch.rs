@@ -5,6 +5,7 @@ use p2p_proto::control::{Origin, Transfer, TransferState};
 
 use super::jobs::Transfers;
 use super::store::{StoreError, Terms};
+use super::story::{self, AskedBy};
 use crate::catalog::{CatalogError, Fact, Viewer};
 use crate::discovery::{Candidate, PeerRef, Query, now_ms};
 
@@ -17,6 +18,8 @@ pub struct FetchOrder {
     pub from: Option<PeerRef>,
     /// The name that it shall have here; `None`: the one it has.
     pub save_as: Option<FileName>,
+    /// Who asks.
+    pub by: AskedBy,
 }
 
 /// Why no transfer begins.
@@ -117,6 +120,7 @@ impl Transfers {
         if let Some(open) =
             self.open(|open| open.content.as_deref() == Some(&text) && open.name == name.as_str())
         {
+            story::asked_again(&open, &order.by);
             return Ok(open);
         }
         if candidate.sources.iter().all(|source| source.origin == Origin::Own)
@@ -130,6 +134,7 @@ impl Transfers {
             .begin(
                 fresh(name, Some(content), candidate.size),
                 Terms { only_from: order.from, name_there: None },
+                &order.by,
             )
             .await?)
     }
@@ -147,12 +152,14 @@ impl Transfers {
             return Err(FetchError::NameTaken { name, here: Some(fact.content) });
         }
         if let Some(open) = self.open(|open| !open.proven && open.name == name.as_str()) {
+            story::asked_again(&open, &order.by);
             return Ok(open);
         }
         self.check_free(&name).await?;
-        let from = order.from.or_else(|| candidate.sources.into_iter().next().map(|source| source.peer));
+        let FetchOrder { from, by, .. } = order;
+        let from = from.or_else(|| candidate.sources.into_iter().next().map(|source| source.peer));
         let terms = Terms { only_from: from, name_there: Some(candidate.name.to_string()) };
-        Ok(self.begin(fresh(name, None, None), terms).await?)
+        Ok(self.begin(fresh(name, None, None), terms, &by).await?)
     }
 
     /// Begins a transfer of a content that a peer offers, or joins the one that is under way.
@@ -173,13 +180,16 @@ impl Transfers {
         if let Some(open) =
             self.open(|open| open.content.as_deref() == Some(&text) && open.name == name.as_str())
         {
+            story::asked_again(&open, &AskedBy::Peer(sender));
             return Ok(open);
         }
         self.check_free(&name).await?;
+        let by = AskedBy::Peer(sender.clone());
         Ok(self
             .begin(
                 fresh(name, Some(content), Some(size)),
                 Terms { only_from: Some(sender), name_there: None },
+                &by,
             )
             .await?)
     }

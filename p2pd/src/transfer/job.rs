@@ -1,6 +1,6 @@
 //! One transfer: what is known of it, and the loop that brings it to its end.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -15,6 +15,7 @@ use super::jobs::Shared;
 use super::plain;
 use super::sink;
 use super::store::Terms;
+use super::story;
 use crate::discovery::{PeerRef, Query, now_ms};
 
 /// Pauses between looks for a source, or for room on the disk.
@@ -32,6 +33,11 @@ pub(super) struct Job {
     known: watch::Sender<Transfer>,
     cancel: CancellationToken,
     samples: Mutex<VecDeque<(Instant, u64)>>,
+    /// What the log was told of each source: nothing but that it is asked, or why it was lost.
+    said: Mutex<HashMap<String, String>>,
+    /// How long it ran in this run of the daemon, and how much of it was there before.
+    ran: Mutex<Duration>,
+    done_before: u64,
 }
 
 impl Job {
@@ -39,14 +45,23 @@ impl Job {
         Self {
             id: transfer.id,
             terms,
+            done_before: transfer.done_bytes,
             known: watch::Sender::new(transfer),
             cancel: CancellationToken::new(),
             samples: Mutex::default(),
+            said: Mutex::default(),
+            ran: Mutex::default(),
         }
     }
 
     pub(super) fn snapshot(&self) -> Transfer {
         self.known.borrow().clone()
+    }
+
+    /// Bytes that come in per second; `None` where it has ended.
+    pub(super) fn rate(&self) -> Option<u64> {
+        let known = self.known.borrow();
+        (!known.state.is_ended()).then_some(known.rate)
     }
 
     pub(super) fn watch(&self) -> watch::Receiver<Transfer> {
@@ -83,11 +98,13 @@ impl Job {
             };
             self.set_state(&shared, TransferState::Running, None).await;
             let done_before = self.snapshot().done_bytes;
+            let began = Instant::now();
             let outcome = tokio::select! {
                 outcome = self.once(&shared, &stop) => outcome,
                 () = self.keep_stored(&shared) => continue,
             };
             drop(turn);
+            *self.ran.lock().unwrap_or_else(PoisonError::into_inner) += began.elapsed();
             let (state, why) = match outcome {
                 Outcome::Whole(path, manifest) => match self.entered(&shared, path, &manifest).await {
                     Ok(()) => break TransferState::Done,
@@ -110,7 +127,10 @@ impl Job {
             };
             let before = self.snapshot();
             if before.state != state || before.reason.as_deref() != Some(&why) {
-                tracing::info!("transfer {} ({}) waits: {why}", self.id, before.name);
+                match state {
+                    TransferState::Paused => story::paused(&before, &why),
+                    _ => story::waits(&before, &why),
+                }
             }
             self.set_state(&shared, state, Some(why)).await;
             // A source that was lost may be asked again as soon as one is found; a full disk is looked at again.
@@ -127,7 +147,8 @@ impl Job {
             && let Err(error) = sink::discard(shared.shares.downloads(), key).await
         {
             // It is removed when the daemon next starts.
-            tracing::warn!("the unfinished file of transfer {} stays for now: {error}", self.id);
+            let id = self.id;
+            tracing::warn!(transfer_id = id, %error, "the unfinished file of transfer {id} stays for now: {error}");
         }
         let why = self.snapshot().reason.filter(|_| ended == TransferState::Failed);
         self.finish(&shared, ended, why).await;
@@ -167,7 +188,8 @@ impl Job {
         let adopted = shared.shares.adopt(&share, &name, manifest.content(), manifest.clone()).await;
         if let Err(error) = adopted {
             // The file is whole and in its place; the watcher finds it there.
-            tracing::warn!("the file of transfer {} is not in the catalog yet: {error}", self.id);
+            let id = self.id;
+            tracing::warn!(transfer_id = id, %error, "the file of transfer {id} is not in the catalog yet: {error}");
         }
         self.change(|transfer| {
             transfer.path = Some(path.display().to_string());
@@ -185,18 +207,13 @@ impl Job {
         });
         self.set_state(shared, state, why).await;
         let transfer = self.snapshot();
-        let what = format!("transfer {} ({})", self.id, transfer.name);
         match state {
             TransferState::Done => {
-                let size = transfer.size.unwrap_or_default();
-                let content = transfer.content.as_deref().unwrap_or_default();
-                let from = transfer.sources.iter().filter(|source| source.bytes > 0).count();
-                tracing::info!("{what} is done: {size} bytes from {from} sources, {content}");
+                let ran = *self.ran.lock().unwrap_or_else(PoisonError::into_inner);
+                story::done(&transfer, ran, transfer.done_bytes.saturating_sub(self.done_before));
             }
-            TransferState::Failed => {
-                tracing::error!("{what} failed: {}", transfer.reason.as_deref().unwrap_or("?"));
-            }
-            _ => tracing::info!("{what} was cancelled"),
+            TransferState::Failed => story::failed(&transfer),
+            _ => story::cancelled(&transfer),
         }
     }
 
@@ -238,6 +255,8 @@ impl Job {
     }
 
     pub(super) fn source_joined(&self, peer: &PeerRef) {
+        let is_news = self.say_of(peer, None);
+        story::source_joined(self.id, peer, is_news);
         self.change_source(peer, |source| (source.state, source.reason) = (SourceState::Active, None));
     }
 
@@ -246,16 +265,29 @@ impl Job {
     }
 
     pub(super) fn source_lost(&self, peer: &PeerRef, why: &str) {
-        tracing::info!("transfer {}: lost the source {peer}: {why}", self.id);
+        story::source_lost(self.id, peer, why, self.say_of(peer, Some(why)));
         let why = why.to_owned();
         self.change_source(peer, |source| (source.state, source.reason) = (SourceState::Lost, Some(why)));
     }
 
     pub(super) fn source_dropped(&self, peer: &PeerRef, why: &str, content: ContentHash) {
-        let id = peer.id().map(|id| id.to_string()).unwrap_or_default();
-        tracing::warn!("transfer {}: dropped the source {peer} for {content}: {why} (peer {id})", self.id);
+        story::source_dropped(self.id, peer, why, content);
         let why = why.to_owned();
         self.change_source(peer, |source| (source.state, source.reason) = (SourceState::Dropped, Some(why)));
+    }
+
+    /// Whether the log was not told this of the source yet: one that comes and goes all night fills no journal.
+    fn say_of(&self, peer: &PeerRef, why: Option<&str>) -> bool {
+        let key = peer.id().map_or_else(|| peer.name().to_owned(), |id| id.to_string());
+        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        match (said.get(&key), why) {
+            (Some(_), None) => false,
+            (Some(last), Some(why)) if last == why => false,
+            _ => {
+                said.insert(key, why.unwrap_or_default().to_owned());
+                true
+            }
+        }
     }
 
     pub(super) fn wasted(&self, bytes: u64) {
@@ -310,7 +342,13 @@ impl Job {
 
     async fn write_down(&self, shared: &Shared, transfer: Transfer) {
         if let Err(error) = shared.store.update(transfer).await {
-            tracing::error!("transfer {} could not be written down: {error}", self.id);
+            let id = self.id;
+            tracing::error!(
+                transfer_id = id,
+                %error,
+                "transfer {id} could not be written down: {error}; look at the disk of the state directory: after a \
+                 restart p2pd may fetch again what is here"
+            );
         }
     }
 

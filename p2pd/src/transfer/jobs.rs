@@ -12,6 +12,7 @@ use tokio::sync::{Semaphore, watch};
 use super::job::Job;
 use super::sink;
 use super::store::{Store, StoreError, Terms};
+use super::story::{self, AskedBy};
 use crate::catalog::Viewer;
 use crate::discovery::{Connections, Locator};
 use crate::shares::Shares;
@@ -96,10 +97,13 @@ impl Transfers {
         let jobs: Vec<_> = kept.into_iter().map(|kept| Job::new(kept.transfer, kept.terms)).collect();
         let open = jobs.iter().filter(|job| !job.snapshot().state.is_ended()).filter_map(Job::part_key);
         if let Err(error) = sink::discard_all_but(shared.shares.downloads(), open.collect()).await {
-            tracing::info!("unfinished files were not looked through: {error}");
+            tracing::info!(%error, "unfinished files were not looked through: {error}");
         }
         let transfers = Self { shared };
         for job in jobs {
+            if !job.snapshot().state.is_ended() {
+                story::goes_on(&job.snapshot());
+            }
             transfers.enter(job);
         }
         Ok(transfers)
@@ -120,13 +124,21 @@ impl Transfers {
         self.lock().get(&id).map(|job| job.watch())
     }
 
+    /// How many are not ended, and how many bytes come in per second.
+    pub fn under_way(&self) -> (u64, u64) {
+        let jobs = self.lock();
+        let open = jobs.values().filter_map(|job| job.rate());
+        open.fold((0, 0), |(count, sum), rate| (count + 1, sum + rate))
+    }
+
     /// Ends a transfer. What is there of its file is removed.
-    pub async fn cancel(&self, id: u64) -> Result<Transfer, CancelError> {
+    pub async fn cancel(&self, id: u64, by: &AskedBy) -> Result<Transfer, CancelError> {
         let job = self.lock().get(&id).cloned().ok_or(CancelError::Unknown(id))?;
         if job.snapshot().state.is_ended() {
             return Err(CancelError::Ended(id));
         }
         let mut known = job.watch();
+        story::cancel_asked(&job.snapshot(), by);
         job.cancel();
         // The daemon may stop meanwhile; the transfer then is as it was.
         let _ = known.wait_for(|transfer| transfer.state.is_ended()).await;
@@ -134,10 +146,15 @@ impl Transfers {
     }
 
     /// Remembers a new transfer, and starts it if it has not ended.
-    pub(super) async fn begin(&self, transfer: Transfer, terms: Terms) -> Result<Transfer, StoreError> {
+    pub(super) async fn begin(
+        &self,
+        transfer: Transfer,
+        terms: Terms,
+        by: &AskedBy,
+    ) -> Result<Transfer, StoreError> {
         let transfer = self.shared.store.add(transfer, terms.clone()).await?;
         if !transfer.state.is_ended() {
-            tracing::info!("transfer {} ({}) begins", transfer.id, transfer.name);
+            story::begins(&transfer, by);
         }
         self.enter(Job::new(transfer.clone(), terms));
         Ok(transfer)

@@ -17,6 +17,7 @@ mod send;
 mod sink;
 mod source;
 mod store;
+mod story;
 
 pub use fetch::{FetchError, FetchOrder};
 pub use intake::{Intake, IntakeError, Received};
@@ -24,3 +25,4 @@ pub use jobs::{CancelError, TransferSettings, Transfers};
 pub use outbox::{Outbox, Outboxed};
 pub use send::{SendError, Sends};
 pub use store::{Store, StoreError};
+pub use story::AskedBy;

@@ -11,6 +11,7 @@ use p2p_identity::PeerId;
 use p2p_proto::control::{PeerName, SendState, Sending};
 use p2p_proto::v1::offer_update::State;
 use p2p_proto::v1::{OfferRequest, OfferUpdate};
+use p2p_service::status::size;
 use p2p_service::tasks::Tasks;
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -160,6 +161,7 @@ impl Sends {
             return Err(refused(sending.message.unwrap_or_default()));
         }
         let sending = self.enter(sending);
+        tell(&sending, "is offered to");
         self.tasks.spawn_detached("send", self.clone().follow(sending.id, id, content, updates));
         Ok(sending)
     }
@@ -191,8 +193,10 @@ impl Sends {
                     return;
                 }
             }
-            let state = known.borrow().state;
-            if matches!(state, SendState::Delivered | SendState::Refused) {
+            let sending = known.borrow().clone();
+            if matches!(sending.state, SendState::Delivered | SendState::Refused) {
+                let is_there = sending.state == SendState::Delivered;
+                tell(&sending, if is_there { "has arrived at" } else { "was refused by" });
                 self.done_with(id, content).await;
                 return;
             }
@@ -211,7 +215,7 @@ impl Sends {
             return;
         }
         if let Err(error) = self.outbox.remove(id, content).await {
-            tracing::warn!("a file that was sent stays in the outbox: {error}");
+            tracing::warn!(content_hash = %content, %error, "{content}, which was sent, stays in the outbox: {error}");
         }
     }
 
@@ -229,6 +233,20 @@ impl Sends {
     fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<u64, watch::Sender<Sending>>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn tell(sending: &Sending, how: &str) {
+    let Sending { name, content, size: bytes, peer, .. } = sending;
+    tracing::info!(
+        file = name,
+        content_hash = content,
+        bytes,
+        peer_id = peer.peer_id,
+        peer = peer.name,
+        "{name} ({}) {how} {}",
+        size(*bytes),
+        peer.name
+    );
 }
 
 fn merged(sending: Sending, update: OfferUpdate) -> Sending {

@@ -114,7 +114,10 @@ impl Sink {
         if !is_whole_len && remembered.is_some() {
             // The part file is another than the one that was remembered. That nothing is known of the new one is on the
             // disk before the new one is: a crash in between must not find an empty file and a full bitmap.
-            tracing::warn!("the unfinished file of transfer {id} is gone: it is fetched anew");
+            tracing::warn!(
+                transfer_id = id,
+                "the unfinished file of transfer {id} is gone: it is fetched anew"
+            );
             let nothing = Bitmap::new(manifest.pieces().count());
             store.forget_proven(id, nothing.to_bytes()).await?;
             remembered = Some(nothing);
@@ -123,6 +126,11 @@ impl Sink {
         let opened = blocking(move || open_part(&at, &part, &proofs, remembered, reserve)).await?;
         let (file, pieces) = opened;
         Ok((Self { id, key, dir, file: Arc::new(file), manifest, store }, pieces))
+    }
+
+    /// The transfer's number.
+    pub(super) fn id(&self) -> u64 {
+        self.id
     }
 
     /// Proves the piece, and writes it.
@@ -173,7 +181,7 @@ pub(super) async fn discard(dir: DownloadDir, key: String) -> Result<(), SinkErr
 pub(super) async fn discard_all_but(dir: DownloadDir, open: Vec<String>) -> Result<(), SinkError> {
     blocking(move || {
         for key in dir.parts()?.into_iter().filter(|key| !open.contains(key)) {
-            tracing::info!("removing an unfinished file that belongs to no transfer: {key}");
+            tracing::info!(path = key, "removing an unfinished file that belongs to no transfer: {key}");
             dir.remove_part(&key)?;
         }
         Ok(())

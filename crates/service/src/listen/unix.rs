@@ -100,7 +100,8 @@ impl Nursery {
 impl Drop for Nursery {
     fn drop(&mut self) {
         if let Err(error) = fs::remove_dir_all(&self.path) {
-            tracing::debug!(path = %self.path.display(), %error, "cannot remove a temporary directory");
+            let path = self.path.display();
+            tracing::debug!(%path, %error, "cannot remove the temporary directory {path}: {error}");
         }
     }
 }
@@ -130,7 +131,8 @@ impl Drop for SocketFile {
         let ours = fs::symlink_metadata(&self.path)
             .is_ok_and(|metadata| metadata.dev() == self.device && metadata.ino() == self.inode);
         if ours && let Err(error) = fs::remove_file(&self.path) {
-            tracing::debug!(path = %self.path.display(), %error, "cannot remove the socket's name");
+            let path = self.path.display();
+            tracing::debug!(%path, %error, "cannot remove the socket's name {path}: {error}");
         }
     }
 }

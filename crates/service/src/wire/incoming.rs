@@ -93,7 +93,7 @@ pub fn incoming(
                 accepted = listener.accept() => match accepted {
                     Ok(accepted) => accepted,
                     Err(error) => {
-                        tracing::warn!(%error, "cannot accept a connection");
+                        tracing::warn!(%error, "cannot accept a connection on the gRPC port, trying again: {error}");
                         tokio::time::sleep(ACCEPT_PAUSE).await;
                         continue;
                     }
@@ -123,8 +123,12 @@ impl Door {
                 let _ = self.ready.send(Ok(stream)).await;
             }
             Ok(Ok(None)) => {}
-            Ok(Err(error)) => tracing::warn!(%address, %error, "refused a connection to the gRPC port"),
-            Err(_) => tracing::debug!(%address, "a connection to the gRPC port did not finish its handshake"),
+            Ok(Err(error)) => {
+                tracing::warn!(%address, %error, "refused a connection to the gRPC port from {address}: {error}")
+            }
+            Err(_) => {
+                tracing::debug!(%address, "the connection from {address} to the gRPC port did not finish its handshake")
+            }
         }
     }
 

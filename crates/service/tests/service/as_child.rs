@@ -139,3 +139,133 @@ fn log_something() {
     tracing::info!(port = 9000, "listening");
     tracing::debug!("details");
 }
+
+/// The datagrams that came within a second.
+fn fed(socket: &UnixDatagram) -> usize {
+    let (mut count, until) = (0, std::time::Instant::now() + Duration::from_secs(1));
+    let mut buffer = [0; 512];
+    while let Some(left) =
+        until.checked_duration_since(std::time::Instant::now()).filter(|left| !left.is_zero())
+    {
+        socket.set_read_timeout(Some(left)).unwrap();
+        match socket.recv(&mut buffer) {
+            Ok(len) => count += usize::from(&buffer[..len] == b"WATCHDOG=1\n"),
+            Err(_) => break,
+        }
+    }
+    count
+}
+
+/// Waits until the watchdog has been fed some times from now on.
+fn feeds(socket: &UnixDatagram) {
+    let (mut count, began) = (0, std::time::Instant::now());
+    while count < 5 {
+        assert!(began.elapsed() < Duration::from_secs(20), "a healthy daemon feeds the watchdog");
+        count += fed(socket);
+    }
+}
+
+/// Starts a daemon whose loop gets stuck when it is told to, and gives what it wrote until it ended.
+fn get_stuck(how: &str) -> String {
+    let dir = tempfile::tempdir().unwrap();
+    let (notify, log) = (dir.path().join("notify"), dir.path().join("log"));
+    let socket = UnixDatagram::bind(&notify).unwrap();
+    let mut command = child("loop_until_stuck");
+    command.env("NOTIFY_SOCKET", &notify).env("WATCHDOG_USEC", "100000").env("HOW", how);
+    let file = std::fs::File::create(&log).unwrap();
+    let mut daemon = command.stdin(std::process::Stdio::piped()).stderr(file).spawn().unwrap();
+    feeds(&socket);
+    let mut stdin = daemon.stdin.take().unwrap();
+    std::io::Write::write_all(&mut stdin, b"get stuck\n").unwrap();
+    let began = std::time::Instant::now();
+    while !std::fs::read_to_string(&log).unwrap().contains("has stood still") {
+        assert!(began.elapsed() < Duration::from_secs(20), "it is not found out");
+        fed(&socket);
+    }
+    // What was on its way is there by now.
+    fed(&socket);
+    assert_eq!(fed(&socket), 0, "a stuck daemon feeds no watchdog");
+    daemon.kill().unwrap();
+    daemon.wait().unwrap();
+    std::fs::read_to_string(&log).unwrap()
+}
+
+#[test]
+fn a_loop_that_is_stuck_ends_the_feeding_and_is_named() {
+    for how in ["waits for ever", "blocks the runtime"] {
+        let log = get_stuck(how);
+        let lines: Vec<&str> = log.lines().filter(|line| line.contains("has stood still")).collect();
+        assert!(
+            lines.iter().any(|line| line.contains("ERROR") && line.contains("the loop 'keeper'")),
+            "{log}"
+        );
+        // Where the runtime goes on, its other loops are well.
+        assert!(how.starts_with("blocks") || lines.len() == 1, "{log}");
+    }
+}
+
+#[test]
+#[ignore = "started by a_loop_that_is_stuck_ends_the_feeding_and_is_named"]
+fn loop_until_stuck() {
+    use p2p_service::health::Watchdog;
+    use p2p_service::tasks::Tasks;
+    if let Err(error) = p2p_service::log::init("p2pd", "info") {
+        panic!("{error}");
+    }
+    let blocks = std::env::var("HOW").unwrap().starts_with("blocks");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let tasks = Tasks::new();
+        let _watchdog = Watchdog::start(tasks.health()).unwrap();
+        let (told, mut events) = tokio::sync::mpsc::channel::<()>(1);
+        std::thread::spawn(move || {
+            let mut line = String::new();
+            std::io::stdin().read_line(&mut line).unwrap();
+            told.blocking_send(()).unwrap();
+            std::thread::park();
+        });
+        let patience = Duration::from_secs(2);
+        let heart = tasks.heartbeat("keeper", patience);
+        tasks.spawn("keeper", async move {
+            loop {
+                heart.beat();
+                tokio::select! {
+                    Some(()) = events.recv() => match blocks {
+                        true => std::thread::park(),
+                        false => std::future::pending().await,
+                    },
+                    () = heart.due() => {}
+                }
+            }
+        });
+        let heart = tasks.heartbeat("main", patience);
+        loop {
+            heart.beat();
+            heart.due().await;
+        }
+    });
+}
+
+#[test]
+fn a_daemon_that_was_stopped_for_a_while_is_not_called_stuck() {
+    let dir = tempfile::tempdir().unwrap();
+    let (notify, log) = (dir.path().join("notify"), dir.path().join("log"));
+    let socket = UnixDatagram::bind(&notify).unwrap();
+    let mut command = child("loop_until_stuck");
+    command.env("NOTIFY_SOCKET", &notify).env("WATCHDOG_USEC", "100000").env("HOW", "waits");
+    let file = std::fs::File::create(&log).unwrap();
+    let mut daemon = command.stdin(std::process::Stdio::piped()).stderr(file).spawn().unwrap();
+    feeds(&socket);
+    let pid = rustix::process::Pid::from_child(&daemon);
+    rustix::process::kill_process(pid, rustix::process::Signal::STOP).unwrap();
+    // As long as the loops may be silent, and more: the machine's own time is what is tested.
+    while fed(&socket) > 0 {}
+    fed(&socket);
+    fed(&socket);
+    rustix::process::kill_process(pid, rustix::process::Signal::CONT).unwrap();
+    feeds(&socket);
+    daemon.kill().unwrap();
+    daemon.wait().unwrap();
+    let log = std::fs::read_to_string(&log).unwrap();
+    assert!(!log.contains("has stood still"), "{log}");
+}

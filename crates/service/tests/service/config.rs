@@ -101,3 +101,59 @@ fn a_missing_file_says_how_to_name_another() {
     let error = load::<Config>(directory.path()).unwrap_err();
     assert!(matches!(error, ConfigError::Read { .. }), "{error}");
 }
+
+#[test]
+fn all_that_is_wrong_is_told_at_once_and_in_order() {
+    let text = "name = 'ann'\nnmae = 1\n[[shares]]\npath = 3\n[[shares]]\npaht = 'x'\n[rest]\nlisten = []\nport = 'high'\n";
+    let told = message(text);
+    let lines: Vec<&str> =
+        told.lines().map(|line| line.rsplit_once("p2pd.toml:").map_or(line, |(_, line)| line)).collect();
+    let expected = [
+        ("2:1: unknown field 'nmae'", "did you mean 'name'?"),
+        ("4:8: invalid type: integer `3`", ""),
+        ("6:1: unknown field 'paht'", "did you mean 'path'?"),
+        ("8:10: invalid type: sequence", "(in rest.listen)"),
+        ("9:8: invalid type: string \"high\"", "(in rest.port)"),
+    ];
+    for (start, end) in expected {
+        let start = start.replace('`', "'");
+        let is_it = |line: &&&str| line.starts_with(&start) && line.contains(end);
+        assert!(lines.iter().find(is_it).is_some(), "{start} … {end}: {told}");
+    }
+    let numbers: Vec<usize> =
+        lines.iter().map(|line| line.split(':').next().unwrap().parse().unwrap()).collect();
+    assert!(numbers.is_sorted(), "{told}");
+}
+
+#[test]
+fn what_values_cannot_mean_is_told_with_its_place() {
+    use p2p_service::config::{Sources, read};
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("p2pd.toml");
+    std::fs::write(
+        &path,
+        "name = 'x'\n\n[[shares]]\npath = '/a'\n[[shares]]\npath = '/a'\n[rest]\nlisten = 1\n",
+    )
+    .unwrap();
+    let loaded = read::<Config>(&path).unwrap_err();
+    // A part that cannot be left out leaves nothing to look at.
+    assert!(loaded.to_string().contains(":8:10: "), "{loaded}");
+    std::fs::write(
+        &path,
+        "name = 'x'\n\n[[shares]]\npath = '/a'\n[[shares]]\npath = '/a'\n[rest]\nlisten = 'a'\nport = -1\n",
+    )
+    .unwrap();
+    let loaded = read::<Config>(&path).unwrap();
+    let sources = Sources { document: Some(loaded.document), flags: vec![("rest.listen", "--rest-listen")] };
+    let found =
+        [("shares[1].path", "twice"), ("rest.listen", "bad"), ("rest.port", "bad"), ("grpc", "missing")];
+    let found = found.map(|(key, what)| (key.to_owned(), what.to_owned())).to_vec();
+    let told = sources.check(loaded.problems, found).unwrap_err();
+    let prefix = format!("{}:", path.display());
+    let told: Vec<String> = told.0.iter().map(|problem| problem.to_string().replace(&prefix, "")).collect();
+    assert_eq!(told.len(), 4, "{told:?}");
+    assert_eq!(told[0], "--rest-listen: bad");
+    assert!(told[1].ends_with("p2pd.toml: missing (in grpc)"), "{told:?}");
+    assert_eq!(told[2], "6:8: twice (in shares[1].path)");
+    assert!(told[3].starts_with("9:8: "), "the type, and not also the value: {told:?}");
+}

@@ -2,10 +2,11 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use p2p_service::health::{Health, Heartbeat, PATIENCE};
 use rusqlite::Connection;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
@@ -41,20 +42,34 @@ pub(super) fn tune(connection: &Connection, cache_kib: i64) -> rusqlite::Result<
 pub(super) struct Writer {
     jobs: Option<mpsc::Sender<Job>>,
     thread: Option<JoinHandle<()>>,
+    heart: Arc<OnceLock<Heartbeat>>,
 }
 
 impl Writer {
     pub(super) fn start(mut connection: Connection) -> std::io::Result<Writer> {
         let (jobs, mut queue) = mpsc::channel::<Job>(QUEUE_LEN);
+        let heart = Arc::new(OnceLock::<Heartbeat>::new());
+        let beating = Arc::clone(&heart);
         let thread = std::thread::Builder::new().name("directory-writer".to_owned()).spawn(move || {
             while let Some(job) = queue.blocking_recv() {
+                let heart = beating.get();
+                heart.inspect(|heart| heart.beat());
                 // A panic rolls its transaction back, so the next change finds the database whole.
                 if catch_unwind(AssertUnwindSafe(|| job(&mut connection))).is_err() {
                     tracing::error!("a change of the directory panicked; this is a defect, please report it");
                 }
+                heart.inspect(|heart| heart.rest());
             }
         })?;
-        Ok(Writer { jobs: Some(jobs), thread: Some(thread) })
+        Ok(Writer { jobs: Some(jobs), thread: Some(thread), heart })
+    }
+
+    /// Has the thread beat there, from now on; the first one counts.
+    pub(super) fn report_to(&self, health: &Health) {
+        let heart = health.heartbeat("directory-writer", PATIENCE);
+        heart.rest();
+        // A second one would be of the same thread.
+        let _ = self.heart.set(heart);
     }
 
     /// Runs `change` when those that were queued before it are done.

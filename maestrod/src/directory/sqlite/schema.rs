@@ -73,7 +73,8 @@ pub(super) fn migrate(connection: &mut Connection, path: &Path) -> Result<(), Op
         transaction.execute_batch(migration).map_err(failed)?;
         transaction.pragma_update(None, "user_version", version).map_err(failed)?;
         transaction.commit().map_err(failed)?;
-        tracing::info!(version, database = %path.display(), "brought the database to a new version");
+        let path = path.display();
+        tracing::info!(version, %path, "brought the database {path} to version {version}");
     }
     Ok(())
 }

@@ -38,7 +38,7 @@ fn open_first(shares: &Shares, facts: &[Fact]) -> Option<(File, Stamp)> {
     facts.iter().find_map(|fact| match shares.open(fact) {
         Ok(file) => Some((file, fact.stamp())),
         Err(error) => {
-            tracing::debug!(%error, "a file that should have a content cannot be opened");
+            tracing::debug!(%error, "a file that should have a content cannot be opened: {error}");
             None
         }
     })

@@ -6,7 +6,7 @@ use utoipa::openapi::RefOr;
 use utoipa::openapi::path::ParameterIn;
 use utoipa::{IntoParams, Modify, OpenApi};
 
-use super::{contents, files, friends, network, sends, status, transfers};
+use super::{config, contents, files, friends, network, sends, status, transfers};
 use crate::api::openapi::{WithProblems, operations};
 
 #[derive(OpenApi)]
@@ -20,6 +20,7 @@ use crate::api::openapi::{WithProblems, operations};
         status::status,
         status::shares,
         status::refresh,
+        config::show,
         files::list,
         files::locate,
         contents::read,

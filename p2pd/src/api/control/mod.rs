@@ -3,6 +3,7 @@
 //! Whoever may open the socket may do everything, so nothing is checked here but the sense of a request; each is logged
 //! with its caller.
 
+mod config;
 mod contents;
 mod document;
 mod files;
@@ -38,6 +39,7 @@ fn routes() -> Vec<Route> {
     vec![
         Route::get("/v1/status", status::status),
         Route::get("/v1/shares", status::shares),
+        Route::get("/v1/config", config::show),
         Route::post("/v1/refresh", status::refresh),
         Route::get("/v1/files", files::list),
         Route::get("/v1/locate", files::locate),

@@ -3,16 +3,17 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::State;
+use axum::extract::{ConnectInfo, State};
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use p2p_content::FileName;
 use p2p_proto::control::{FetchRequest, Transfer, TransferList};
+use p2p_service::http::UnixCaller;
 use p2p_service::problem::{ApiJson, ApiPath, Problem};
 
 use crate::api::{Api, events, problems};
 use crate::discovery::Query;
-use crate::transfer::FetchOrder;
+use crate::transfer::{AskedBy, FetchOrder};
 
 /// The transfers, the newest first.
 #[utoipa::path(get, path = "/v1/transfers", operation_id = "list_transfers", responses((status = 200, body = TransferList)))]
@@ -29,6 +30,7 @@ pub(super) async fn list(State(api): State<Arc<Api>>) -> Json<TransferList> {
 )]
 pub(super) async fn fetch(
     State(api): State<Arc<Api>>,
+    ConnectInfo(caller): ConnectInfo<UnixCaller>,
     ApiJson(request): ApiJson<FetchRequest>,
 ) -> Result<impl IntoResponse, Problem> {
     let what = Query::parse(&request.what).map_err(|error| problems::invalid_name(&error))?;
@@ -38,7 +40,7 @@ pub(super) async fn fetch(
         Some(peer) => Some(api.locator.find_peer(peer).await?),
         None => None,
     };
-    let transfer = api.transfers.fetch(FetchOrder { what, from, save_as }).await?;
+    let transfer = api.transfers.fetch(FetchOrder { what, from, save_as, by: asked_by(caller) }).await?;
     let location = format!("/v1/transfers/{}", transfer.id);
     Ok((StatusCode::CREATED, [(header::LOCATION, location)], Json(transfer)))
 }
@@ -68,9 +70,14 @@ pub(super) async fn show(
 )]
 pub(super) async fn cancel(
     State(api): State<Arc<Api>>,
+    ConnectInfo(caller): ConnectInfo<UnixCaller>,
     ApiPath(id): ApiPath<u64>,
 ) -> Result<Json<Transfer>, Problem> {
-    Ok(Json(api.transfers.cancel(id).await?))
+    Ok(Json(api.transfers.cancel(id, &asked_by(caller)).await?))
+}
+
+fn asked_by(caller: UnixCaller) -> AskedBy {
+    AskedBy::User { uid: caller.uid, pid: caller.pid }
 }
 
 /// How a transfer goes on: its state now, then each that it has come to, and the last one.

@@ -102,7 +102,7 @@ pub(super) async fn locate(
     let shown_here = !api.catalog.find_name(&file, Viewer::Network).await?.is_empty();
     let found = api.locator.locate_seed_order(&Query::Name(name)).await;
     if let Some(why) = &found.incomplete {
-        tracing::debug!(file, why, "not everyone could be asked");
+        tracing::debug!(file, reason = why, "not everyone could be asked for {file}: {why}");
     }
     Ok(Json(Located { file, peers: peers_of(found, shown_here, &api.facts) }))
 }
