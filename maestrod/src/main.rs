@@ -12,7 +12,9 @@ use std::time::Duration;
 use anyhow::anyhow;
 use clap::{Parser, Subcommand};
 use maestrod::config::{Config, DEFAULT_PATH, Policy};
+use maestrod::doctor;
 use maestrod::server::{Running, Server, read_join_token};
+use p2p_proto::diagnosis::{Check, Diagnosis};
 use p2p_service::signals::{Signal, Signals};
 use p2p_service::tasks::Tasks;
 use p2p_service::{log, notify};
@@ -31,10 +33,22 @@ Examples:
   maestrod                                   with /etc/maestrod/maestrod.toml, if it is there
   maestrod --state-dir ~/maestro --admission open
   maestrod --config lab.toml --check-config  says what is wrong with it
+  maestrod doctor                            says what is wrong with the one that runs, if anything
   maestrod token                             prints the join token, for `p2pctl join HOST --token TOKEN`
 
 Exit codes: 0 after SIGTERM or SIGINT, 1 if it cannot start or go on, 2 if the usage or the configuration is not valid.
 SIGHUP reads the configuration again. P2P_LOG replaces the configured log filter.";
+
+const DOCTOR_HELP: &str = "\
+Examples:
+  sudo maestrod doctor
+  maestrod doctor --state-dir ~/maestro
+  maestrod doctor --json | jq -r .verdict
+
+It looks at: configuration, state directory, identity, join token, database, clock, ports, peers, and who may join. Flags
+with which maestrod runs go before the word: maestrod --rest-listen 127.0.0.1:9100 doctor.
+
+Exit codes: 0 all is well, 1 there are warnings, 2 there are problems.";
 
 /// The directory server of a peer-to-peer network: who is here, and who has which content.
 #[derive(Debug, Parser)]
@@ -69,6 +83,13 @@ struct Args {
 enum Command {
     /// Print the join token that a new peer shows
     Token,
+    /// Examine everything that maestrod needs, and say what is wrong and what to do
+    #[command(after_help = DOCTOR_HELP)]
+    Doctor {
+        /// Print one JSON document
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 impl Args {
@@ -100,10 +121,16 @@ impl Args {
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    let config = match args.load() {
-        Ok(config) => config,
-        Err(error) => return fail(EXIT_CONFIG, &error),
+    let config = match (args.load(), &args.command) {
+        (Ok(config), _) => config,
+        (Err(error), Some(Command::Doctor { json })) => {
+            return show(&Diagnosis::of(vec![Check::problem("configuration", error.to_string())]), *json);
+        }
+        (Err(error), _) => return fail(EXIT_CONFIG, &error),
     };
+    if let Some(Command::Doctor { json }) = args.command {
+        return examine(&config, json);
+    }
     if args.check_config {
         println!("the configuration is valid");
         return ExitCode::SUCCESS;
@@ -219,6 +246,25 @@ fn reload(args: &Args, running: &Running) {
     if reloaded.changed.is_empty() && reloaded.needs_restart.is_empty() {
         tracing::info!("the configuration was read again and is the same");
     }
+}
+
+fn examine(config: &Config, json: bool) -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    match runtime {
+        Ok(runtime) => show(&runtime.block_on(doctor::examine(config)), json),
+        Err(error) => fail(EXIT_CONFIG, &anyhow!("cannot start the runtime: {error}")),
+    }
+}
+
+fn show(diagnosis: &Diagnosis, json: bool) -> ExitCode {
+    match json {
+        true => match serde_json::to_string(diagnosis) {
+            Ok(text) => println!("{text}"),
+            Err(error) => return fail(EXIT_CONFIG, &error.into()),
+        },
+        false => println!("{}", doctor::table(diagnosis)),
+    }
+    ExitCode::from(diagnosis.verdict.exit_code())
 }
 
 fn print_token(config: &Config) -> ExitCode {

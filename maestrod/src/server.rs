@@ -30,9 +30,9 @@ use crate::{grpc, rest};
 /// File of the join token, in the state directory.
 pub const TOKEN_FILE: &str = "join-token";
 /// File of the identity.
-const KEY_FILE: &str = "identity.key";
+pub(crate) const KEY_FILE: &str = "identity.key";
 /// File of the index.
-const DATABASE_FILE: &str = "directory.sqlite";
+pub(crate) const DATABASE_FILE: &str = "directory.sqlite";
 /// How often the line for `systemctl status` is brought up to date.
 const STATUS_EVERY: Duration = Duration::from_secs(3);
 

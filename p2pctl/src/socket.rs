@@ -54,7 +54,8 @@ fn not_permitted(socket: &Path) -> Failure {
     .hint(format!("`sudo usermod -aG {group} $USER`, then log out and in again"))
 }
 
-fn owning_group(socket: &Path) -> Option<String> {
+/// The group that the socket is for; where it cannot be seen, that of its directory.
+pub(crate) fn owning_group(socket: &Path) -> Option<String> {
     let seen = socket.metadata().or_else(|_| socket.parent().unwrap_or(socket).metadata()).ok()?;
     group_name(&std::fs::read_to_string("/etc/group").ok()?, seen.gid())
 }

@@ -4,11 +4,13 @@
 //! with its caller.
 
 mod contents;
+mod doctor;
 mod document;
 mod files;
 mod friends;
 mod network;
 mod sends;
+mod shares;
 mod status;
 mod transfers;
 
@@ -37,7 +39,10 @@ pub(super) fn router(api: Arc<Api>) -> Router {
 fn routes() -> Vec<Route> {
     vec![
         Route::get("/v1/status", status::status),
-        Route::get("/v1/shares", status::shares),
+        Route::get("/v1/doctor", doctor::examine),
+        Route::get("/v1/shares", shares::list),
+        Route::post("/v1/shares", shares::add),
+        Route::delete("/v1/shares/{name}", shares::remove),
         Route::post("/v1/refresh", status::refresh),
         Route::get("/v1/files", files::list),
         Route::get("/v1/locate", files::locate),
