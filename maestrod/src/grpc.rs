@@ -7,8 +7,9 @@ use p2p_content::ContentHash;
 use p2p_identity::PeerId;
 use p2p_proto::v1::directory_server::Directory as Service;
 use p2p_proto::v1::{
-    self, FileEntry, FoundFile, ListPeersRequest, ListPeersResponse, LocateRequest, LocateResponse,
-    PeerEntry, PeerInfo, SearchRequest, SearchResponse, SyncRequest, SyncResponse, locate_request,
+    self, CheckReachableRequest, CheckReachableResponse, FileEntry, FoundFile, ListPeersRequest,
+    ListPeersResponse, LocateRequest, LocateResponse, PeerEntry, PeerInfo, SearchRequest, SearchResponse,
+    SyncRequest, SyncResponse, locate_request,
 };
 use p2p_service::tasks::Tasks;
 use p2p_service::wire::Caller;
@@ -23,6 +24,7 @@ use crate::directory::{
     cursor,
 };
 use crate::presence::now_ms;
+use crate::reach::Reach;
 use crate::sync::{self, SyncContext, status_of};
 
 #[cfg(test)]
@@ -45,11 +47,12 @@ const TIMEOUT: Duration = Duration::from_secs(15);
 pub(crate) struct DirectoryService {
     context: SyncContext,
     tasks: Tasks,
+    reach: Reach,
 }
 
 impl DirectoryService {
     pub(crate) fn new(context: SyncContext, tasks: Tasks) -> DirectoryService {
-        DirectoryService { context, tasks }
+        DirectoryService { context, tasks, reach: Reach::new() }
     }
 
     /// Names of files are for the network alone, so who asks must be one who may come in.
@@ -147,6 +150,30 @@ impl Service for DirectoryService {
         let (peers, next) = fit(items, page.next);
         let next = next.as_ref().map(cursor::encode_peer).unwrap_or_default();
         Ok(Response::new(ListPeersResponse { peers, next }))
+    }
+
+    async fn check_reachable(
+        &self,
+        request: Request<CheckReachableRequest>,
+    ) -> Result<Response<CheckReachableResponse>, Status> {
+        self.check_caller(&request).await?;
+        let caller = caller_of(&request)?;
+        let peer = caller.peer.ok_or_else(|| Status::unauthenticated("connect with TLS"))?;
+        let connected = self.context.presence.connected(vec![peer]).await;
+        if connected.map_err(|stopping| Status::unavailable(stopping.to_string()))?.is_empty() {
+            return Err(Status::failed_precondition("only a peer whose Sync stream is open may ask this"));
+        }
+        let CheckReachableRequest { addresses, grpc_port } = request.into_inner();
+        let port = u16::try_from(grpc_port).ok().filter(|port| *port != 0);
+        let port = port.ok_or_else(|| Status::invalid_argument(format!("{grpc_port} is not a port")))?;
+        let identity = &self.context.identity;
+        let checks = self.reach.check(identity, peer, caller.address, &addresses, port).await;
+        Ok(Response::new(CheckReachableResponse {
+            checks,
+            seen: caller.address.ip().to_canonical().to_string(),
+            now_ms: now_ms(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        }))
     }
 }
 

@@ -11,9 +11,11 @@
 pub mod admission;
 pub mod config;
 pub mod directory;
+pub mod doctor;
 mod grpc;
 pub mod presence;
 pub mod profile;
+mod reach;
 pub mod registry;
 mod rest;
 pub mod server;

@@ -12,9 +12,11 @@ use std::time::Duration;
 use anyhow::{Context, anyhow};
 use clap::{CommandFactory as _, Parser, Subcommand};
 use maestrod::config::{Config, DEFAULT_PATH, Policy};
+use maestrod::doctor;
 use maestrod::server::{Running, Server, read_join_token};
 use p2p_manual::Pages;
 use p2p_proto::control::ConfigAnswer;
+use p2p_proto::diagnosis::{Check, Diagnosis};
 use p2p_service::config::{self, ConfigError, Loaded, Sources};
 use p2p_service::health::{PATIENCE, Watchdog};
 use p2p_service::signals::{Signal, Signals};
@@ -36,10 +38,22 @@ Examples:
   maestrod --state-dir ~/maestro --admission open
   maestrod --config lab.toml --check-config  says all that is wrong with it
   maestrod --print-config                    what would be in force: file, flags and defaults
+  maestrod doctor                            says what is wrong with the one that runs, if anything
   maestrod token                             prints the join token, for `p2pctl join HOST --token TOKEN`
 
 Exit codes: 0 after SIGTERM or SIGINT, 1 if it cannot start or go on, 2 if the usage or the configuration is not valid.
 SIGHUP reads the configuration again. P2P_LOG replaces the configured log filter.";
+
+const DOCTOR_HELP: &str = "\
+Examples:
+  sudo maestrod doctor
+  maestrod doctor --state-dir ~/maestro
+  maestrod doctor --json | jq -r .verdict
+
+It looks at: configuration, state directory, identity, join token, database, clock, ports, peers, and who may join. Flags
+with which maestrod runs go before the word: maestrod --rest-listen 127.0.0.1:9100 doctor.
+
+Exit codes: 0 all is well, 1 there are warnings, 2 there are problems.";
 
 /// The directory server of a peer-to-peer network: who is here, and who has which content.
 #[derive(Debug, Parser)]
@@ -89,6 +103,13 @@ const PAGES: Pages<'_> = Pages {
 enum Command {
     /// Print the join token that a new peer shows
     Token,
+    /// Examine everything that maestrod needs, and say what is wrong and what to do
+    #[command(after_help = DOCTOR_HELP)]
+    Doctor {
+        /// Print one JSON document
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 impl Args {
@@ -135,10 +156,16 @@ fn main() -> ExitCode {
             Err(error) => fail(1, &error.into()),
         };
     }
-    let (config, sources) = match args.load() {
-        Ok(loaded) => loaded,
-        Err(error) => return refuse(&error),
+    let (config, sources) = match (args.load(), &args.command) {
+        (Ok(loaded), _) => loaded,
+        (Err(error), Some(Command::Doctor { json })) => {
+            return show(&Diagnosis::of(vec![Check::problem("configuration", error.to_string())]), *json);
+        }
+        (Err(error), _) => return refuse(&error),
     };
+    if let Some(Command::Doctor { json }) = args.command {
+        return examine(&config, json);
+    }
     if args.check_config {
         println!("the configuration is valid");
         return ExitCode::SUCCESS;
@@ -254,6 +281,25 @@ fn reload(args: &Args, running: &Running) {
         Ok((config, _)) => running.reload(config).log("maestrod"),
         Err(error) => config::log_refused(&error),
     }
+}
+
+fn examine(config: &Config, json: bool) -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    match runtime {
+        Ok(runtime) => show(&runtime.block_on(doctor::examine(config)), json),
+        Err(error) => fail(EXIT_CONFIG, &anyhow!("cannot start the runtime: {error}")),
+    }
+}
+
+fn show(diagnosis: &Diagnosis, json: bool) -> ExitCode {
+    match json {
+        true => match serde_json::to_string(diagnosis) {
+            Ok(text) => println!("{text}"),
+            Err(error) => return fail(EXIT_CONFIG, &error.into()),
+        },
+        false => println!("{}", doctor::table(diagnosis)),
+    }
+    ExitCode::from(diagnosis.verdict.exit_code())
 }
 
 fn print_token(config: &Config) -> ExitCode {

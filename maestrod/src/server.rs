@@ -32,9 +32,9 @@ use crate::{grpc, rest};
 /// File of the join token, in the state directory.
 pub const TOKEN_FILE: &str = "join-token";
 /// File of the identity.
-const KEY_FILE: &str = "identity.key";
+pub(crate) const KEY_FILE: &str = "identity.key";
 /// File of the index.
-const DATABASE_FILE: &str = "directory.sqlite";
+pub(crate) const DATABASE_FILE: &str = "directory.sqlite";
 
 /// Why the maestro cannot start.
 #[derive(Debug, thiserror::Error)]

@@ -257,3 +257,66 @@ fn sighup_reads_the_configuration_again_and_flags_stay() {
     assert!(!log.contains("admission.policy"), "{log}");
     assert!(log.contains("the old one stays") && log.contains("maestrod.toml:1:"), "{log}");
 }
+
+/// What `maestrod doctor --json` says of the daemon that listens there, and how it exits.
+fn examine(dir: &Path, daemon: Option<&Daemon>, arguments: &[&str]) -> (serde_json::Value, Option<i32>) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_maestrod"));
+    command.arg("--state-dir").arg(dir.join("state"));
+    if let Some(daemon) = daemon {
+        let [rest, grpc] = ["X_P2P_REST", "X_P2P_GRPC"].map(|key| daemon.assignment(key));
+        command.args(["--rest-listen", rest, "--grpc-listen", grpc]);
+    }
+    let output = command.args(arguments).args(["doctor", "--json"]).output().unwrap();
+    let told = serde_json::from_slice(&output.stdout);
+    (told.unwrap_or_else(|error| panic!("{error}: {output:?}")), output.status.code())
+}
+
+fn verdict<'a>(told: &'a serde_json::Value, name: &str) -> &'a str {
+    let check = told["checks"].as_array().unwrap().iter().find(|check| check["name"] == name);
+    check.unwrap_or_else(|| panic!("no check of {name}: {told:#}"))["verdict"].as_str().unwrap()
+}
+
+#[test]
+fn doctor_finds_what_is_wrong_and_changes_nothing() {
+    let dir = TempDir::new().unwrap();
+    let (told, code) = examine(dir.path(), None, &[]);
+    assert_eq!((verdict(&told, "state"), code), ("problem", Some(2)), "{told:#}");
+    assert!(!dir.path().join("state").exists());
+
+    let daemon = start(dir.path(), &[]);
+    let (told, code) = examine(dir.path(), Some(&daemon), &[]);
+    assert_eq!((told["verdict"].as_str(), code), (Some("ok"), Some(0)), "{told:#}");
+    for name in
+        ["daemon", "identity", "join-token", "database", "clock", "rest", "grpc", "program", "admission"]
+    {
+        assert_eq!(verdict(&told, name), "ok", "{name}: {told:#}");
+    }
+    let elsewhere = TempDir::new().unwrap();
+    let other = start(elsewhere.path(), &[]);
+    let (told, code) = examine(dir.path(), Some(&other), &[]);
+    other.signal(Signal::TERM);
+    assert!(other.wait(Duration::from_secs(5)).0.success());
+    assert_eq!(
+        (verdict(&told, "grpc"), verdict(&told, "running-identity"), code),
+        ("problem", "problem", Some(2))
+    );
+    let (told, _) = examine(dir.path(), None, &["--grpc-listen", "[::]:1", "--admission", "open"]);
+    assert_eq!((verdict(&told, "admission"), verdict(&told, "grpc")), ("warning", "problem"));
+
+    let rest = daemon.assignment("X_P2P_REST").to_owned();
+    daemon.signal(Signal::TERM);
+    assert!(daemon.wait(Duration::from_secs(5)).0.success());
+    let state = dir.path().join("state");
+    let (told, code) = examine(dir.path(), None, &["--rest-listen", &rest]);
+    assert_eq!((verdict(&told, "daemon"), verdict(&told, "database"), code), ("problem", "ok", Some(2)));
+    std::fs::write(state.join("directory.sqlite"), "no database at all, and never was one").unwrap();
+    std::fs::remove_file(state.join("identity.key")).unwrap();
+    let (told, _) = examine(dir.path(), None, &[]);
+    assert_eq!((verdict(&told, "database"), verdict(&told, "identity")), ("problem", "problem"));
+    assert!(!state.join("identity.key").exists());
+
+    let config = dir.path().join("bad.toml");
+    std::fs::write(&config, "nmae = 'x'").unwrap();
+    let (told, code) = examine(dir.path(), None, &["--config", config.to_str().unwrap()]);
+    assert_eq!((verdict(&told, "configuration"), code), ("problem", Some(2)));
+}

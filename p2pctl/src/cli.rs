@@ -49,6 +49,15 @@ pub(crate) enum Verb {
     /// Show how this peer is: its maestro, what it shares, what it fetches
     #[command(after_help = "Examples:\n  p2pctl status\n  p2pctl status --json | jq .maestro.state")]
     Status,
+    /// Examine everything that p2pd needs, and say what is wrong and what to do
+    #[command(
+        after_help = "Examples:\n  p2pctl doctor\n  p2pctl doctor --json | jq -r '.checks[] | select(.verdict == \
+                            \"problem\") | .found'\n\nIt looks at: daemon, socket, configuration, identity, disks, \
+                            shares, inotify watches, maestro, membership, clock, whether other peers can connect (the \
+                            maestro tries), and versions. It works as far as possible while p2pd is stopped.\n\nExit \
+                            codes: 0 all is well, 1 there are warnings, 2 there are problems."
+    )]
+    Doctor,
     /// List files: this peer's, another peer's, or the whole network's
     List(List),
     /// Find files in the whole network by a part of their name
@@ -72,6 +81,8 @@ pub(crate) enum Verb {
     /// List the directories that this peer shares
     #[command(after_help = "Examples:\n  p2pctl shares")]
     Shares,
+    /// List, add and remove the directories that this peer shares
+    Share(Share),
     /// Show the configuration that is in force
     Config(Config),
     /// Join the network of a maestro
@@ -271,6 +282,67 @@ pub(crate) enum ConfigVerb {
                             reads its file again with `systemctl reload p2pd`; `p2pd --check-config` says what is wrong \
                             with it.")]
     Show,
+}
+
+/// `share`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  p2pctl share add /data/iso\n  p2pctl share add /data/in --downloads\n  \
+                        p2pctl share remove iso\n  p2pctl share list"
+)]
+pub(crate) struct Share {
+    /// What to do with them.
+    #[command(subcommand)]
+    pub(crate) verb: ShareVerb,
+}
+
+/// `share …`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ShareVerb {
+    /// List them, as `p2pctl shares` does
+    #[command(after_help = "Examples:\n  p2pctl share list")]
+    List,
+    /// Share a directory, at once and after every restart
+    Add(AddShare),
+    /// Share a directory no more that was added; its files stay
+    #[command(
+        after_help = "Examples:\n  p2pctl share remove iso\n\nShares of the configuration file are its \
+                            administrator's: take them out there."
+    )]
+    Remove {
+        /// The share's name, as `p2pctl shares` shows it
+        name: String,
+    },
+}
+
+/// `share add`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  p2pctl share add /data/iso\n  p2pctl share add \"$PWD\" --visible friends\n  \
+                        p2pctl share add /data/in --name incoming --downloads\n\nWhere the sandbox of p2pd's service or \
+                        the directory's modes are in the way, it says so and prints the commands that help."
+)]
+pub(crate) struct AddShare {
+    /// The directory: its whole path, from the root
+    pub(crate) path: PathBuf,
+    /// What to call the share; without it, the last part of the path
+    #[arg(long, value_name = "NAME")]
+    pub(crate) name: Option<String>,
+    /// Who may see it: network (members of the network, and friends) or friends
+    #[arg(long, value_name = "WHO", default_value = "network", hide_possible_values = true)]
+    pub(crate) visible: Visible,
+    /// Fetched files land in it
+    #[arg(long)]
+    pub(crate) downloads: bool,
+}
+
+/// Who may see a share.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Visible {
+    /// Members of the network, and friends.
+    Network,
+    /// Friends only.
+    Friends,
 }
 
 /// `join`.

@@ -5,7 +5,7 @@
 
 use std::error::Error;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -66,6 +66,11 @@ impl Client {
     pub(crate) fn new(socket: PathBuf) -> Client {
         let http = Http::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build(UnixConnector);
         Client { socket, http }
+    }
+
+    /// The daemon's socket.
+    pub(crate) fn socket(&self) -> &Path {
+        &self.socket
     }
 
     /// `GET`, answered in JSON.

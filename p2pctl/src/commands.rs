@@ -1,6 +1,7 @@
 //! The verbs, one file per family, and which of them is asked for.
 
 mod config;
+mod doctor;
 mod fetch;
 mod files;
 mod follow;
@@ -10,6 +11,7 @@ mod locate;
 mod network;
 mod peers;
 mod send;
+mod share;
 mod shares;
 mod status;
 mod transfers;
@@ -25,6 +27,7 @@ pub(crate) async fn run(cli: Cli, out: &Output) -> Result<(), Failure> {
     let client = Client::new(socket::find(cli.global.socket));
     match cli.verb {
         Verb::Status => status::run(&client, out).await,
+        Verb::Doctor => Box::pin(doctor::run(&client, out)).await,
         Verb::List(args) => files::list(&client, out, args).await,
         Verb::Search(args) => files::search(&client, out, args).await,
         Verb::Locate(args) => locate::run(&client, out, args).await,
@@ -35,6 +38,7 @@ pub(crate) async fn run(cli: Cli, out: &Output) -> Result<(), Failure> {
         Verb::Send(args) => Box::pin(send::run(&client, out, args)).await,
         Verb::Refresh => shares::refresh(&client, out).await,
         Verb::Shares => shares::list(&client, out).await,
+        Verb::Share(args) => share::run(&client, out, args).await,
         Verb::Config(args) => config::run(&client, out, args.verb).await,
         Verb::Join(args) => network::join(&client, out, args).await,
         Verb::Leave => network::leave(&client, out).await,

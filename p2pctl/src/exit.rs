@@ -12,6 +12,9 @@
 //! | 7 | the disk: full or not writable |
 //! | 130 | interrupted (Ctrl-C) |
 //!
+//! `doctor` says by its exit code what it found, as such programs do: 0 all is well, 1 there are warnings, 2 there are
+//! problems.
+//!
 //! These are an interface: scripts compare them. A code may be added, none changes its meaning.
 
 /// How the command ends.
@@ -35,6 +38,10 @@ pub(crate) enum Exit {
     Disk,
     /// Ctrl-C.
     Interrupted,
+    /// `doctor` found something that should be done, and nothing that is broken.
+    Warnings,
+    /// `doctor` found something that is broken.
+    Problems,
 }
 
 impl Exit {
@@ -62,6 +69,8 @@ impl Exit {
             Exit::Choice => 6,
             Exit::Disk => 7,
             Exit::Interrupted => 130,
+            Exit::Warnings => 1,
+            Exit::Problems => 2,
         }
     }
 
@@ -76,6 +85,8 @@ impl Exit {
             Exit::Choice => "needs a choice: several contents, several peers, a name that is taken",
             Exit::Disk => "the disk: full or not writable",
             Exit::Interrupted => "interrupted (Ctrl-C)",
+            Exit::Warnings => "doctor: there are warnings",
+            Exit::Problems => "doctor: there are problems",
         }
     }
 
@@ -84,7 +95,7 @@ impl Exit {
         match code {
             "not-found" | "peer-unknown" | "friend-unknown" | "transfer-unknown" => Exit::NotFound,
             "unproven-refused" | "not-admitted" | "maestro-changed" | "identity-changed" => Exit::Refused,
-            "several-contents" | "peer-ambiguous" | "name-taken" => Exit::Choice,
+            "several-contents" | "peer-ambiguous" | "name-taken" | "share-name-taken" => Exit::Choice,
             "disk-full" | "disk-not-writable" => Exit::Disk,
             _ => match status {
                 400 | 414 | 422 => Exit::Usage,
@@ -103,6 +114,7 @@ pub(crate) fn help() -> String {
     for exit in Exit::ALL {
         text.push_str(&format!("\n  {:>3}  {}", exit.code(), exit.meaning()));
     }
+    text.push_str("\nOf doctor: 0 all is well, 1 there are warnings, 2 there are problems.");
     text
 }
 

@@ -14,6 +14,7 @@ pub(crate) struct Failure {
     code: String,
     message: String,
     hints: Vec<String>,
+    commands: Vec<String>,
 }
 
 /// A failure under `--json`: one object on standard error.
@@ -23,13 +24,21 @@ pub(crate) struct FailureBody<'a> {
     detail: &'a str,
     #[serde(skip_serializing_if = "<[String]>::is_empty")]
     hints: &'a [String],
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    commands: &'a [String],
     exit: u8,
 }
 
 impl Failure {
     /// A failure; `code` is stable and in kebab-case, as in the daemon's problems.
     pub(crate) fn new(exit: Exit, code: &str, message: impl Into<String>) -> Failure {
-        Failure { exit, code: code.to_owned(), message: message.into(), hints: Vec::new() }
+        Failure {
+            exit,
+            code: code.to_owned(),
+            message: message.into(),
+            hints: Vec::new(),
+            commands: Vec::new(),
+        }
     }
 
     /// An end of which the user knows already, or that is none of their concern.
@@ -44,11 +53,19 @@ impl Failure {
         self
     }
 
+    /// The same, with one more of the commands that help, in their order.
+    #[must_use]
+    pub(crate) fn command(mut self, command: impl Into<String>) -> Failure {
+        self.commands.push(command.into());
+        self
+    }
+
     /// What the daemon said.
     pub(crate) fn from_problem(problem: Problem) -> Failure {
         let exit = Exit::of_problem(&problem.code, problem.status);
         let message = if problem.detail.is_empty() { problem.title } else { problem.detail };
-        Failure { exit, code: problem.code, message, hints: problem.hint.into_iter().collect() }
+        let hints = problem.hint.into_iter().collect();
+        Failure { exit, code: problem.code, message, hints, commands: Vec::new() }
     }
 
     /// Writing to standard output failed. A reader that has seen enough (`p2pctl list | head`) is no failure.
@@ -95,9 +112,20 @@ impl Failure {
         &self.hints
     }
 
+    /// The commands that help, in their order.
+    pub(crate) fn commands(&self) -> &[String] {
+        &self.commands
+    }
+
     /// As it is written under `--json`.
     pub(crate) fn body(&self) -> FailureBody<'_> {
-        FailureBody { code: &self.code, detail: &self.message, hints: &self.hints, exit: self.exit.code() }
+        FailureBody {
+            code: &self.code,
+            detail: &self.message,
+            hints: &self.hints,
+            commands: &self.commands,
+            exit: self.exit.code(),
+        }
     }
 }
 

@@ -11,6 +11,7 @@ mod exit;
 mod failure;
 mod output;
 mod progress;
+mod remedy;
 mod socket;
 mod sse;
 mod upload;

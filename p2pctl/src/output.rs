@@ -113,6 +113,9 @@ impl Output {
         for hint in failure.hints() {
             let _ = writeln!(stderr, " {cyan}hint:{cyan:#} {}", plain(hint));
         }
+        for command in failure.commands() {
+            let _ = writeln!(stderr, "    {}", plain(command));
+        }
         failure.exit()
     }
 

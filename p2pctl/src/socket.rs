@@ -61,7 +61,7 @@ fn not_permitted(socket: &Path) -> Failure {
 
 /// The name of the group that may use the socket, else its number; and whether the group may. Where the socket lies in a
 /// directory that is closed to this user, what holds for that directory.
-fn owning_group(socket: &Path) -> Option<(String, bool)> {
+pub(crate) fn owning_group(socket: &Path) -> Option<(String, bool)> {
     let is_for_group = |metadata: &Metadata, bits: u32| metadata.mode() & bits == bits;
     let (gid, is_for_group) = match socket.metadata() {
         Ok(seen) => (seen.gid(), is_for_group(&seen, 0o060)),

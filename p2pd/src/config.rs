@@ -264,6 +264,7 @@ impl Config {
             path: share.path.clone(),
             visible: share.visible,
             downloads: share.downloads,
+            added: false,
         };
         self.shares.iter().map(share).collect()
     }

@@ -22,6 +22,7 @@ use crate::api::{Api, ApiFacts, RestPolicy, control_router, rest_router};
 use crate::catalog::Catalog;
 use crate::config::{Config, InForce};
 use crate::discovery::{Answerer, Connections, Friends, Locator, Maestro, Members, Myself, Network};
+use crate::doctor::Doctor;
 use crate::serve::{AcceptOffers, Admission, Contents, Files, Offers, PeerService, WholeFileLimit};
 use crate::shares::{ShareError, Shares, Timing};
 use crate::status::Summary;
@@ -29,6 +30,9 @@ use crate::transfer::{Intake, Outbox, Sends, Store, TransferSettings, Transfers}
 
 /// Bytes of one message to the `Peer` service, at most.
 const MAX_REQUEST_LEN: usize = 64 * 1024;
+
+/// File of the identity, in the state directory.
+const KEY_FILE: &str = "identity.key";
 
 /// Mode of the control socket: its owner and its group.
 const SOCKET_MODE: u32 = 0o660;
@@ -62,7 +66,7 @@ impl Daemon {
         // First of all: systemd hands the socket to whoever asks first.
         let passed = listen::passed_unix();
         let state = StateDir::open(&config.state_dir)?;
-        let identity = Identity::load_or_create(&state.join("identity.key"))?;
+        let identity = Identity::load_or_create(&state.join(KEY_FILE))?;
         let rest = listen::tcp("REST", "[rest] listen", &config.rest.listen).await?;
         let grpc = listen::tcp("gRPC", "[grpc] listen", &config.grpc.listen).await?;
         let (control, socket_file) = match passed {
@@ -99,7 +103,9 @@ impl Daemon {
 
         let catalog = Catalog::open(&state.private("catalog.sqlite")?)?;
         make_default_share(&config)?;
-        let shares = Shares::start(config.share_configs(), catalog.clone(), tasks, Timing::default()).await?;
+        let shares =
+            Shares::start(config.share_configs(), state.path(), catalog.clone(), tasks, Timing::default())
+                .await?;
 
         let network = Network::open(state.join("network.json"))?;
         let members = Members::open(state.join("members.json"))?;
@@ -170,6 +176,16 @@ impl Daemon {
             version: Myself::VERSION.to_owned(),
         };
         let in_force = InForce::new(config.clone(), sources);
+        let doctor = Doctor {
+            identity: identity.id(),
+            state_dir: config.state_dir.clone(),
+            key_file: state.join(KEY_FILE),
+            grpc_addr,
+            shares: shares.clone(),
+            maestro: maestro.clone(),
+            locator: locator.clone(),
+            settings: settings.subscribe(),
+        };
         let api = Arc::new(Api {
             catalog,
             shares: shares.clone(),
@@ -179,6 +195,7 @@ impl Daemon {
             transfers: transfers.clone(),
             intake,
             sends,
+            doctor,
             identity: identity.id(),
             facts,
             loops: loops(shares.clone(), maestro.clone()),

@@ -9,6 +9,8 @@ pub mod catalog;
 pub mod config;
 pub mod daemon;
 pub mod discovery;
+pub mod doctor;
+mod kept;
 pub mod serve;
 pub mod shares;
 pub mod status;

@@ -4,9 +4,13 @@
 //! `b3sum` prints), peer IDs are in base32. Errors are [`crate::problem::Problem`] documents.
 
 mod config;
+mod doctor;
+mod shares;
 mod transfers;
 
 pub use config::{ConfigAnswer, ConfigEntry, ConfigOrigin};
+pub use doctor::{Doctor, UnfitShare, Watches};
+pub use shares::{AddShare, ShareList, ShareRow, Visibility};
 pub use transfers::{
     FetchRequest, SendQuery, SendState, Sending, SourceState, Transfer, TransferList, TransferSource,
     TransferState,
@@ -296,45 +300,6 @@ pub struct AddFriend {
     /// What to call it. Default: what it calls itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-}
-
-/// One share in `GET /v1/shares`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct ShareRow {
-    /// Its name.
-    pub name: String,
-    /// Its directory.
-    pub path: String,
-    /// Who may see it.
-    pub visible: Visibility,
-    /// Whether fetched files land in it.
-    pub downloads: bool,
-    /// Files in it.
-    pub files: u64,
-    /// Their bytes.
-    pub bytes: u64,
-    /// Why it is not available (its disk is not mounted, it cannot be read); its files are then hidden, not forgotten.
-    pub unavailable: Option<String>,
-    /// Files in it that are not shared, and why; the first 20.
-    pub skipped: Vec<String>,
-}
-
-/// Who may see a share.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum Visibility {
-    /// Members of the network, and friends.
-    #[default]
-    Network,
-    /// Friends only; not announced to the maestro.
-    Friends,
-}
-
-/// `GET /v1/shares`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct ShareList {
-    /// The shares.
-    pub shares: Vec<ShareRow>,
 }
 
 /// Answer to `POST /v1/refresh`.

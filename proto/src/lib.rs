@@ -16,6 +16,7 @@ pub mod v1 {
 }
 
 pub mod control;
+pub mod diagnosis;
 pub mod problem;
 pub mod rest;
 

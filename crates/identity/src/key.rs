@@ -83,6 +83,19 @@ impl Identity {
         }
     }
 
+    /// The identity in this file, which must be there.
+    ///
+    /// # Errors
+    /// As [`load_or_create`](Identity::load_or_create), and where there is no such file.
+    pub fn open(path: &Path) -> Result<Self, IdentityError> {
+        let file = File::open(path).map_err(|source| IdentityError::Io {
+            action: "read",
+            path: path.to_owned(),
+            source,
+        })?;
+        Self::load(path, file)
+    }
+
     fn load(path: &Path, file: File) -> Result<Self, IdentityError> {
         let failed = |source| IdentityError::Io { action: "read", path: path.to_owned(), source };
         let mode = file.metadata().map_err(failed)?.mode() & 0o7777;

@@ -20,28 +20,31 @@ const TOKEN_LEN_BYTES: usize = 32;
 
 /// The token in the file at `path`; if there is no such file, it is made, mode 0600, with a new random token.
 pub fn load_or_create_token(path: &Path) -> io::Result<String> {
-    match fs::read_to_string(path) {
-        Ok(text) => {
-            let token = text.trim();
-            if token.len() < TOKEN_LEN_BYTES || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
-                let message = format!(
-                    "{} does not hold a token of at least {TOKEN_LEN_BYTES} characters; \
-                     remove it and a new one is made at the next start",
-                    path.display()
-                );
-                return Err(io::Error::new(io::ErrorKind::InvalidData, message));
-            }
-            Ok(token.to_owned())
-        }
+    match read_token(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let token = random_token()?;
             write_private(path, format!("{token}\n").as_bytes())?;
             Ok(token)
         }
-        Err(error) => {
-            Err(io::Error::new(error.kind(), format!("cannot read the token {}: {error}", path.display())))
-        }
+        read => read,
     }
+}
+
+/// The token in the file at `path`.
+pub fn read_token(path: &Path) -> io::Result<String> {
+    let text = fs::read_to_string(path).map_err(|error| {
+        io::Error::new(error.kind(), format!("cannot read the token {}: {error}", path.display()))
+    })?;
+    let token = text.trim();
+    if token.len() < TOKEN_LEN_BYTES || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+        let message = format!(
+            "{} does not hold a token of at least {TOKEN_LEN_BYTES} characters; \
+             remove it and a new one is made at the next start",
+            path.display()
+        );
+        return Err(io::Error::new(io::ErrorKind::InvalidData, message));
+    }
+    Ok(token.to_owned())
 }
 
 /// Whether the request carries `Authorization: Bearer <token>`, found out in a time that does not tell how much of

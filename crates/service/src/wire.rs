@@ -14,7 +14,7 @@ mod stream;
 
 use std::time::Duration;
 
-pub use connect::{ConnectError, Connection, connect};
+pub use connect::{ConnectError, Connection, Probed, connect, probe};
 pub use incoming::{Accept, Plaintext, incoming};
 pub use stream::{Caller, PeerStream};
 

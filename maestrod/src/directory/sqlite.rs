@@ -19,6 +19,7 @@ use super::{
 mod catalog;
 mod connections;
 mod find;
+mod integrity;
 mod names;
 mod peers;
 mod schema;
@@ -27,6 +28,7 @@ mod tests;
 
 use catalog::Progress;
 use connections::{Readers, Writer};
+pub(crate) use integrity::{Integrity, check_integrity};
 
 /// Why the database cannot be used.
 #[derive(Debug, thiserror::Error)]

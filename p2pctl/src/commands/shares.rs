@@ -15,9 +15,7 @@ pub(super) async fn list(client: &Client, out: &Output) -> Result<(), Failure> {
     }
     let shares = answer.value.shares;
     if shares.is_empty() {
-        out.note(
-            "This peer shares no directory: name one in p2pd's configuration (p2pd.toml), then restart it.",
-        );
+        out.note("This peer shares no directory: `p2pctl share add PATH` adds one.");
         return Ok(());
     }
     show(out, &shares)?;

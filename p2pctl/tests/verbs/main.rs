@@ -5,9 +5,11 @@
 
 mod command;
 mod daemon;
+mod examining;
 mod failing;
 mod fetching;
 mod listing;
 mod network;
 mod sending;
+mod sharing;
 mod transfers;

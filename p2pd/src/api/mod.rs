@@ -28,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 use crate::catalog::Catalog;
 use crate::config::InForce;
 use crate::discovery::{Friends, Locator, Maestro};
+use crate::doctor::Doctor;
 use crate::shares::Shares;
 use crate::transfer::{Intake, Sends, Transfers};
 
@@ -52,6 +53,8 @@ pub struct Api {
     pub intake: Intake,
     /// What is on its way to others.
     pub sends: Sends,
+    /// Who looks at all of it when something seems wrong.
+    pub doctor: Doctor,
     /// This peer.
     pub identity: PeerId,
     /// What does not change while the daemon runs.

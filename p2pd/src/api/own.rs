@@ -86,6 +86,7 @@ fn share_rows(states: Vec<ShareState>, totals: &BTreeMap<String, Totals>) -> Vec
             bytes: totals.bytes,
             unavailable: state.unavailable,
             skipped: state.skipped,
+            added: state.added,
         }
     };
     states.into_iter().map(row).collect()
@@ -202,6 +203,7 @@ mod tests {
             unavailable: None,
             skipped: (0..30).map(|at| format!("{at}: a symbolic link")).collect(),
             pending: 0,
+            added: false,
         };
         let totals = BTreeMap::from([("two".to_owned(), Totals { files: 2, bytes: 9 })]);
         let rows = share_rows(vec![state("one"), state("two")], &totals);

@@ -12,7 +12,7 @@ use p2p_service::problem::Problem;
 use super::cursor;
 use crate::catalog::CatalogError;
 use crate::discovery::{AskError, Candidate, FindPeerError, FriendError, JoinError};
-use crate::shares::ShareError;
+use crate::shares::{AddError, RemoveError, ShareError, Unfit};
 use crate::transfer::{CancelError, FetchError, IntakeError, SendError};
 
 /// How many of several contents, and how many sources of each, an answer names.
@@ -201,6 +201,68 @@ impl From<FriendError> for Problem {
 impl From<ShareError> for Problem {
     fn from(error: ShareError) -> Problem {
         internal(error)
+    }
+}
+
+impl From<AddError> for Problem {
+    fn from(error: AddError) -> Problem {
+        let text = error.to_string();
+        match &error {
+            AddError::NotAbsolute { .. } => unprocessable("invalid-path", text).hint(
+                "give the whole path, from the root: in a shell, \"$PWD/NAME\" or \"$(realpath NAME)\"",
+            ),
+            AddError::BadName { .. } => {
+                unprocessable("invalid-share-name", text).hint("give it another name with --name NAME")
+            }
+            AddError::Forbidden { .. } => unprocessable("share-forbidden", text)
+                .hint("name a directory that holds what you want to share and nothing else"),
+            AddError::NameTaken { .. } => Problem::conflict("share-name-taken", text)
+                .hint("give it another name with --name NAME; `p2pctl shares` lists those that there are"),
+            AddError::Overlaps { .. } => Problem::conflict("share-overlaps", text)
+                .hint("a file is in one share only; `p2pctl shares` lists those that there are"),
+            AddError::Unfit { why, .. } => unfit(why, text),
+            AddError::Keep(cause) => of_io(cause),
+            AddError::Shares(_) => internal(error),
+        }
+    }
+}
+
+/// What only the machine's administrator, or the directory's owner, can help. `p2pctl` knows from the code what to
+/// advise: it sees the machine from outside of the daemon's sandbox.
+fn unfit(why: &Unfit, detail: String) -> Problem {
+    match why {
+        Unfit::NotThere => Problem::not_found(why.code(), detail).hint(
+            "check the path; the sandbox of a service hides some directories from it, such as /home and /tmp",
+        ),
+        Unfit::NotADirectory => unprocessable(why.code(), detail).hint("share the directory around it"),
+        Unfit::Unreadable => forbidden(why.code(), detail)
+            .hint("let the user that p2pd runs as read it, and enter the directories on the way to it"),
+        Unfit::ReadOnly => forbidden(why.code(), detail)
+            .hint("the sandbox of a service lets it write only where its unit says so: ReadWritePaths="),
+        Unfit::NotWritable => forbidden(why.code(), detail)
+            .hint("let the user that p2pd runs as write in it, or add it without --downloads"),
+        Unfit::Other(cause) => {
+            let known = of_io(cause);
+            match known.body().code.as_str() {
+                "internal" => Problem::unavailable(why.code(), detail).hint(
+                    "is its disk mounted, and does it answer? `journalctl -k` shows what the system says",
+                ),
+                _ => known,
+            }
+        }
+    }
+}
+
+impl From<RemoveError> for Problem {
+    fn from(error: RemoveError) -> Problem {
+        match &error {
+            RemoveError::Unknown { .. } => Problem::not_found("share-unknown", error.to_string())
+                .hint("`p2pctl shares` lists those that there are"),
+            RemoveError::Configured { .. } => Problem::conflict("share-configured", error.to_string())
+                .hint("take its [[share]] out of p2pd.toml, then `systemctl reload p2pd`"),
+            RemoveError::Keep(cause) => of_io(cause),
+            RemoveError::Shares(_) => internal(error),
+        }
     }
 }
 

@@ -43,6 +43,10 @@ fn io(kind: io::ErrorKind) -> io::Error {
     io::Error::new(kind, text())
 }
 
+fn unusable(why: Unfit) -> Problem {
+    AddError::Unfit { path: "/data".into(), why }.into()
+}
+
 #[test]
 fn every_refusal_has_its_code_and_status() {
     let name = || FileName::parse("a.txt").unwrap();
@@ -93,6 +97,21 @@ fn every_refusal_has_its_code_and_status() {
         (CatalogError::Closed.into(), 500, "internal"),
         (AskError::Catalog(CatalogError::Closed).into(), 500, "internal"),
         (ShareError::Closed.into(), 500, "internal"),
+        (AddError::NotAbsolute { path: text() }.into(), 422, "invalid-path"),
+        (AddError::BadName { name: text(), why: "it is long" }.into(), 422, "invalid-share-name"),
+        (AddError::Forbidden { path: "/".into(), why: text() }.into(), 422, "share-forbidden"),
+        (AddError::NameTaken { name: text() }.into(), 409, "share-name-taken"),
+        (AddError::Overlaps { path: "/a".into(), reason: text() }.into(), 409, "share-overlaps"),
+        (unusable(Unfit::NotThere), 404, "share-not-there"),
+        (unusable(Unfit::NotADirectory), 422, "share-not-a-directory"),
+        (unusable(Unfit::Unreadable), 403, "share-unreadable"),
+        (unusable(Unfit::ReadOnly), 403, "share-read-only"),
+        (unusable(Unfit::NotWritable), 403, "share-not-writable"),
+        (unusable(Unfit::Other(io(io::ErrorKind::StorageFull))), 507, "disk-full"),
+        (unusable(Unfit::Other(io(io::ErrorKind::TimedOut))), 503, "share-unusable"),
+        (AddError::Keep(io(io::ErrorKind::StorageFull)).into(), 507, "disk-full"),
+        (RemoveError::Unknown { name: text() }.into(), 404, "share-unknown"),
+        (RemoveError::Configured { name: text() }.into(), 409, "share-configured"),
         (not_here(&ContentHash::EMPTY), 404, "not-here"),
         (send_unknown(1), 404, "send-unknown"),
     ];

@@ -10,10 +10,10 @@ use p2p_proto::control::{AddFriend, Friend};
 use p2p_proto::v1::DescribeRequest;
 use p2p_service::wire::{self, ConnectError};
 
-use super::kept::Kept;
 use super::locator::FindPeerError;
 use super::merge::pick;
 use super::{Connections, Members, PeerRef, now_ms};
+use crate::kept::Kept;
 
 /// How long the one who is befriended may take to say its name.
 const DESCRIBE_TIMEOUT: Duration = Duration::from_secs(3);

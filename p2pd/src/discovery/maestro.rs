@@ -161,6 +161,11 @@ impl Maestro {
         })
     }
 
+    /// This peer, as the maestro is told of it.
+    pub(super) fn myself(&self) -> &Myself {
+        &self.shared.myself
+    }
+
     /// All peers that the maestro knows.
     pub(super) async fn list_peers(&self, wait: Duration) -> Result<Vec<v1::PeerEntry>, String> {
         let mut directory = self.directory()?;

@@ -9,7 +9,7 @@ use p2p_proto::v1;
 use serde::{Deserialize, Serialize};
 
 use super::PeerRef;
-use super::kept::Kept;
+use crate::kept::Kept;
 
 /// Members that are remembered, at most.
 pub(super) const MEMBERS: usize = 1000;

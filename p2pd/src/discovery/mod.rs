@@ -8,12 +8,12 @@ mod answer;
 mod ask;
 mod connections;
 mod friends;
-mod kept;
 mod locator;
 mod maestro;
 mod members;
 mod merge;
 mod network;
+mod reach;
 mod session;
 mod words;
 
@@ -25,6 +25,7 @@ pub use locator::{AskError, FindPeerError, Locator};
 pub use maestro::{JoinError, Maestro};
 pub use members::Members;
 pub use network::Network;
+pub use reach::Reach;
 pub use words::{Candidate, FoundFile, Located, Page, PageQuery, PeerRef, Query, Source};
 
 use p2p_identity::PeerId;

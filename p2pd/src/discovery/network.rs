@@ -8,7 +8,7 @@ use p2p_identity::{Membership, PeerId};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-use super::kept::Kept;
+use crate::kept::Kept;
 
 /// What is kept of a joined network.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

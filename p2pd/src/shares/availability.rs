@@ -22,7 +22,10 @@ impl Keeper {
         self.catalog.hide_shares_except(names).await?;
         let mut before = std::mem::take(&mut self.shares);
         for config in configs {
-            let same = |kept: &Kept| kept.config.name == config.name && kept.config.path == config.path;
+            let same = |kept: &Kept| {
+                let (was, is) = (&kept.config, &config);
+                was.name == is.name && was.path == is.path && was.added == is.added
+            };
             match before.iter().position(same) {
                 Some(at) => {
                     let mut kept = before.swap_remove(at);
@@ -49,7 +52,8 @@ impl Keeper {
     async fn look_for(&mut self, at: usize) -> Result<(), ShareError> {
         let kept = &self.shares[at];
         let (path, name, catalog) = (kept.path.clone(), Arc::clone(&kept.name), self.catalog.clone());
-        let probe = tokio::task::spawn_blocking(move || presence::probe(&path, &name, &catalog));
+        let links = kept.config.links();
+        let probe = tokio::task::spawn_blocking(move || presence::probe(&path, links, &name, &catalog));
         match tokio::time::timeout(PROBE_DEADLINE, probe).await {
             Ok(probed) => self.judge(at, &probed??).await?,
             Err(_) => {
@@ -77,7 +81,7 @@ impl Keeper {
         let kept = &mut self.shares[at];
         let (share, path) = (&*kept.name, kept.path.display());
         tracing::info!(share, %path, "the share {share} is available: {path}");
-        let place = Place { path: kept.path.clone(), identity };
+        let place = Place { path: kept.path.clone(), links: kept.config.links(), identity };
         let watch = Watch::new(&kept.path, id, self.hint_sender.clone());
         self.begin_life(at, id, Ok(place), Some(Arc::new(watch)));
         self.record(at).await

@@ -25,6 +25,9 @@ pub(super) struct Posted {
     pub(super) place: Result<Place, Arc<str>>,
     pub(super) skipped: Arc<Vec<String>>,
     pub(super) pending: u64,
+    pub(super) added: bool,
+    /// Whether not every directory is watched.
+    pub(super) short: bool,
 }
 
 /// Where a share's directory is now.

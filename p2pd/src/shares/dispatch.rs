@@ -93,9 +93,9 @@ impl Keeper {
         }
         kept.is_probing = true;
         let (share, path, name) = (kept.id, kept.path.clone(), Arc::clone(&kept.name));
-        let catalog = self.catalog.clone();
+        let (links, catalog) = (kept.config.links(), self.catalog.clone());
         self.jobs.spawn_blocking(move || {
-            let result = presence::probe(&path, &name, &catalog);
+            let result = presence::probe(&path, links, &name, &catalog);
             Done::Probed { share, result }
         });
     }

@@ -13,14 +13,16 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::board::{Board, BoardReader};
+use super::change::Changed;
 use super::kept::Kept;
 use super::look::{Finding, LookError};
 use super::refresh::{self, Refreshes};
+use super::roster::Roster;
 use super::scan::{ScanError, Told, What};
 use super::settle::{Cause, Due};
 use super::watch::Hinted;
 use super::work::{About, Adopted, Batch, Done, Workers};
-use super::{ShareConfig, ShareError, Timing};
+use super::{AddError, RemoveError, SetAside, ShareConfig, ShareError, Timing};
 use crate::catalog::{Applied, Catalog, CatalogError, FactChange};
 
 /// How many files are looked at or hashed at once.
@@ -52,6 +54,14 @@ pub(super) enum Command {
         configs: Vec<ShareConfig>,
         reply: oneshot::Sender<Result<(), ShareError>>,
     },
+    Add {
+        share: ShareConfig,
+        reply: Changed<AddError>,
+    },
+    Remove {
+        name: String,
+        reply: Changed<RemoveError>,
+    },
     /// A file was found changed by who wanted to read it.
     Suspect {
         share: String,
@@ -66,6 +76,7 @@ pub(super) struct Keeper {
     pub(super) timing: Timing,
     pub(super) cancel: CancellationToken,
     pub(super) hashed_bytes: Arc<AtomicU64>,
+    pub(super) roster: Roster,
     pub(super) shares: Vec<Kept>,
     pub(super) refreshes: Refreshes,
     pub(super) workers: Workers,
@@ -79,6 +90,7 @@ pub(super) struct Keeper {
     pub(super) flush_at: Instant,
     pub(super) told_sender: mpsc::Sender<Told>,
     board: watch::Sender<Arc<Board>>,
+    aside: watch::Sender<Arc<Vec<SetAside>>>,
     commands: mpsc::Receiver<Command>,
     heart: Heartbeat,
     hints: mpsc::Receiver<Hinted>,
@@ -94,6 +106,7 @@ impl Keeper {
         tasks: &Tasks,
         commands: mpsc::Receiver<Command>,
         hashed_bytes: Arc<AtomicU64>,
+        roster: Roster,
     ) -> Keeper {
         let (hint_sender, hints) = mpsc::channel(HINTS);
         let (told_sender, told) = mpsc::channel(TOLD);
@@ -103,6 +116,7 @@ impl Keeper {
             cancel: tasks.token(),
             hashed_bytes,
             heart: tasks.heartbeat("shares", PATIENCE),
+            roster,
             shares: Vec::new(),
             refreshes: Refreshes::default(),
             workers: Workers::new(WORKERS),
@@ -114,6 +128,7 @@ impl Keeper {
             flush_at: Instant::now(),
             told_sender,
             board: watch::Sender::new(Arc::default()),
+            aside: watch::Sender::new(Arc::default()),
             commands,
             hints,
             hint_sender,
@@ -124,6 +139,24 @@ impl Keeper {
 
     pub(super) fn board(&self) -> BoardReader {
         self.board.subscribe()
+    }
+
+    pub(super) fn aside(&self) -> watch::Receiver<Arc<Vec<SetAside>>> {
+        self.aside.subscribe()
+    }
+
+    /// Puts the shares in force that there are now: the configured ones, and those that were added.
+    pub(super) async fn take_roster(&mut self) -> Result<(), ShareError> {
+        let (shares, aside) = self.roster.merged();
+        for SetAside { name, reason } in &aside {
+            tracing::warn!(
+                share = name,
+                reason,
+                "a share that was added is not in force: the configuration contradicts it; `p2pctl share remove` ends this"
+            );
+        }
+        self.aside.send_replace(Arc::new(aside));
+        self.configure(shares).await
     }
 
     /// Runs until the token is cancelled. What is on its way to the catalog then is written all the same.
@@ -154,9 +187,12 @@ impl Keeper {
                 self.adopt(&share, name, content, *manifest, reply);
             }
             Command::Reload { configs, reply } => {
-                let result = self.configure(configs).await;
+                self.roster.set_configured(configs);
+                let result = self.take_roster().await;
                 let _ = reply.send(result);
             }
+            Command::Add { share, reply } => self.on_add(share, reply).await,
+            Command::Remove { name, reply } => self.on_remove(&name, reply).await,
             Command::Suspect { share, name } => {
                 if let Some(kept) = self.shares.iter_mut().find(|kept| *kept.name == *share) {
                     kept.pending.sighted(name.as_str(), Instant::now());

@@ -228,6 +228,8 @@ impl Kept {
             place: self.place.clone(),
             skipped: Arc::clone(&self.skips.shown),
             pending: self.pending.len() as u64,
+            added: self.config.added,
+            short: self.place.is_ok() && self.is_unwatched(),
         }
     }
 }

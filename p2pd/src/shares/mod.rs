@@ -15,14 +15,18 @@
 
 mod availability;
 mod board;
+mod change;
 mod dispatch;
 mod downloads;
+mod examine;
+mod fitness;
 mod keeper;
 mod kept;
 mod look;
 mod presence;
 mod refresh;
 mod root;
+mod roster;
 mod scan;
 mod settle;
 #[cfg(test)]
@@ -32,7 +36,7 @@ mod work;
 
 use std::fs::File;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -40,13 +44,19 @@ use std::time::Duration;
 use p2p_content::{ContentHash, FileName, Manifest};
 use p2p_proto::control::Visibility;
 use p2p_service::tasks::Tasks;
+use tokio::sync::watch::Receiver;
 use tokio::sync::{mpsc, oneshot};
 
+pub use change::{AddError, RemoveError};
 pub use downloads::{DownloadDir, PublishError};
+pub use fitness::Unfit;
+pub use roster::SetAside;
 
 use crate::catalog::{Catalog, CatalogError, Fact};
 use board::{BoardReader, NoPlace};
 use keeper::{Command, Keeper};
+use root::Links;
+use roster::Roster;
 
 const SYMLINK: &str = "it is a symbolic link, and links are not followed";
 const NOT_UTF8: &str = "its name is not valid UTF-8: rename it";
@@ -65,6 +75,18 @@ pub struct ShareConfig {
     pub visible: Visibility,
     /// Whether fetched files land in it. If several say so, the first does; if none, the first share.
     pub downloads: bool,
+    /// Whether a user added it, who may own a directory on the way to it: no link is followed there then.
+    pub added: bool,
+}
+
+impl ShareConfig {
+    fn links(&self) -> Links {
+        ShareConfig::links_of(self.added)
+    }
+
+    fn links_of(added: bool) -> Links {
+        if added { Links::Refuse } else { Links::Follow }
+    }
 }
 
 /// How long things wait.
@@ -114,6 +136,8 @@ pub struct ShareState {
     pub skipped: Vec<String>,
     /// Files that have to be looked at or hashed, those included that someone is writing.
     pub pending: u64,
+    /// Whether a user added it.
+    pub added: bool,
 }
 
 /// What a refresh came to.
@@ -133,21 +157,25 @@ pub struct Refreshed {
 #[derive(Debug, Clone)]
 pub struct Shares {
     board: BoardReader,
+    aside: Receiver<Arc<Vec<SetAside>>>,
     commands: mpsc::Sender<Command>,
     hashed_bytes: Arc<AtomicU64>,
+    state_dir: Arc<Path>,
 }
 
 impl Shares {
-    /// Starts to keep the catalog true. When it returns, each share is known to be available or not (a directory that
+    /// Starts to keep the catalog true to the configured shares, and to those that were added before and are kept in
+    /// `state_dir`. When it returns, each share is known to be available or not (a directory that
     /// does not answer within 5 s is not); the files are scanned after that.
     ///
     /// A share whose directory is missing or unreadable is unavailable until it isn't: no error.
     ///
     /// # Errors
     ///
-    /// [`ShareError::NoShares`], [`ShareError::SameName`], and those of the catalog.
+    /// [`ShareError::NoShares`], [`ShareError::SameName`], [`ShareError::Kept`], and those of the catalog.
     pub async fn start(
         configs: Vec<ShareConfig>,
+        state_dir: &Path,
         catalog: Catalog,
         tasks: &Tasks,
         timing: Timing,
@@ -155,9 +183,11 @@ impl Shares {
         check(&configs)?;
         let (commands, received) = mpsc::channel(COMMANDS);
         let hashed_bytes = Arc::new(AtomicU64::new(0));
-        let mut keeper = Keeper::new(catalog, timing, tasks, received, Arc::clone(&hashed_bytes));
-        keeper.configure(configs).await?;
-        let shares = Shares { board: keeper.board(), commands, hashed_bytes };
+        let roster = Roster::open(configs, state_dir).map_err(ShareError::Kept)?;
+        let mut keeper = Keeper::new(catalog, timing, tasks, received, Arc::clone(&hashed_bytes), roster);
+        keeper.take_roster().await?;
+        let (board, aside, state_dir) = (keeper.board(), keeper.aside(), state_dir.into());
+        let shares = Shares { board, aside, commands, hashed_bytes, state_dir };
         tasks.spawn("shares", async move { Ok(keeper.run().await?) });
         Ok(shares)
     }
@@ -248,11 +278,17 @@ impl Shares {
             unavailable: posted.place.as_ref().err().map(ToString::to_string),
             skipped: posted.skipped.to_vec(),
             pending: posted.pending,
+            added: posted.added,
         };
         board.iter().map(row).collect()
     }
 
-    /// Takes another configuration. When it returns, who may see what is as the new one says.
+    /// The added shares that are not in force, since the configuration has something else in their place.
+    pub fn set_aside(&self) -> Vec<SetAside> {
+        self.aside.borrow().to_vec()
+    }
+
+    /// Takes another configuration; what users added stays, as far as it does not contradict it. When it returns, who may see what is as the new one says.
     ///
     /// # Errors
     ///
@@ -362,6 +398,11 @@ pub enum ShareError {
         /// What is wrong.
         reason: String,
     },
+    /// The list of those that were added cannot be read.
+    #[error(
+        "cannot read the list of added shares: {0}; restore it from a backup, or move it away and add them again"
+    )]
+    Kept(io::Error),
     /// The catalog failed.
     #[error(transparent)]
     Catalog(#[from] CatalogError),

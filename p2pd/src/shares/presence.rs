@@ -4,7 +4,7 @@
 use std::io;
 use std::path::Path;
 
-use super::root::{Identity, Root};
+use super::root::{Identity, Links, Root};
 use crate::catalog::{Catalog, CatalogError, ShareRecord};
 
 /// What is at a share's path now.
@@ -29,8 +29,13 @@ pub(super) struct Remembered {
 }
 
 /// Looks at what is there. Blocking; a network disk may keep it waiting for long.
-pub(super) fn probe(path: &Path, share: &str, catalog: &Catalog) -> Result<Probed, CatalogError> {
-    let found = Root::open(path)
+pub(super) fn probe(
+    path: &Path,
+    links: Links,
+    share: &str,
+    catalog: &Catalog,
+) -> Result<Probed, CatalogError> {
+    let found = Root::open(path, links)
         .and_then(|root| Ok(Directory { identity: root.identity, is_empty: root.is_empty()? }));
     let reader = catalog.reader()?;
     let identity = reader.share(share)?.and_then(|ShareRecord { root, .. }| root);

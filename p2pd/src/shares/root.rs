@@ -9,7 +9,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use p2p_content::FileName;
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat};
@@ -23,17 +23,29 @@ pub(super) struct Identity {
     pub(super) inode: u64,
 }
 
+/// Whether symbolic links on the way to a share's directory are followed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Links {
+    /// The administrator wrote the path, and made the links.
+    Follow,
+    /// A user gave the path, and may own a directory on the way: a link put there later would have the daemon share what
+    /// only it can read.
+    Refuse,
+}
+
 /// Where a share's directory is, and which one it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Place {
     pub(super) path: PathBuf,
+    pub(super) links: Links,
     pub(super) identity: Identity,
 }
 
 impl Place {
     /// Opens the directory, if it's still the same one.
     pub(super) fn open(&self) -> Result<Root, Lost> {
-        let root = Root::open(&self.path).map_err(|source| Lost { path: self.path.clone(), source })?;
+        let root =
+            Root::open(&self.path, self.links).map_err(|source| Lost { path: self.path.clone(), source })?;
         if root.identity != self.identity {
             let source = io::Error::other("another directory is in its place now");
             return Err(Lost { path: self.path.clone(), source });
@@ -58,10 +70,13 @@ pub(super) struct Root {
 }
 
 impl Root {
-    /// Opens the directory that is there now. Symbolic links on the way to it are followed: the administrator made them.
-    pub(super) fn open(path: &Path) -> io::Result<Root> {
+    /// Opens the directory that is there now.
+    pub(super) fn open(path: &Path, links: Links) -> io::Result<Root> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let fd = rustix::fs::openat(CWD, path, flags, Mode::empty())?;
+        let fd = match links {
+            Links::Follow => rustix::fs::openat(CWD, path, flags, Mode::empty())?,
+            Links::Refuse => open_unlinked(path)?,
+        };
         let stat = rustix::fs::fstat(&fd)?;
         Ok(Root { fd, identity: Identity { device: stat.st_dev, inode: stat.st_ino } })
     }
@@ -128,6 +143,20 @@ impl Root {
     }
 }
 
+/// Opens the directory at this absolute path, one component at a time, so that no link is followed.
+fn open_unlinked(path: &Path) -> io::Result<OwnedFd> {
+    let steps = path.strip_prefix("/").map_err(|_| io::Error::other("the path is not absolute"))?;
+    let through = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let mut at = rustix::fs::openat(CWD, "/", through | OFlags::PATH, Mode::empty())?;
+    for step in steps.components() {
+        let Component::Normal(step) = step else {
+            return Err(io::Error::other("the path has a part that is no name"));
+        };
+        at = rustix::fs::openat(&at, step, through | OFlags::PATH, Mode::empty())?;
+    }
+    Ok(rustix::fs::openat(&at, ".", through | OFlags::RDONLY, Mode::empty())?)
+}
+
 /// What is at one component of an open directory, symbolic links as themselves.
 pub(super) fn stat_in(parent: &OwnedFd, last: &str) -> io::Result<Stat> {
     Ok(rustix::fs::statat(parent, last, AtFlags::SYMLINK_NOFOLLOW)?)
@@ -178,7 +207,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("share");
         std::fs::create_dir(&path).unwrap();
-        let place = Place { path: path.clone(), identity: Root::open(&path).unwrap().identity };
+        let identity = Root::open(&path, Links::Follow).unwrap().identity;
+        let place = Place { path: path.clone(), links: Links::Follow, identity };
         assert!(place.open().unwrap().is_empty().unwrap());
         std::fs::rename(&path, dir.path().join("aside")).unwrap();
         assert!(place.open().unwrap_err().to_string().contains("share"));
@@ -188,5 +218,21 @@ mod tests {
         std::fs::remove_dir(&path).unwrap();
         std::fs::rename(dir.path().join("aside"), &path).unwrap();
         place.open().unwrap();
+    }
+    #[test]
+    fn links_on_the_way_are_followed_only_where_the_administrator_made_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let real = dir.path().canonicalize().unwrap();
+        std::fs::create_dir_all(real.join("a/b")).unwrap();
+        std::os::unix::fs::symlink("a", real.join("way")).unwrap();
+        std::os::unix::fs::symlink("b", real.join("a/last")).unwrap();
+        for through in ["way/b", "a/last"] {
+            assert!(Root::open(&real.join(through), Links::Follow).is_ok(), "{through}");
+            let error = Root::open(&real.join(through), Links::Refuse).unwrap_err();
+            assert!(is_gone(&error), "{through}: {error}");
+        }
+        let direct = Root::open(&real.join("a/b"), Links::Refuse).unwrap();
+        assert_eq!(direct.identity, Root::open(&real.join("way/b"), Links::Follow).unwrap().identity);
+        assert!(direct.is_empty().unwrap());
     }
 }

@@ -115,6 +115,56 @@ pub async fn connect(
     })
 }
 
+/// What came of an attempt to reach somebody.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Probed {
+    /// The expected key answered.
+    Reached,
+    /// The connection was refused.
+    Refused,
+    /// No answer in time.
+    Silent,
+    /// This machine knows no way there.
+    NoRoute,
+    /// Something answered that does not speak TLS with a key of the right kind, or hung up.
+    NotTls,
+    /// Another key answered.
+    OtherPeer,
+}
+
+/// Finds out whether `expected` answers at this address: connects, shakes hands, and hangs up.
+///
+/// # Errors
+/// Where the own identity makes no TLS configuration.
+pub async fn probe(
+    identity: &Identity,
+    address: SocketAddr,
+    expected: PeerId,
+    within: Duration,
+) -> Result<Probed, TlsError> {
+    let connector = TlsConnector::from(client_config(identity, Some(expected))?);
+    Ok(match timeout(within, dial(&connector, &address.to_string())).await {
+        Ok(Ok(_)) => Probed::Reached,
+        Ok(Err(error)) => probed(&error),
+        Err(_) => Probed::Silent,
+    })
+}
+
+fn probed(error: &io::Error) -> Probed {
+    use io::ErrorKind as Kind;
+    match error.kind() {
+        Kind::ConnectionRefused => Probed::Refused,
+        Kind::TimedOut => Probed::Silent,
+        Kind::HostUnreachable | Kind::NetworkUnreachable | Kind::AddrNotAvailable => Probed::NoRoute,
+        // What a firewall makes of `reject with icmp admin-prohibited`.
+        Kind::PermissionDenied => Probed::Refused,
+        _ => match error.get_ref().and_then(|inner| inner.downcast_ref()).and_then(wrong_peer) {
+            Some(_) => Probed::OtherPeer,
+            None => Probed::NotTls,
+        },
+    }
+}
+
 type Tls = TlsStream<BufReader<TcpStream>>;
 
 async fn dial(connector: &TlsConnector, address: &str) -> io::Result<(Tls, PeerId, SocketAddr)> {

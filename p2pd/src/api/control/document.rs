@@ -6,7 +6,7 @@ use utoipa::openapi::RefOr;
 use utoipa::openapi::path::ParameterIn;
 use utoipa::{IntoParams, Modify, OpenApi};
 
-use super::{config, contents, files, friends, network, sends, status, transfers};
+use super::{config, contents, doctor, files, friends, network, sends, shares, status, transfers};
 use crate::api::openapi::{WithProblems, operations};
 
 #[derive(OpenApi)]
@@ -18,7 +18,10 @@ use crate::api::openapi::{WithProblems, operations};
     ),
     paths(
         status::status,
-        status::shares,
+        doctor::examine,
+        shares::list,
+        shares::add,
+        shares::remove,
         status::refresh,
         config::show,
         files::list,

@@ -5,11 +5,13 @@
 
 mod config;
 mod contents;
+mod doctor;
 mod document;
 mod files;
 mod friends;
 mod network;
 mod sends;
+mod shares;
 mod status;
 mod transfers;
 
@@ -38,7 +40,10 @@ pub(super) fn router(api: Arc<Api>) -> Router {
 fn routes() -> Vec<Route> {
     vec![
         Route::get("/v1/status", status::status),
-        Route::get("/v1/shares", status::shares),
+        Route::get("/v1/doctor", doctor::examine),
+        Route::get("/v1/shares", shares::list),
+        Route::post("/v1/shares", shares::add),
+        Route::delete("/v1/shares/{name}", shares::remove),
         Route::get("/v1/config", config::show),
         Route::post("/v1/refresh", status::refresh),
         Route::get("/v1/files", files::list),

@@ -1,14 +1,14 @@
-//! How this peer is, what it shares, and the wish that it look again.
+//! How this peer is, and the wish that it look again.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
-use p2p_proto::control::{RefreshAnswer, ShareList, Status};
+use p2p_proto::control::{RefreshAnswer, Status};
 use p2p_service::problem::Problem;
 
-use crate::api::{Api, own};
+use crate::api::Api;
 
 /// How long a refresh waits for the maestro.
 const ANNOUNCE_WAIT: Duration = Duration::from_secs(5);
@@ -35,12 +35,6 @@ pub(super) async fn status(State(api): State<Arc<Api>>) -> Result<Json<Status>, 
         transfers_open: open as u64,
         loops: (api.loops)(),
     }))
-}
-
-/// The directories that this peer offers.
-#[utoipa::path(get, path = "/v1/shares", responses((status = 200, body = ShareList)))]
-pub(super) async fn shares(State(api): State<Arc<Api>>) -> Result<Json<ShareList>, Problem> {
-    Ok(Json(ShareList { shares: own::shares(&api).await? }))
 }
 
 /// Looks at the shared directories now, and waits up to 5 s until the maestro has what was found.

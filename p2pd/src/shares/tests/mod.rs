@@ -1,5 +1,6 @@
 //! The shares as a whole, with real directories and a real catalog.
 
+mod added;
 mod disks;
 mod downloads;
 mod files;
@@ -14,7 +15,10 @@ use p2p_proto::control::Visibility;
 use p2p_service::tasks::Tasks;
 use tempfile::TempDir;
 
-use super::{DownloadDir, OpenError, PublishError, ShareConfig, ShareError, ShareState, Shares, Timing};
+use super::{
+    AddError, DownloadDir, OpenError, PublishError, RemoveError, ShareConfig, ShareError, ShareState, Shares,
+    Timing,
+};
 use crate::catalog::{Catalog, Changed, Fact, ListQuery, Viewer};
 
 /// Longer than anything here takes on a busy machine.
@@ -43,11 +47,15 @@ impl House {
     /// `prepare` is given the shared directory before anything looks at it.
     async fn with(prepare: impl FnOnce(&Path), timing: Timing) -> House {
         let dir = tempfile::tempdir().unwrap();
-        std::fs::create_dir(dir.path().join("share")).unwrap();
+        for made in ["share", "state"] {
+            std::fs::create_dir(dir.path().join(made)).unwrap();
+        }
         prepare(&dir.path().join("share"));
         let catalog = Catalog::open(&dir.path().join("catalog.sqlite")).unwrap();
         let tasks = Tasks::new();
-        let shares = Shares::start(configs(dir.path()), catalog.clone(), &tasks, timing).await.unwrap();
+        let state = dir.path().join("state");
+        let shares =
+            Shares::start(configs(dir.path()), &state, catalog.clone(), &tasks, timing).await.unwrap();
         House { dir, catalog, tasks, shares }
     }
 
@@ -58,8 +66,9 @@ impl House {
         meanwhile(&self.dir.path().join("share"));
         self.tasks = Tasks::new();
         self.catalog = Catalog::open(&self.dir.path().join("catalog.sqlite")).unwrap();
+        let (configs, state) = (configs(self.dir.path()), self.dir.path().join("state"));
         self.shares =
-            Shares::start(configs(self.dir.path()), self.catalog.clone(), &self.tasks, fast()).await.unwrap();
+            Shares::start(configs, &state, self.catalog.clone(), &self.tasks, fast()).await.unwrap();
         self
     }
 
@@ -148,6 +157,7 @@ fn configs(dir: &Path) -> Vec<ShareConfig> {
         path: dir.join("share"),
         visible: Visibility::Network,
         downloads: true,
+        added: false,
     }]
 }
 

@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 
 /// A JSON file. Clones are handles to the same.
 #[derive(Debug, Clone)]
-pub(super) struct Kept {
+pub(crate) struct Kept {
     path: Arc<Path>,
     /// Number of the last version that was handed over, and of the last one that was written: a version that is late
     /// does not replace a later one.
@@ -20,7 +20,7 @@ pub(super) struct Kept {
 }
 
 impl Kept {
-    pub(super) fn at(path: PathBuf) -> Self {
+    pub(crate) fn at(path: PathBuf) -> Self {
         Self { path: path.into(), handed: Arc::default(), written: Arc::default() }
     }
 
@@ -28,7 +28,7 @@ impl Kept {
     ///
     /// # Errors
     /// Where the file cannot be read or holds something else; it is then left as it is.
-    pub(super) fn read<T: DeserializeOwned + Default>(&self) -> io::Result<T> {
+    pub(crate) fn read<T: DeserializeOwned + Default>(&self) -> io::Result<T> {
         match std::fs::read(&self.path) {
             Ok(bytes) => serde_json::from_slice(&bytes).map_err(|error| at(&self.path, error.into())),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(T::default()),
@@ -38,14 +38,14 @@ impl Kept {
 
     /// Replaces what is kept; a crash leaves the old or the new. Waits for the disk: for what a user asked for, and has
     /// to be told of if it fails.
-    pub(super) fn write<T: Serialize>(&self, value: &T) -> io::Result<()> {
+    pub(crate) fn write<T: Serialize>(&self, value: &T) -> io::Result<()> {
         let bytes = serde_json::to_vec_pretty(value)?;
         let version = self.handed.fetch_add(1, Ordering::Relaxed) + 1;
         self.write_version(version, &bytes)
     }
 
     /// The same beside whatever else goes on, for what the program keeps for itself; a failure is logged.
-    pub(super) fn write_later<T: Serialize>(&self, value: &T) -> io::Result<()> {
+    pub(crate) fn write_later<T: Serialize>(&self, value: &T) -> io::Result<()> {
         let bytes = serde_json::to_vec_pretty(value)?;
         let version = self.handed.fetch_add(1, Ordering::Relaxed) + 1;
         let this = self.clone();

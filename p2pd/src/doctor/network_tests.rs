@@ -1,0 +1,139 @@
+use std::path::Path;
+
+use p2p_proto::control::{PeerName, Relation};
+use p2p_proto::diagnosis::Verdict::{self, Ok as Well, Problem, Skipped, Warning};
+
+use super::*;
+
+const HOUR: i64 = 3_600_000;
+const NOW: i64 = 1_000 * HOUR;
+
+fn status(state: MaestroState) -> MaestroStatus {
+    MaestroStatus {
+        address: "aula:9010".to_owned(),
+        maestro_id: Some("id".to_owned()),
+        name: Some("aula".to_owned()),
+        state,
+        since_ms: NOW - HOUR,
+        detail: Some("connection refused".to_owned()),
+        changes_pending: 3,
+        membership_until_ms: Some(NOW + 100 * HOUR),
+    }
+}
+
+fn verdicts(status: &MaestroStatus) -> Vec<Verdict> {
+    maestro(Some(status), NOW).iter().map(|check| check.verdict).collect()
+}
+
+#[test]
+fn each_state_of_the_maestro_has_its_verdict() {
+    use MaestroState::{Connecting, InSync, Refused, Syncing, Unreachable};
+    for (state, is_new, verdict) in [
+        (InSync, false, Well),
+        (Syncing, true, Well),
+        (Syncing, false, Warning),
+        (Connecting, true, Warning),
+        (Connecting, false, Problem),
+        (Unreachable, true, Problem),
+        (Refused, true, Problem),
+    ] {
+        let since_ms = if is_new { NOW } else { NOW - HOUR };
+        assert_eq!(verdicts(&MaestroStatus { since_ms, ..status(state) }), [verdict, Well], "{state:?}");
+    }
+    let alone = maestro(None, NOW);
+    assert!(alone.len() == 1 && alone[0].verdict == Warning && alone[0].advice[0].contains("p2pctl join"));
+    let unreachable = maestro(Some(&status(Unreachable)), NOW);
+    assert!(unreachable[0].found.contains("connection refused") && unreachable[0].advice[1].contains("9010"));
+}
+
+#[test]
+fn a_membership_is_judged_by_its_end() {
+    let ends = |state, until: Option<i64>| {
+        verdicts(&MaestroStatus { membership_until_ms: until, ..status(state) })[1]
+    };
+    use MaestroState::{InSync, Unreachable};
+    assert_eq!(ends(InSync, Some(NOW + HOUR)), Well, "it is being renewed");
+    assert_eq!(ends(Unreachable, Some(NOW + HOUR)), Warning);
+    assert_eq!(ends(Unreachable, Some(NOW - HOUR)), Problem);
+    assert_eq!(ends(Unreachable, None), Skipped);
+    assert_eq!(ends(InSync, None), Problem);
+}
+
+#[test]
+fn clocks_may_differ_a_little() {
+    let verdict = |seconds: i64| clock(Some(seconds * 1000)).verdict;
+    assert_eq!([verdict(0), verdict(-29), verdict(31), verdict(-7200)], [Well, Well, Warning, Problem]);
+    assert!(clock(Some(-40_000)).found.contains("40 s behind"));
+    assert_eq!(clock(None).verdict, Skipped);
+}
+
+fn address(address: &str, outcome: Outcome) -> AddressCheck {
+    AddressCheck {
+        address: address.to_owned(),
+        outcome: outcome.into(),
+        message: "so it is".to_owned(),
+        took_ms: 7,
+    }
+}
+
+fn reached(listens: &str, seen: &str, checks: &[(&str, Outcome)]) -> Check {
+    let checks = checks.iter().map(|(text, outcome)| address(text, *outcome)).collect();
+    let reach = Reach { checks, seen: seen.to_owned(), clock_ahead_ms: 0, version: "0.1.0".to_owned() };
+    let none = Firewalls::at(Path::new("/no/such/root"));
+    reachable(Ok(&reach), listens.parse().unwrap(), none)
+}
+
+#[test]
+fn who_can_be_reached_is_told_by_whom_and_where() {
+    use Outcome::{NotTried, Reachable, Refused};
+    let well =
+        reached("[::]:9002", "192.0.2.1", &[("192.0.2.1:9002", Reachable), ("10.0.0.1:9002", NotTried)]);
+    assert_eq!(well.verdict, Well);
+    assert!(well.found.contains("in 7 ms; not tried, being other hosts: 10.0.0.1:9002"), "{well:?}");
+    let local = reached("[::]:9002", "127.0.0.1", &[("127.0.0.1:9002", Reachable)]);
+    assert!(local.verdict == Well && local.found.contains("from this machine"), "{local:?}");
+    let half = reached("[::]:9002", "192.0.2.1", &[("192.0.2.1:9002", Reachable), ("192.0.2.1:1", Refused)]);
+    assert!(half.verdict == Warning && half.advice[0].contains("announce"), "{half:?}");
+    assert_eq!(reached("[::]:9002", "192.0.2.1", &[("192.0.2.1:9002", NotTried)]).verdict, Skipped);
+    assert_eq!(
+        reachable(Err(&"why".to_owned()), "[::]:1".parse().unwrap(), Firewalls::at(Path::new("/x"))).verdict,
+        Skipped
+    );
+}
+
+#[test]
+fn who_cannot_be_reached_is_told_what_to_open() {
+    use Outcome::{OtherPeer, Refused, Silent};
+    for outcome in [Refused, Silent] {
+        let check = reached("[::]:9002", "192.0.2.1", &[("192.0.2.1:9002", outcome)]);
+        assert_eq!(check.verdict, Problem);
+        for words in ["ufw allow 9002/tcp", "--add-port=9002/tcp", "dport 9002", "forward TCP port 9002"] {
+            assert!(check.advice.iter().any(|advice| advice.contains(words)), "{words}: {check:?}");
+        }
+    }
+    let other = reached("[::]:9002", "192.0.2.1", &[("192.0.2.1:9002", OtherPeer)]);
+    assert!(other.verdict == Problem && other.advice[0].contains("another program"), "{other:?}");
+    let local = reached("127.0.0.1:9002", "192.0.2.1", &[("192.0.2.1:9002", Refused)]);
+    assert!(local.verdict == Problem && local.advice[0].contains("[grpc] listen"), "{local:?}");
+}
+
+#[test]
+fn other_releases_are_named() {
+    let peer = |name: &str, version: Option<&str>| PeerRow {
+        peer: PeerName { peer_id: None, name: name.to_owned() },
+        relation: Relation::Member,
+        online: None,
+        addresses: Vec::new(),
+        rest: None,
+        files: None,
+        bytes: None,
+        version: version.map(str::to_owned),
+    };
+    let same = [peer("P1", Some("0.1.0")), peer("P2", Some("0.1.4")), peer("P3", None)];
+    assert_eq!(versions("0.1.0", Some("0.1.9"), &same).verdict, Well);
+    let check = versions("0.2.0", Some("0.2.0"), &same);
+    assert!(check.verdict == Warning && check.found.ends_with("P1 has 0.1.0, P2 has 0.1.4"), "{check:?}");
+    assert!(versions("0.1.0", Some("0.2.0"), &[]).found.contains("the maestro has 0.2.0"));
+    let many: Vec<PeerRow> = (0..9).map(|at| peer(&format!("P{at}"), Some("9.0.0"))).collect();
+    assert!(versions("0.1.0", None, &many).found.ends_with("and 4 more"));
+}
