@@ -1,0 +1,173 @@
+//! A state directory on a disk that is too small.
+
+use std::fs;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use p2p_proto::control::{Transfer, TransferState};
+use rusqlite::{Connection, OpenFlags};
+
+use super::{Case, Group, so};
+use crate::command::here;
+use crate::host::Host;
+use crate::interrupt::eventually;
+use crate::lab::QUICK;
+use crate::packages::CURRENT_DIR;
+use crate::site::Site;
+
+/// Size of the disk.
+const DISK_MIB: u64 = 160;
+/// What stays free, as the host is configured.
+const RESERVE_MIB: u64 = 32;
+/// What is fetched: there is room for it, and not for it twice.
+const LEN: &str = "64M";
+/// What fills the disk, for a time.
+const BALLAST: &str = "/var/lib/p2pd/ballast";
+/// A paused transfer looks at the disk again in this time.
+const LOOKS_AGAIN: Duration = Duration::from_secs(90);
+
+/// `dos` has the small disk.
+pub(super) const GROUP: Group = Group {
+    name: "disk",
+    hosts: &["maestro", "uno", "dos"],
+    each_release: true,
+    in_order: true,
+    prepare,
+    cases: &[
+        Case { name: "pauses-and-goes-on", check: pauses_and_goes_on },
+        Case { name: "filled-during-a-fetch", check: filled_during_a_fetch },
+        Case { name: "killed-on-a-full-disk", check: killed_on_a_full_disk },
+    ],
+};
+
+fn prepare(site: &Site<'_>) -> Result<()> {
+    let dos = site.host("dos")?;
+    mount_disk(site, dos)?;
+    site.install_network(CURRENT_DIR)?;
+    let reserve = RESERVE_MIB << 20;
+    dos.must(&format!("sed -i 's/^reserve_bytes = .*/reserve_bytes = {reserve}/' /etc/p2pd/p2pd.toml"))?;
+    dos.must("systemctl restart p2pd.service")?;
+    site.in_sync("dos")
+}
+
+/// Puts an ext4 of its own below the state directory before anything is installed.
+fn mount_disk(site: &Site<'_>, host: &Host) -> Result<()> {
+    let image = site.lab().sites().join(format!("{}-disk", site.release().name())).join("disk.ext4");
+    let shown = image.display().to_string();
+    fs::File::create(&image)?.set_len(DISK_MIB << 20)?;
+    here("mkfs.ext4", &["-q", "-m", "0", &shown], QUICK)?;
+    let device = here("losetup", &["--find", "--show", &shown], QUICK)?;
+    let device = device.text().to_owned();
+    let number = device.strip_prefix("/dev/loop").context("losetup names no loop device")?;
+    let mounted = host.must(&format!(
+        "mknod /dev/small-disk b 7 {number} && mkdir -p /var/lib/p2pd && mount /dev/small-disk /var/lib/p2pd && \
+         rmdir /var/lib/p2pd/lost+found"
+    ));
+    // It goes when the host does, and with it the mount.
+    here("losetup", &["--detach", &device], QUICK)?;
+    mounted?;
+    Ok(())
+}
+
+fn free_mib(host: &Host) -> Result<u64> {
+    let said = host.must("df --output=avail --block-size=1M /var/lib/p2pd | tail -n 1")?;
+    Ok(said.text().trim().parse()?)
+}
+
+/// Takes all of the disk but so much.
+fn leave_free(host: &Host, mib: u64) -> Result<()> {
+    let take = free_mib(host)?.saturating_sub(mib);
+    host.must(&format!("fallocate --length {take}MiB {BALLAST}"))?;
+    Ok(())
+}
+
+fn paused(host: &Host, name: &str) -> Result<Transfer> {
+    eventually(Duration::from_secs(30), &format!("{name} is paused"), || {
+        let transfer = host.transfer(name)?;
+        ensure!(transfer.state == TransferState::Paused, "it is {:?}: {:?}", transfer.state, transfer.reason);
+        Ok(transfer)
+    })
+}
+
+fn done(host: &Host, name: &str, hash: &str) -> Result<()> {
+    let path = eventually(LOOKS_AGAIN, &format!("{name} is fetched once there is room"), || {
+        let transfer = host.transfer(name)?;
+        ensure!(transfer.state == TransferState::Done, "it is {:?}: {:?}", transfer.state, transfer.reason);
+        transfer.path.context("it has no path")
+    })?;
+    ensure!(host.hash(&path)? == hash, "{name} has other bytes than were shared");
+    Ok(())
+}
+
+fn pauses_and_goes_on(site: &Site<'_>) -> Result<String> {
+    let hash = site.share("uno", "waits.bin", LEN, "dos")?;
+    let dos = site.host("dos")?;
+    leave_free(dos, 80)?;
+    dos.must("p2pctl fetch --detach waits.bin")?;
+    let transfer = paused(dos, "waits.bin")?;
+    let free = free_mib(dos)?;
+    ensure!(free >= RESERVE_MIB, "{free} MiB are free, and {RESERVE_MIB} are to stay free");
+    let reason = transfer.reason.context("it does not say why")?;
+    let shown = dos.must("p2pctl transfers")?;
+    ensure!(shown.stdout.contains("paused"), "{}", shown.told());
+    dos.must(&format!("rm {BALLAST}"))?;
+    done(dos, "waits.bin", &hash)?;
+    Ok(format!("{reason:?}"))
+}
+
+/// Somebody else fills the disk while a file arrives whose space is reserved already: the file arrives all the same, or
+/// waits, but is never torn.
+fn filled_during_a_fetch(site: &Site<'_>) -> Result<String> {
+    let dos = site.host("dos")?;
+    dos.must("rm -f /var/lib/p2pd/shared/*.bin && p2pctl refresh")?;
+    let fetching = super::whole::begun(site, "fills.bin")?;
+    leave_free(dos, 0)?;
+    let hash = dos.run(&format!("head --bytes=1M /dev/zero >>{BALLAST}.more"))?;
+    ensure!(hash.code != 0, "the disk is not full");
+    dos.must(&format!("rm {BALLAST} {BALLAST}.more"))?;
+    let note = fetching.ends_well(site)?;
+    sound(dos)?;
+    Ok(note)
+}
+
+fn killed_on_a_full_disk(site: &Site<'_>) -> Result<String> {
+    let dos = site.host("dos")?;
+    let before = dos.status()?;
+    let hash = site.share("uno", "later.bin", "1M", "dos")?;
+    leave_free(dos, 0)?;
+    dos.must("p2pctl fetch --detach later.bin")?;
+    paused(dos, "later.bin")?;
+    let pid = dos.main_pid("p2pd")?;
+    dos.must(&format!("kill -KILL {pid}"))?;
+    eventually(Duration::from_secs(20), "p2pd is up again on the full disk", || {
+        ensure!(dos.main_pid("p2pd")? != pid, "the old process is still there");
+        dos.is("p2pd.service", "active")
+    })?;
+    let after = dos.status()?;
+    ensure!(after.peer_id == before.peer_id, "it is another peer");
+    dos.must(&format!("rm {BALLAST}"))?;
+    done(dos, "later.bin", &hash)?;
+    sound(dos)?;
+    let files = dos.status()?.files;
+    ensure!(files == before.files + 1, "{} files were shared, and now {files}", before.files);
+    so()
+}
+
+/// Both databases are whole, and the key can be read.
+fn sound(host: &Host) -> Result<()> {
+    host.must("systemctl stop p2pd.socket p2pd.service")?;
+    for database in ["catalog.sqlite", "transfers.sqlite"] {
+        let path = host.path(&format!("/var/lib/p2pd/{database}"))?;
+        let connection = Connection::open_with_flags(&path, OpenFlags::SQLITE_OPEN_READ_WRITE)
+            .with_context(|| format!("{database} cannot be opened"))?;
+        let verdict: String = connection.query_row("PRAGMA integrity_check", [], |row| row.get(0))?;
+        ensure!(verdict == "ok", "{database}: {verdict}");
+    }
+    let owner = host.must("stat --format=%U:%a /var/lib/p2pd/identity.key")?;
+    ensure!(owner.text() == "p2pd:600", "the key is {}", owner.text());
+    // What this look made beside the databases is the daemon's.
+    host.must(
+        "chown --recursive p2pd:p2pd /var/lib/p2pd/*.sqlite*; systemctl start p2pd.socket p2pd.service",
+    )?;
+    Ok(())
+}
