@@ -12,7 +12,7 @@ use crate::lab::Lab;
 /// What is in a base beside Debian's smallest system: what a server has, and no dependency of our packages that they do
 /// not name themselves.
 const PACKAGES: &str = "systemd,systemd-sysv,dbus,dbus-user-session,libpam-systemd,libnss-systemd,iproute2,procps,\
-                        adduser,sudo,openssh-server,openssh-client,man-db,less";
+                        adduser,acl,sudo,openssh-server,openssh-client,man-db,less";
 
 /// From the network and slow disks.
 const BUILD: Duration = Duration::from_secs(900);

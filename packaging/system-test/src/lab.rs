@@ -4,9 +4,10 @@
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use rustix::fs::{FlockOperation, flock};
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -15,6 +16,9 @@ use crate::packages::Packages;
 
 /// What ends a machine or takes a namespace away.
 pub(crate) const QUICK: Duration = Duration::from_secs(20);
+
+/// Between two looks whether a killed process is gone.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// The laboratory.
 #[derive(Debug)]
@@ -80,11 +84,7 @@ impl Lab {
     /// Ends and removes everything whose name begins with the prefix and `part`: one site.
     pub(crate) fn sweep_named(&self, part: &str) -> Result<()> {
         let begins = format!("{}{part}", self.prefix);
-        for machine in machines(&begins)? {
-            // It may end by itself at this moment.
-            let _ = kill_process(machine, Signal::KILL);
-        }
-        eventually_without_machines(&begins)?;
+        end_all(&begins)?;
         for cgroup in cgroups(&begins) {
             // The scripts remove them too.
             let _ = remove_cgroup(&cgroup);
@@ -105,39 +105,53 @@ impl Lab {
     }
 }
 
-fn eventually_without_machines(begins: &str) -> Result<()> {
-    let mut left = machines(begins)?.len();
-    // Not `eventually`: this also runs after Ctrl-C.
-    let until = std::time::Instant::now() + QUICK;
-    while left > 0 && std::time::Instant::now() < until {
-        std::thread::sleep(Duration::from_millis(20));
-        left = machines(begins)?.len();
+/// Kills them until there are none: the script may just be about to start another.
+fn end_all(begins: &str) -> Result<()> {
+    // Not `eventually`, which fails after Ctrl-C: this is what then is to be done.
+    let until = Instant::now() + QUICK;
+    loop {
+        let left = processes(begins)?;
+        if left.is_empty() {
+            return Ok(());
+        }
+        ensure!(Instant::now() < until, "{} processes of {begins}* do not end", left.len());
+        for process in left {
+            // It may end by itself at this moment.
+            let _ = kill_process(process, Signal::KILL);
+        }
+        thread::sleep(LOOK_EVERY);
     }
-    anyhow::ensure!(left == 0, "{left} machines of the system test do not end: {begins}*");
-    Ok(())
 }
 
-/// Processes of `systemd-nspawn`, and of the script that starts it, whose machine's name begins so. The first process of a
-/// machine dies with its nspawn, and with it all others.
-fn machines(begins: &str) -> Result<Vec<Pid>> {
-    let (nspawn, script) = (format!("--machine={begins}"), "/packaging/system-test/boot");
+/// All processes of the machines whose names begin so, and of the script that boots them: whoever ends only
+/// systemd-nspawn leaves the system in it running.
+fn processes(begins: &str) -> Result<Vec<Pid>> {
     let mut found = Vec::new();
     for process in fs::read_dir("/proc")?.flatten() {
-        let Some(pid) =
-            process.file_name().to_str().and_then(|name| name.parse().ok()).and_then(Pid::from_raw)
-        else {
+        let name = process.file_name();
+        let Some(pid) = name.to_str().and_then(|name| name.parse().ok()).and_then(Pid::from_raw) else {
             continue;
         };
         // It may have ended since.
-        let Ok(line) = fs::read(process.path().join("cmdline")) else { continue };
-        let mut words = line.split(|byte| *byte == 0).map(String::from_utf8_lossy);
-        let is_ours = words.clone().any(|word| word.starts_with(&nspawn))
-            || (words.any(|word| word.ends_with(script)) && words.any(|word| word.starts_with(begins)));
-        if is_ours {
+        let cgroups = fs::read_to_string(process.path().join("cgroup")).unwrap_or_default();
+        let command = fs::read(process.path().join("cmdline")).unwrap_or_default();
+        if is_in_cgroup(&cgroups, begins) || is_boot_of(&command, begins) {
             found.push(pid);
         }
     }
     Ok(found)
+}
+
+/// Whether `/proc/PID/cgroup` places the process in a machine whose name begins so.
+fn is_in_cgroup(cgroups: &str, begins: &str) -> bool {
+    cgroups.lines().filter_map(|line| line.strip_prefix("0::/")).any(|path| path.starts_with(begins))
+}
+
+/// Whether this is the command line of `boot`, for a machine whose name begins so.
+fn is_boot_of(command: &[u8], begins: &str) -> bool {
+    let mut words = command.split(|byte| *byte == 0).map(String::from_utf8_lossy);
+    words.any(|word| word.ends_with("/packaging/system-test/boot"))
+        && words.any(|word| word.starts_with(begins))
 }
 
 /// Directories of cgroups whose name begins so, in each hierarchy of version 2 that is mounted here.
@@ -161,4 +175,22 @@ fn remove_cgroup(directory: &Path) -> std::io::Result<()> {
         }
     }
     fs::remove_dir(directory)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn processes_are_known_by_their_cgroup_or_as_the_script() {
+        let cgroups = "3:cpu:/\n0::/p2pst12ab-bookworm-disk-uno/payload/init.scope\n";
+        assert!(is_in_cgroup(cgroups, "p2pst12ab-bookworm-disk"));
+        assert!(!is_in_cgroup(cgroups, "p2pst12ab-trixie"));
+        assert!(!is_in_cgroup("0::/user.slice/p2pst12ab-\n", "p2pst12ab-"));
+        let command =
+            b"/bin/bash\0/src/packaging/system-test/boot\0--private\0p2pst12ab-trixie-rest-uno\0/d\0";
+        assert!(is_boot_of(command, "p2pst12ab-trixie"));
+        assert!(!is_boot_of(command, "p2pst12ab-bookworm"));
+        assert!(!is_boot_of(b"less\0p2pst12ab-trixie\0", "p2pst12ab-trixie"));
+    }
 }
