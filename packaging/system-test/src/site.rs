@@ -26,7 +26,6 @@ pub(crate) const SETTLES: Duration = Duration::from_secs(30);
 pub(crate) struct Site<'lab> {
     lab: &'lab Lab,
     name: String,
-    release: Release,
     hosts: Vec<Host>,
     kept: bool,
 }
@@ -42,7 +41,7 @@ impl<'lab> Site<'lab> {
     ) -> Result<Site<'lab>> {
         let name = format!("{}-{group}", release.name());
         lab.sweep_named(&name)?;
-        let mut site = Site { lab, name, release, hosts: Vec::new(), kept: false };
+        let mut site = Site { lab, name, hosts: Vec::new(), kept: false };
         let switch = site.netns("switch");
         ip(&format!("netns add {switch}"))?;
         ip(&format!("-n {switch} link add bridge0 type bridge forward_delay 0"))?;
@@ -61,7 +60,7 @@ impl<'lab> Site<'lab> {
             ip(&format!("-n {switch} link set {name} master bridge0 up"))?;
             ip(&format!("-n {netns} addr add {address}/24 dev eth0"))?;
             ip(&format!("-n {netns} link set eth0 up"))?;
-            let dir = lab.sites().join(&site.name).join(name);
+            let dir = site.dir().join(name);
             site.hosts.push(Host::boot(lab, name, &netns, (&dir, base), &hosts)?);
         }
         for host in &site.hosts {
@@ -84,9 +83,9 @@ impl<'lab> Site<'lab> {
         self.lab
     }
 
-    /// The release that its hosts are of.
-    pub(crate) fn release(&self) -> Release {
-        self.release
+    /// Its own directory, which goes with it.
+    pub(crate) fn dir(&self) -> PathBuf {
+        self.lab.sites().join(&self.name)
     }
 
     /// A host.

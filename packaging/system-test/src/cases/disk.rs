@@ -1,11 +1,12 @@
 //! A state directory on a disk that is too small.
 
 use std::fs;
+use std::io;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use p2p_proto::control::{Transfer, TransferState};
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::Connection;
 
 use super::{Case, Group};
 use crate::command::here;
@@ -52,7 +53,7 @@ fn prepare(site: &Site<'_>) -> Result<()> {
 
 /// Puts an ext4 of its own below the state directory before anything is installed.
 fn mount_disk(site: &Site<'_>, host: &Host) -> Result<()> {
-    let image = site.lab().sites().join(format!("{}-disk", site.release().name())).join("disk.ext4");
+    let image = site.dir().join("disk.ext4");
     let shown = image.display().to_string();
     fs::File::create(&image)?.set_len(DISK_MIB << 20)?;
     here("mkfs.ext4", &["-q", "-m", "0", &shown], QUICK)?;
@@ -135,7 +136,7 @@ fn filled_during_a_fetch(site: &Site<'_>) -> Result<String> {
     dos.must(&format!("rm {BALLAST}"))?;
     ensure!(!full.state.is_ended() || full.state == TransferState::Done, "it is {:?}", full.state);
     let note = fetching.ends_well(site)?;
-    sound(dos)?;
+    sound(site)?;
     Ok(note)
 }
 
@@ -162,7 +163,7 @@ fn killed_on_a_full_disk(site: &Site<'_>) -> Result<String> {
     let after = dos.status()?;
     ensure!(after.peer_id == before.peer_id, "it is another peer");
     done(dos, "later.bin", &hash)?;
-    sound(dos)?;
+    sound(site)?;
     site.in_sync("dos")?;
     let files = dos.status()?.files;
     ensure!(files == before.files + 1, "{} files were shared, and now {files}", before.files);
@@ -172,21 +173,34 @@ fn killed_on_a_full_disk(site: &Site<'_>) -> Result<String> {
     })
 }
 
-/// Both databases are whole, and the key can be read.
-fn sound(host: &Host) -> Result<()> {
+/// Both databases are whole, and the key is the daemon's alone.
+fn sound(site: &Site<'_>) -> Result<()> {
+    let host = site.host("dos")?;
     host.must("systemctl stop p2pd.socket p2pd.service")?;
-    for database in ["catalog.sqlite", "transfers.sqlite"] {
-        let path = host.path(&format!("/var/lib/p2pd/{database}"))?;
-        let connection = Connection::open_with_flags(&path, OpenFlags::SQLITE_OPEN_READ_WRITE)
-            .with_context(|| format!("{database} cannot be opened"))?;
-        let verdict: String = connection.query_row("PRAGMA integrity_check", [], |row| row.get(0))?;
-        ensure!(verdict == "ok", "{database}: {verdict}");
+    let checked =
+        ["catalog.sqlite", "transfers.sqlite"].iter().try_for_each(|database| whole(site, host, database));
+    host.must("systemctl start p2pd.socket p2pd.service")?;
+    checked?;
+    let key = host.must("stat --format=%U:%a /var/lib/p2pd/identity.key")?;
+    ensure!(key.text() == "p2pd:600", "the key is {}", key.text());
+    Ok(())
+}
+
+/// Looks at a copy: to open a database is to change it.
+fn whole(site: &Site<'_>, host: &Host, database: &str) -> Result<()> {
+    let copies = site.dir();
+    for suffix in ["", "-wal"] {
+        let file = format!("{database}{suffix}");
+        match fs::copy(host.path(&format!("/var/lib/p2pd/{file}"))?, copies.join(&file)) {
+            // A daemon that ended in order leaves no log beside it.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && !suffix.is_empty() => {}
+            copied => {
+                copied.with_context(|| format!("cannot copy {file}"))?;
+            }
+        }
     }
-    let owner = host.must("stat --format=%U:%a /var/lib/p2pd/identity.key")?;
-    ensure!(owner.text() == "p2pd:600", "the key is {}", owner.text());
-    // What this look made beside the databases is the daemon's.
-    host.must(
-        "chown --recursive p2pd:p2pd /var/lib/p2pd/*.sqlite*; systemctl start p2pd.socket p2pd.service",
-    )?;
+    let connection = Connection::open(copies.join(database))?;
+    let verdict: String = connection.query_row("PRAGMA integrity_check", [], |row| row.get(0))?;
+    ensure!(verdict == "ok", "{database}: {verdict}");
     Ok(())
 }
