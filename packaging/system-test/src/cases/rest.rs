@@ -39,8 +39,8 @@ pub(super) const GROUP: Group = Group {
 fn prepare(site: &Site<'_>) -> Result<()> {
     site.install_network(CURRENT_DIR)?;
     let make = format!(
-        "cd /var/lib/p2pd/shared && seq -w 0 99 | xargs mkdir && \
-         for number in $(seq {FILES}); do echo \"file number $number\" >$(printf %02d $((number % 100)))/$number.txt; done"
+        "cd /var/lib/p2pd/shared && seq -w 0 99 | xargs mkdir && awk 'BEGIN {{ for (number = 1; number <= {FILES}; number++) {{ \
+         name = sprintf(\"%02d/%d.txt\", number % 100, number); print \"file number\", number >name; close(name) }} }}'"
     );
     let uno = site.host("uno")?;
     uno.must(&make)?;
