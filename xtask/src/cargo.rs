@@ -1,6 +1,7 @@
 //! Commands that are cargo commands, spelled out once.
 
 use std::env;
+use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
@@ -17,6 +18,13 @@ pub(crate) fn bench(arguments: &[String]) -> Result<()> {
     let mut all = vec!["run", "--release", "--package", "p2p-bench", "--"];
     all.extend(arguments.iter().map(String::as_str));
     run(&all)
+}
+
+/// The target directory that this program was built into.
+pub(crate) fn target() -> Result<PathBuf> {
+    let me = env::current_exe().context("cannot tell where this program is")?;
+    let target = me.parent().and_then(|profile| profile.parent());
+    Ok(target.with_context(|| format!("{} is in no target directory", me.display()))?.to_owned())
 }
 
 fn run(arguments: &[&str]) -> Result<()> {

@@ -30,6 +30,8 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Install and use the packages in booted Debian systems; needs root
+    SystemTest(p2p_system_test::Options),
     /// Make the Debian packages, and with --repo a signed apt repository of them, in target/debian
     Dist(dist::Options),
     /// Check what the compiler does not: file lengths, the map of the house, unfinished code
@@ -41,6 +43,9 @@ fn main() -> ExitCode {
         Command::Demo(options) => demo::run(&options),
         Command::TestLarge => cargo::test_large(),
         Command::Bench { arguments } => cargo::bench(&arguments),
+        Command::SystemTest(options) => {
+            cargo::target().and_then(|target| p2p_system_test::run(&options, &target))
+        }
         Command::Dist(options) => dist::run(&options),
         Command::Tidy => tidy::run(),
     };
