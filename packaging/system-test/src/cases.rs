@@ -43,13 +43,13 @@ pub(crate) struct Group {
 /// All groups, the slowest first.
 pub(crate) const GROUPS: &[&Group] = &[
     &rest::GROUP,
+    &units::LINT,
     &service::GROUP,
     &upgrade::GROUP,
     &disk::GROUP,
     &people::GROUP,
     &install::GROUP,
     &units::GROUP,
-    &units::LINT,
 ];
 
 /// A case that has nothing to say beyond being so.

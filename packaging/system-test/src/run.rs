@@ -110,10 +110,12 @@ fn run_all(
     options: &Options,
 ) -> Vec<Ended> {
     let (errands, ended) = (Mutex::new(errands), Mutex::new(Vec::new()));
+    // On its own, so that the lock is not held while the errand is run.
+    let next = || errands.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
     thread::scope(|scope| {
         for _ in 0..options.jobs {
             scope.spawn(|| {
-                while let Some(errand) = errands.lock().unwrap_or_else(PoisonError::into_inner).pop_front() {
+                while let Some(errand) = next() {
                     if interrupt::is_set() {
                         return;
                     }
