@@ -103,7 +103,12 @@ async fn a_maestro_that_is_down_and_one_that_is_back() {
 async fn an_address_at_which_nobody_answers_is_found_by_the_maestro() {
     let mut network = Network::builder().start().await.unwrap();
     let announced = toml::Value::Array(vec!["127.0.0.1:1".into(), "192.0.2.7:9002".into()]);
-    network.add_peer(|settings| drop(settings.set("grpc.announce", announced))).await.unwrap();
+    network
+        .add_peer(|settings| {
+            settings.set("grpc.announce", announced);
+        })
+        .await
+        .unwrap();
     network.settled().await.unwrap();
     let diagnosis = comes_out(network.peer(1).unwrap(), "reachable", Verdict::Warning).await;
     let reachable = check(&diagnosis, "reachable");
@@ -127,10 +132,16 @@ async fn what_is_broken_here_is_found_here() {
     comes_out(peer, "identity", Verdict::Problem).await;
 
     let peer = network.peer_mut(1).unwrap();
-    peer.edit(|settings| drop(settings.set("nmae", "x"))).unwrap();
+    peer.edit(|settings| {
+        settings.set("nmae", "x");
+    })
+    .unwrap();
     let diagnosis = comes_out(peer, "configuration", Verdict::Problem).await;
     assert!(check(&diagnosis, "configuration").found.contains("nmae"), "{diagnosis:#?}");
-    peer.edit(|settings| drop(settings.remove("nmae").set("transfers.reserve_bytes", i64::MAX))).unwrap();
+    peer.edit(|settings| {
+        settings.remove("nmae").set("transfers.reserve_bytes", i64::MAX);
+    })
+    .unwrap();
     peer.daemon().signal(Signal::HUP).unwrap();
     let diagnosis = comes_out(peer, "space", Verdict::Problem).await;
     assert_eq!(check(&diagnosis, "configuration").verdict, Verdict::Ok);

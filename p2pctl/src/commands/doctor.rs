@@ -69,10 +69,13 @@ async fn running(client: &Client, status: &Status) -> Result<Vec<Check>, Failure
 async fn stopped(client: &Client, failure: &Failure) -> Vec<Check> {
     let daemon = Check::problem("daemon", failure.message());
     let mut checks = vec![failure.hints().iter().cloned().fold(daemon, Check::advise)];
-    checks.extend(outside::unit().await);
+    // A daemon that may not be asked is as well as it is.
+    if failure.exit() == Exit::Unreachable {
+        checks.extend(outside::unit().await);
+    }
     checks.push(outside::socket(client.socket()));
     checks.push(outside::configuration(None).await);
-    checks.push(watches::check(Default::default(), watches::allowed()));
+    checks.push(watches::unneeded(watches::allowed()));
     checks
 }
 

@@ -66,7 +66,9 @@ fn a_stopped_daemon_is_examined_from_outside() {
     assert!(line(&ended, "daemon").contains("p2pd is not running"), "{ended:#?}");
     assert!(ended.stdout.contains("→ start it with `systemctl start p2pd`"), "{ended:#?}");
     assert!(line(&ended, "socket").starts_with("problem"), "{ended:#?}");
-    assert!(ended.stdout.contains("configuration"), "{ended:#?}");
+    for check in ["configuration", "inotify"] {
+        line(&ended, check);
+    }
     daemon.serve();
 }
 

@@ -39,6 +39,15 @@ pub(super) fn check(watches: Watches, allowed: Option<u64>) -> Check {
     }
 }
 
+/// Where the daemon cannot say how many it needs.
+pub(super) fn unneeded(allowed: Option<u64>) -> Check {
+    let limit = allowed.map_or_else(|| "an unknown number of".to_owned(), |allowed| allowed.to_string());
+    Check::skipped(
+        "inotify",
+        format!("{limit} watches are allowed; how many are needed p2pd knows while it runs"),
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use p2p_proto::diagnosis::Verdict::{Ok as Well, Problem, Skipped, Warning};
