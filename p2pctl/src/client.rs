@@ -42,6 +42,12 @@ pub(crate) const LONG_CALL: Duration = Duration::from_secs(15 * 60);
 /// How long to wait for the daemon to ask for the bytes of an upload; one that never asks gets them all the same.
 const UNASKED: Duration = Duration::from_secs(2);
 
+/// How often a question is asked whose answers are all cut off.
+const ASKED: usize = 3;
+
+/// Code of a daemon that went away before it had answered.
+const GONE: &str = "daemon-gone";
+
 /// No answer that is read whole is larger than this.
 const MAX_ANSWER_LEN: usize = 64 << 20;
 
@@ -81,7 +87,18 @@ impl Client {
         body: Option<&impl Serialize>,
         deadline: Duration,
     ) -> Result<Answer<T>, Failure> {
-        let whole = async { self.read(self.call(method, path, body).await?).await };
+        let ask = async || self.read(self.call(method.clone(), path, body).await?).await;
+        // A question changes nothing, and a restart that cuts its answer off need not concern who asks: the socket of a
+        // unit stays, and the next daemon answers. Where there is no other daemon, connecting says so.
+        let whole = async {
+            for _ in 1..ASKED {
+                match ask().await {
+                    Err(failure) if method == Method::GET && failure.code() == GONE => {}
+                    answered => return answered,
+                }
+            }
+            ask().await
+        };
         decode(self.within(deadline, whole).await?)
     }
 
@@ -210,7 +227,7 @@ impl Client {
 
     fn broken_off(&self) -> Failure {
         let message = format!("p2pd broke off before its answer was complete ({})", self.socket.display());
-        Failure::new(Exit::Unreachable, "daemon-gone", message)
+        Failure::new(Exit::Unreachable, GONE, message)
             .hint("it may have been stopped or restarted: `systemctl status p2pd`, `journalctl -u p2pd`")
     }
 }

@@ -93,6 +93,23 @@ fn an_answer_that_breaks_off_is_no_answer() {
 }
 
 #[test]
+fn a_question_that_a_restart_cuts_off_is_asked_again() {
+    let daemon = Daemon::start();
+    daemon.on("GET /v1/peers", Reply::Torn("{\"peers\": [".into()));
+    daemon.json("GET /v1/peers", json!({"peers": []}));
+    run(&daemon, &["peers"]).exits(0);
+    assert_eq!(daemon.seen().len(), 2);
+}
+
+#[test]
+fn a_change_that_is_cut_off_is_not_made_twice() {
+    let daemon = Daemon::start();
+    daemon.on("POST /v1/refresh", Reply::Torn("{\"files\": ".into()));
+    run(&daemon, &["refresh"]).exits(4).says("broke off");
+    assert_eq!(daemon.seen().len(), 1);
+}
+
+#[test]
 fn wrong_usage_is_exit_code_2() {
     let daemon = Daemon::start();
     for args in [
