@@ -4,6 +4,7 @@
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -11,7 +12,6 @@ use anyhow::{Context, Result, ensure};
 use rustix::fs::{FlockOperation, flock};
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::command::here;
 use crate::packages::Packages;
 
 /// What ends a machine or takes a namespace away.
@@ -92,7 +92,12 @@ impl Lab {
         for name in fs::read_dir("/run/netns").into_iter().flatten().flatten() {
             let name = name.file_name().to_string_lossy().into_owned();
             if name.starts_with(&begins) {
-                here("ip", &["netns", "delete", &name], QUICK)?;
+                // Not `here`, which fails after Ctrl-C.
+                let deleted = Command::new("ip").args(["netns", "delete", &name]).status()?;
+                ensure!(
+                    deleted.success(),
+                    "the network namespace {name} stays: `ip netns delete` says {deleted}"
+                );
             }
         }
         for site in fs::read_dir(self.sites()).into_iter().flatten().flatten() {
