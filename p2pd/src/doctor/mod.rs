@@ -61,7 +61,7 @@ impl Doctor {
         checks.push(network::clock(reach.as_ref().ok().map(|reach| reach.clock_ahead_ms)));
         checks.push(network::reachable(reach.as_ref(), self.grpc_addr, firewalls));
         checks.push(network::versions(crate::discovery::Myself::VERSION, maestro_version.as_deref(), &peers));
-        tracing::debug!(maestro = status.address, "examined the network");
+        tracing::debug!(address = status.address, "examined the network");
         checks
     }
 

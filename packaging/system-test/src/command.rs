@@ -60,13 +60,16 @@ impl Said {
     }
 }
 
+/// A thread that reads all of a stream.
+type Reader = JoinHandle<Vec<u8>>;
+
 /// A command that runs.
 #[derive(Debug)]
 pub(crate) struct Running {
     shown: String,
     child: Child,
     began: Instant,
-    streams: Option<(JoinHandle<Vec<u8>>, JoinHandle<Vec<u8>>)>,
+    streams: Option<(Reader, Reader)>,
 }
 
 impl Running {

@@ -1,5 +1,6 @@
 //! A whole run: what is needed, the packages, the base systems, then the groups of cases, some at a time.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -92,12 +93,12 @@ fn wanted(group: &Group, case: &Case, options: &Options) -> bool {
 fn bases(lab: &Lab, errands: &VecDeque<Errand>) -> Result<BTreeMap<Release, PathBuf>> {
     let mut bases = BTreeMap::new();
     for errand in errands {
-        if !bases.contains_key(&errand.release) {
+        if let Entry::Vacant(lacking) = bases.entry(errand.release) {
             say(&format!(
                 "Looking for the base system of {} (it is made once, in about a minute) …",
                 errand.release.name()
             ));
-            bases.insert(errand.release, bases::base(lab, errand.release)?);
+            lacking.insert(bases::base(lab, errand.release)?);
         }
     }
     Ok(bases)

@@ -4,7 +4,7 @@
 //! network is touched. Addresses are 10.77.0.1 and on, in the order of the hosts.
 
 use std::fmt::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -34,7 +34,7 @@ impl<'lab> Site<'lab> {
     /// Makes the network, and boots the hosts.
     pub(crate) fn boot(
         lab: &'lab Lab,
-        base: &PathBuf,
+        base: &Path,
         release: Release,
         group: &str,
         names: &[&'static str],

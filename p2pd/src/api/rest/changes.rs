@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
-use axum::body::Body;
+use axum::body::{Body, BodyDataStream};
 use axum::extract::State;
+use futures::StreamExt;
 use p2p_content::FileName;
 use p2p_proto::rest::{MaestroResponse, Refreshed, Uploaded};
 use p2p_service::problem::{ApiQuery, Problem};
@@ -19,6 +20,9 @@ use crate::discovery::Maestro;
 
 /// How long a call waits for the maestro to have what changed.
 const ANNOUNCE_WAIT: Duration = Duration::from_secs(10);
+/// How much of a file that is not taken is read all the same, and for how long.
+const READ_OUT_LEN: usize = 64 << 20;
+const READ_OUT_FOR: Duration = Duration::from_secs(5);
 
 /// Query of `POST /upload`. Parameters that are not known are ignored, as in the first system.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -53,10 +57,32 @@ pub(super) async fn upload(
     body: Body,
 ) -> Result<Json<Uploaded>, Problem> {
     let name = name_of(query)?;
-    let received = api.intake.receive(name, body.into_data_stream(), true).await?;
+    let mut bytes = body.into_data_stream();
+    let received = match api.intake.receive(name, &mut bytes, true).await {
+        Ok(received) => received,
+        Err(error) => {
+            read_out(bytes).await;
+            return Err(error.into());
+        }
+    };
     let announced = announced(&api.maestro, received.sequence).await;
     let message = message_of(&received.name, received.size, announced);
     Ok(Json(Uploaded { ok: true, message, content: Some(received.content.to_string()) }))
+}
+
+/// Lets a caller whose file is not taken send more of it, in vain: one that finds the connection closed while it still
+/// sends may never read the answer that says why.
+async fn read_out(mut bytes: BodyDataStream) {
+    let mut left = READ_OUT_LEN;
+    let reading = async {
+        while let Some(Ok(chunk)) = bytes.next().await
+            && left > 0
+        {
+            left = left.saturating_sub(chunk.len());
+        }
+    };
+    // Whoever has not sent it by then learns of the reason from a closed connection.
+    let _ = tokio::time::timeout(READ_OUT_FOR, reading).await;
 }
 
 async fn announced(maestro: &Maestro, sequence: u64) -> Result<(), String> {
