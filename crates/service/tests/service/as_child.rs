@@ -156,6 +156,17 @@ fn fed(socket: &UnixDatagram) -> usize {
     count
 }
 
+/// A daemon that is started by a test, and ends with it.
+struct Daemon(std::process::Child);
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        // One that has ended already is none to end.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// Waits until the watchdog has been fed some times from now on.
 fn feeds(socket: &UnixDatagram) {
     let (mut count, began) = (0, std::time::Instant::now());
@@ -173,9 +184,9 @@ fn get_stuck(how: &str) -> String {
     let mut command = child("loop_until_stuck");
     command.env("NOTIFY_SOCKET", &notify).env("WATCHDOG_USEC", "100000").env("HOW", how);
     let file = std::fs::File::create(&log).unwrap();
-    let mut daemon = command.stdin(std::process::Stdio::piped()).stderr(file).spawn().unwrap();
+    let mut daemon = Daemon(command.stdin(std::process::Stdio::piped()).stderr(file).spawn().unwrap());
     feeds(&socket);
-    let mut stdin = daemon.stdin.take().unwrap();
+    let mut stdin = daemon.0.stdin.take().unwrap();
     std::io::Write::write_all(&mut stdin, b"get stuck\n").unwrap();
     let began = std::time::Instant::now();
     while !std::fs::read_to_string(&log).unwrap().contains("has stood still") {
@@ -185,8 +196,7 @@ fn get_stuck(how: &str) -> String {
     // What was on its way is there by now.
     fed(&socket);
     assert_eq!(fed(&socket), 0, "a stuck daemon feeds no watchdog");
-    daemon.kill().unwrap();
-    daemon.wait().unwrap();
+    drop(daemon);
     std::fs::read_to_string(&log).unwrap()
 }
 
@@ -254,9 +264,9 @@ fn a_daemon_that_was_stopped_for_a_while_is_not_called_stuck() {
     let mut command = child("loop_until_stuck");
     command.env("NOTIFY_SOCKET", &notify).env("WATCHDOG_USEC", "100000").env("HOW", "waits");
     let file = std::fs::File::create(&log).unwrap();
-    let mut daemon = command.stdin(std::process::Stdio::piped()).stderr(file).spawn().unwrap();
+    let daemon = Daemon(command.stdin(std::process::Stdio::piped()).stderr(file).spawn().unwrap());
     feeds(&socket);
-    let pid = rustix::process::Pid::from_child(&daemon);
+    let pid = rustix::process::Pid::from_child(&daemon.0);
     rustix::process::kill_process(pid, rustix::process::Signal::STOP).unwrap();
     // As long as the loops may be silent, and more: the machine's own time is what is tested.
     while fed(&socket) > 0 {}
@@ -264,8 +274,7 @@ fn a_daemon_that_was_stopped_for_a_while_is_not_called_stuck() {
     fed(&socket);
     rustix::process::kill_process(pid, rustix::process::Signal::CONT).unwrap();
     feeds(&socket);
-    daemon.kill().unwrap();
-    daemon.wait().unwrap();
+    drop(daemon);
     let log = std::fs::read_to_string(&log).unwrap();
     assert!(!log.contains("has stood still"), "{log}");
 }

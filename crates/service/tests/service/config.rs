@@ -153,7 +153,7 @@ fn what_values_cannot_mean_is_told_with_its_place() {
     let told: Vec<String> = told.0.iter().map(|problem| problem.to_string().replace(&prefix, "")).collect();
     assert_eq!(told.len(), 4, "{told:?}");
     assert_eq!(told[0], "--rest-listen: bad");
-    assert_eq!(told[1], " missing (in grpc)");
+    assert_eq!(told[1], " missing (in grpc)", "of the file, with no line");
     assert_eq!(told[2], "6:8: twice (in shares[1].path)");
     assert!(told[3].starts_with("9:8: "), "the type, and not also the value: {told:?}");
 }
