@@ -16,6 +16,10 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 /// More sequence numbers than the commits have that are not safe on the disk yet.
 const MORE_THAN_CAN_BE_LOST: i64 = 1 << 32;
 
+/// Page cache of a connection that only reads: the system caches the file anyway, and there are several of them. SQLite
+/// takes negative numbers for KiB.
+const READER_CACHE_KIB: i64 = -256;
+
 /// Statements that a connection keeps prepared.
 const STATEMENTS_KEPT: usize = 32;
 
@@ -120,6 +124,7 @@ pub(super) fn open_reader(path: &Path) -> Result<Connection, CatalogError> {
     let in_path = |source| CatalogError::Open { path: path.to_owned(), source };
     let connection = connect(path).map_err(in_path)?;
     connection.pragma_update(None, "query_only", true).map_err(in_path)?;
+    connection.pragma_update(None, "cache_size", READER_CACHE_KIB).map_err(in_path)?;
     Ok(connection)
 }
 
