@@ -49,7 +49,7 @@ impl Nginx {
         let config = dir.join("nginx.conf");
         fs::write(&config, configuration(&dir, root, port))?;
         let child = Command::new("nginx")
-            .args(["-g", "daemon off;", "-e", "stderr", "-c"])
+            .args(["-g", "daemon off; master_process off;", "-e", "stderr", "-c"])
             .arg(&config)
             .stdin(Stdio::null())
             .kill_on_drop(true)
