@@ -144,7 +144,7 @@ impl Daemon {
             tasks,
         )
         .await?;
-        let intake = Intake::new(shares.clone());
+        let intake = Intake::new(shares.clone(), settings.subscribe());
         let sends = Sends::new(outbox.clone(), connections.clone(), Arc::clone(&myself), tasks.clone());
 
         let accept = watch::Sender::new(config.transfers.accept_offers);
@@ -326,6 +326,7 @@ fn loops(shares: Shares, maestro: Maestro) -> crate::api::Loops {
                 result: match (share.unavailable, share.pending) {
                     (Some(why), _) => format!("not available: {why}"),
                     (None, 0) => "all files are in the catalog".to_owned(),
+                    (None, 1) => "1 file to look at".to_owned(),
                     (None, pending) => format!("{pending} files to look at"),
                 },
             })
@@ -333,7 +334,10 @@ fn loops(shares: Shares, maestro: Maestro) -> crate::api::Loops {
         loops.extend(maestro.status().map(|status| LoopStatus {
             name: "maestro".to_owned(),
             last_ms: Some(status.since_ms),
-            result: status.detail.unwrap_or_else(|| format!("{} changes to tell", status.changes_pending)),
+            result: status.detail.unwrap_or_else(|| match status.changes_pending {
+                1 => "1 change to tell".to_owned(),
+                pending => format!("{pending} changes to tell"),
+            }),
         }));
         loops
     })

@@ -74,6 +74,11 @@ impl Rest {
         &self.base
     }
 
+    /// The API token that it sends, if any.
+    pub fn token(&self) -> Option<&str> {
+        self.token.as_deref()
+    }
+
     /// `GET`.
     ///
     /// # Errors

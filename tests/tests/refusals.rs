@@ -18,6 +18,8 @@ use p2p_tests::{
     random_file,
 };
 use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 const SOON: Duration = Duration::from_secs(20);
 const MIB: u64 = 1 << 20;
@@ -256,6 +258,29 @@ async fn a_disk_without_room_pauses_a_fetch_and_loses_nothing() {
     peer.daemon_mut().restart().await.unwrap();
     peer.transfer_done(transfer.id, SOON).await.unwrap();
     assert_eq!(peer.hash_of("grande.bin").unwrap(), network.peer(1).unwrap().hash_of("grande.bin").unwrap());
+}
+
+/// A caller that reads nothing before it has sent all, as many simple ones do.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_uploads_too_much_can_send_it_all_and_then_reads_why() {
+    let network = Network::builder().peers(1).peers_with(|_, settings| {
+        settings.set("transfers.reserve_bytes", i64::MAX);
+    });
+    let network = network.start().await.unwrap();
+    let rest = network.peer(1).unwrap().rest_with_token().unwrap();
+    let body = vec![7; 32 << 20];
+    let mut connection = TcpStream::connect(rest.base().trim_start_matches("http://")).await.unwrap();
+    let head = format!(
+        "POST /upload?filename=x.bin HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {}\r\n\
+         Content-Length: {}\r\nConnection: close\r\n\r\n",
+        rest.token().unwrap(),
+        body.len()
+    );
+    connection.write_all(head.as_bytes()).await.unwrap();
+    connection.write_all(&body).await.expect("all of it can be sent");
+    let mut answer = String::new();
+    connection.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 507 ") && answer.contains("disk-full"), "{answer}");
 }
 
 /// A small file system of its own, gone when this is dropped. `None` where this user may not mount.

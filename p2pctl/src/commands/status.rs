@@ -40,7 +40,7 @@ pub(super) async fn run(client: &Client, out: &Output) -> Result<(), Failure> {
     out.line("")?;
     let mut loops = Table::new(&[Column::left("KEEPS TRUE"), Column::left("LAST"), Column::flow("RESULT")]);
     for row in &status.loops {
-        let last = row.last_ms.map_or_else(|| "never".to_owned(), |then| age(then, now));
+        let last = row.last_ms.map_or_else(|| "-".to_owned(), |then| age(then, now));
         loops.row([row.name.as_str().into(), last.into(), row.result.as_str().into()]);
     }
     out.table(&loops)

@@ -43,7 +43,7 @@ fn status_tells_how_the_peer_is() {
         ("", "member until 1970-01-02"),
         ("shares", "1 file, 23 B; 2 more still to be hashed"),
         ("transfers", "1 open"),
-        ("rescan", "never"),
+        ("rescan", " - "),
     ] {
         let found = ended.stdout.lines().any(|line| line.starts_with(label) && line.contains(value));
         assert!(found, "no line {label:?} with {value:?} in {ended:#?}");

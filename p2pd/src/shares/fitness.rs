@@ -128,15 +128,37 @@ mod tests {
         assert!(matches!(look(&dir.path().join("x"), false), Unfit::NotThere));
         std::fs::write(dir.path().join("f"), "").unwrap();
         assert!(matches!(look(&dir.path().join("f"), false), Unfit::NotADirectory));
-        // Modes keep nobody out who is root.
-        if !rustix::process::geteuid().is_root() {
-            let closed = dir.path().join("closed");
-            std::fs::create_dir(&closed).unwrap();
-            std::fs::set_permissions(&closed, std::fs::Permissions::from_mode(0o500)).unwrap();
-            assert!(matches!(look(&closed, true), Unfit::NotWritable));
-            std::fs::set_permissions(&closed, std::fs::Permissions::from_mode(0o000)).unwrap();
-            assert!(matches!(look(&closed, false), Unfit::Unreadable));
-        }
+    }
+
+    #[test]
+    fn what_modes_forbid_is_told_apart() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+        let with_mode = |name: &str, mode| {
+            let path = dir.path().join(name);
+            std::fs::create_dir(&path).unwrap();
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+            path
+        };
+        let (unwritable, unreadable) = (with_mode("unwritable", 0o555), with_mode("unreadable", 0o000));
+        as_nobody(move || {
+            let look = |path: &Path, writes| try_out(path, Links::Follow, writes);
+            look(&unwritable, false).unwrap();
+            assert!(matches!(look(&unwritable, true).unwrap_err(), Unfit::NotWritable));
+            assert!(matches!(look(&unreadable, false).unwrap_err(), Unfit::Unreadable));
+        });
+    }
+
+    /// Modes keep nobody out who is root: then a thread of its own steps down.
+    fn as_nobody(check: impl FnOnce() + Send + 'static) {
+        let nobody = rustix::process::Uid::from_raw(65_534);
+        let thread = std::thread::spawn(move || {
+            if rustix::process::geteuid().is_root() {
+                rustix::thread::set_thread_uid(nobody).unwrap();
+            }
+            check();
+        });
+        thread.join().unwrap();
     }
 
     #[test]

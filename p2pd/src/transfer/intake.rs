@@ -1,25 +1,29 @@
 //! Bytes that arrive as a stream become a file: hashed as they are written, never whole in memory.
 
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
 use p2p_content::{ContentHash, ContentHasher, FileName, Manifest};
-use tokio::sync::{Mutex, mpsc};
+use tokio::sync::{Mutex, mpsc, watch};
 
+use super::jobs::TransferSettings;
 use super::sink::{SinkError, blocking};
 use crate::shares::Shares;
 
 /// Chunks that may wait for the disk.
 const WAITING: usize = 8;
+/// Bytes after which it is looked at again how much room is left on the disk.
+const LOOK_EVERY_LEN: u64 = 8 << 20;
 
 /// Takes in files that users hand over. Clones are handles to the same.
 #[derive(Clone)]
 pub struct Intake {
     shares: Shares,
+    settings: watch::Receiver<TransferSettings>,
     /// One file at a time gets its name and enters the catalog: of two under one name, the last one is then what the
     /// catalog says.
     naming: Arc<Mutex<()>>,
@@ -74,9 +78,9 @@ impl From<SinkError> for IntakeError {
 }
 
 impl Intake {
-    /// Into these shares' downloads.
-    pub fn new(shares: Shares) -> Self {
-        Self { shares, naming: Arc::default() }
+    /// Into these shares' downloads, as these settings say.
+    pub fn new(shares: Shares, settings: watch::Receiver<TransferSettings>) -> Self {
+        Self { shares, settings, naming: Arc::default() }
     }
 
     /// Takes in a file under this name; where another has it, `replace` says whether it is replaced. When this returns, the file is in the share
@@ -110,7 +114,8 @@ impl Intake {
         S: Stream<Item = Result<Bytes, E>> + Send + Unpin,
         E: std::fmt::Display,
     {
-        let (content, manifest) = write_hashed(file, body).await?;
+        let reserve = self.settings.borrow().reserve_bytes;
+        let (content, manifest) = write_hashed(file, body, reserve).await?;
         let dir = self.shares.downloads();
         let _naming = self.naming.lock().await;
         let (at, part, wanted) = (dir.clone(), key.to_owned(), name.clone());
@@ -122,10 +127,11 @@ impl Intake {
     }
 }
 
-/// Writes a stream into a file, and hashes it on the way.
+/// Writes a stream into a file, and hashes it on the way, as long as `reserve` bytes of the disk stay free.
 pub(super) async fn write_hashed<S, E>(
     mut file: File,
     mut body: S,
+    reserve: u64,
 ) -> Result<(ContentHash, Manifest), IntakeError>
 where
     S: Stream<Item = Result<Bytes, E>> + Send + Unpin,
@@ -133,12 +139,18 @@ where
 {
     let (chunks, mut waiting) = mpsc::channel::<Bytes>(WAITING);
     let writing = tokio::task::spawn_blocking(move || {
-        let mut hasher = ContentHasher::new();
+        let (mut hasher, mut unlooked) = (ContentHasher::new(), LOOK_EVERY_LEN);
+        let failed = |error| SinkError::of_io(error, "writing the file");
         while let Some(chunk) = waiting.blocking_recv() {
+            unlooked += chunk.len() as u64;
+            if unlooked >= LOOK_EVERY_LEN {
+                keeps_free(&file, reserve)?;
+                unlooked = 0;
+            }
             hasher.update(&chunk);
-            file.write_all(&chunk)?;
+            file.write_all(&chunk).map_err(failed)?;
         }
-        Ok::<_, io::Error>(hasher.finish())
+        Ok::<_, SinkError>(hasher.finish())
     });
     let mut broke = None;
     while let Some(chunk) = body.next().await {
@@ -158,8 +170,20 @@ where
     drop(chunks);
     let written = writing.await.map_err(|_| IntakeError::Internal("the daemon is ending".to_owned()))?;
     match (written, broke) {
-        (Err(error), _) => Err(SinkError::of_io(error, "writing the file").into()),
+        (Err(error), _) => Err(error.into()),
         (Ok(_), Some(broke)) => Err(broke),
         (Ok(hashed), None) => Ok(hashed),
     }
+}
+
+fn keeps_free(file: &File, reserve: u64) -> Result<(), SinkError> {
+    let stat =
+        rustix::fs::fstatvfs(file).map_err(|error| SinkError::of_io(error.into(), "looking at the disk"))?;
+    let free = stat.f_bavail.saturating_mul(stat.f_frsize);
+    if free < reserve {
+        return Err(SinkError::Full(format!(
+            "{free} bytes are free on the disk, and {reserve} are kept free ([transfers] reserve_bytes)"
+        )));
+    }
+    Ok(())
 }

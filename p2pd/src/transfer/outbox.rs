@@ -75,7 +75,8 @@ impl Outbox {
         let part = self.dir.join(format!("part-{:016x}", rand::random::<u64>()));
         let at = part.clone();
         let file = disk(move || OpenOptions::new().write(true).create_new(true).mode(0o600).open(at)).await?;
-        let hashed = match write_hashed(file, body).await {
+        // What is kept free is for the disk of the downloads; what waits here is gone when it was delivered.
+        let hashed = match write_hashed(file, body, 0).await {
             Ok((_, manifest)) => self.keep(peer, part.clone(), manifest).await,
             Err(error) => Err(error),
         };

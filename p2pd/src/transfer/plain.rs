@@ -60,7 +60,8 @@ pub(super) async fn run(shared: &Shared, job: &Job, name: FileName, stop: &Cance
         Err(error) => return error.into(),
     };
     let body = stream::iter([Ok::<Bytes, std::convert::Infallible>(bytes)]);
-    let written = match write_hashed(file, body).await {
+    let reserve = shared.settings.borrow().reserve_bytes;
+    let written = match write_hashed(file, body, reserve).await {
         Ok((_, manifest)) => {
             blocking(move || Ok(dir.publish(&key, &name, false)?)).await.map(|path| (path, manifest))
         }

@@ -27,7 +27,7 @@ pub(crate) fn print(network: &Network, screen: &Screen) -> Result<()> {
         ("p1 list --all".to_owned(), "every file of the network"),
         ("p1 fetch archivo2.txt -o .".to_owned(), "a copy that is yours"),
         (
-            format!("head -c 1G /dev/urandom > {}/grande.bin", other.shared("").display()),
+            format!("head -c 1G /dev/urandom > {}", other.shared("grande.bin").display()),
             "something big for P2",
         ),
         ("p1 fetch grande.bin".to_owned(), "… and P1 fetches it; Ctrl-C leaves it running"),
