@@ -46,13 +46,18 @@ pub(crate) enum Place {
 
 /// Where this command is typed, as the comments beside it say.
 pub(crate) fn place(command: &str) -> Place {
-    if command.contains("./maestrod_") {
+    if command.contains("maestrod") {
         Place::Maestro
     } else if command.contains("apt install") || command.contains("p2pctl join") {
         Place::Peers
     } else {
         Place::One
     }
+}
+
+/// Whether a person pastes the join token into this command, which the command on maestro printed last.
+pub(crate) fn takes_token(command: &str) -> bool {
+    command.ends_with("--token-file -")
 }
 
 /// The command that fetches, as one that another user may type without being root.
@@ -83,6 +88,9 @@ mod tests {
         let commands = install_commands().unwrap();
         assert!(commands[0].contains("apt install ./maestrod_*.deb"), "{commands:?}");
         assert_eq!(place(commands[0]), Place::Maestro);
+        assert_eq!(place(commands[1]), Place::Maestro);
+        assert!(commands[1].ends_with("maestrod token"), "{commands:?}");
+        assert_eq!(commands.iter().filter(|command| takes_token(command)).count(), 1);
         assert_eq!(commands.iter().filter(|command| place(command) == Place::Peers).count(), 2);
         assert_eq!(fetched_name().unwrap(), "archivo1.txt");
     }

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 
 use super::{Case, Group, so};
 use crate::packages::{CURRENT_DIR, REPOSITORY_DIR};
-use crate::readme::{Place, fetched_name, install_commands, place};
+use crate::readme::{Place, fetched_name, install_commands, place, takes_token};
 use crate::site::Site;
 
 /// A command that unpacks a package, at the longest.
@@ -33,6 +33,7 @@ fn readme_commands(site: &Site<'_>) -> Result<String> {
     let commands = install_commands()?;
     let name = fetched_name()?;
     let text = "La red reparte lo que todos tienen.\n";
+    let mut token = String::new();
     for command in &commands {
         let hosts: &[&str] = match place(command) {
             Place::Maestro => &["maestro"],
@@ -47,10 +48,15 @@ fn readme_commands(site: &Site<'_>) -> Result<String> {
         };
         for host in hosts {
             let script = format!("cd {CURRENT_DIR} && {command}");
-            site.host(host)?
-                .run_with("ana", &script, b"", COMMAND)?
+            let input = if takes_token(command) { token.as_str() } else { "" };
+            let said = site
+                .host(host)?
+                .run_with("ana", &script, input.as_bytes(), COMMAND)?
                 .ok()
                 .with_context(|| format!("on {host}"))?;
+            if place(command) == Place::Maestro {
+                token = format!("{}\n", said.text().lines().next_back().unwrap_or_default());
+            }
         }
     }
     let dos = site.host("dos")?;

@@ -36,6 +36,7 @@ pub(super) const GROUP: Group = Group {
         Case { name: "killed", check: failures::killed },
         Case { name: "hung", check: failures::hung },
         Case { name: "bad-configuration", check: failures::bad_configuration },
+        Case { name: "late-address", check: failures::late_address },
         Case { name: "reboot", check: reboot },
         Case { name: "user-unit", check: user_unit },
     ],

@@ -15,7 +15,11 @@ const DAEMONS: [(&str, &str); 2] = [("maestro", "maestrod"), ("dos", "p2pd")];
 /// Longer than any pause between two starts.
 const RESTARTS: Duration = Duration::from_secs(15);
 /// Several times the pause between two starts: a storm would show in it.
-const STORM: Duration = Duration::from_secs(6);
+const STORM: Duration = Duration::from_secs(15);
+/// An address that no host has.
+const LATE_ADDRESS: &str = "10.77.0.77";
+/// How late it comes: after the time in which too many starts are a storm.
+const LATE: Duration = Duration::from_secs(35);
 
 /// `kill -9` is answered by a new process.
 pub(super) fn killed(site: &Site<'_>) -> Result<String> {
@@ -94,4 +98,35 @@ fn refused_start(dos: &Host) -> Result<String> {
     ensure!(asked.code == 4, "p2pctl exits with {}: {}", asked.code, asked.told());
     let line = status.stdout.lines().find(|line| line.contains("reserve_byte")).unwrap_or_default();
     Ok(format!("{:?}", line.trim()))
+}
+
+/// An address that is not there yet, as at a boot whose network is slow, is waited for.
+pub(super) fn late_address(site: &Site<'_>) -> Result<String> {
+    let dos = site.host("dos")?;
+    dos.must(&format!(
+        "cp {CONFIGURATION} /root/good.toml && \
+         sed -i 's/^listen = \"\\[::\\]:9002\"$/listen = \"{LATE_ADDRESS}:9002\"/' {CONFIGURATION} && \
+         grep --quiet '{LATE_ADDRESS}:9002' {CONFIGURATION}"
+    ))?;
+    let seen = started_late(dos);
+    dos.must(&format!(
+        "cat /root/good.toml >{CONFIGURATION}; ip address del {LATE_ADDRESS}/24 dev eth0 || true"
+    ))?;
+    dos.must("systemctl reset-failed p2pd.service p2pd.socket")?;
+    dos.must("systemctl start p2pd.socket && systemctl restart p2pd.service")?;
+    site.in_sync("dos")?;
+    seen
+}
+
+fn started_late(dos: &Host) -> Result<String> {
+    let cursor = dos.journal_cursor()?;
+    // systemd counts starts by hand too.
+    dos.must("systemctl reset-failed p2pd.service && systemctl restart --no-block p2pd.service")?;
+    pass(LATE)?;
+    dos.is("p2pd.service", "activating")?;
+    let journal = dos.journal_since(&cursor, "p2pd")?;
+    ensure!(journal.contains(LATE_ADDRESS), "the journal does not name {LATE_ADDRESS}:\n{journal}");
+    dos.must(&format!("ip address add {LATE_ADDRESS}/24 dev eth0"))?;
+    eventually(RESTARTS, "p2pd runs once the address is there", || dos.is("p2pd.service", "active"))?;
+    Ok(format!("after {} restarts", dos.property("p2pd", "NRestarts")?))
 }

@@ -16,6 +16,10 @@ use crate::site::Site;
 const INSTALLS: Duration = Duration::from_secs(120);
 /// A share of the user's, outside of what the package makes.
 const SHARE: &str = "/srv/iso";
+/// A share of the user's in the state directory, beside the default one.
+const BESIDE: &str = "/var/lib/p2pd/beside";
+/// Where a moved state directory is.
+const MOVED: &str = "/srv/state";
 /// The list of files before anything was installed.
 const BEFORE: &str = "/root/files-before";
 
@@ -46,8 +50,10 @@ fn prepare(site: &Site<'_>) -> Result<()> {
     site.install("dos", PREVIOUS_DIR, &["p2pd"])?;
     let dos = site.host("dos")?;
     dos.must(&format!("mkdir -p {SHARE} && echo mine >{SHARE}/mine.txt"))?;
-    let share = format!("\n[[share]]\nname = \"iso\"\npath = \"{SHARE}\"\n");
-    dos.must(&format!("printf '%s' '{share}' >>{CONFIGURATION}"))?;
+    for (name, path) in [("iso", SHARE), ("beside", BESIDE)] {
+        let share = format!("\n[[share]]\nname = \"{name}\"\npath = \"{path}\"\n");
+        dos.must(&format!("printf '%s' '{share}' >>{CONFIGURATION}"))?;
+    }
     dos.must(&format!("sed -i 's/^running = .*/running = 3/' {CONFIGURATION}"))?;
     dos.must("systemctl restart p2pd.service")?;
     site.join("uno")?;
@@ -158,21 +164,44 @@ fn reinstall_is_the_same_peer(site: &Site<'_>) -> Result<String> {
 
 fn purge(site: &Site<'_>) -> Result<String> {
     let dos = site.host("dos")?;
+    // The daemon has made the share. A file in it is the user's, a part of an unfinished download is not.
+    dos.must(&format!(
+        "cd {BESIDE} && echo mine >beside.txt && mkdir -p .p2p-partial && touch .p2p-partial/0-1 && \
+         touch /var/lib/p2pd/.friends.json.7.0"
+    ))?;
     let purged = dos.must("apt-get purge --yes p2pd")?;
     dos.must(&format!("grep --quiet mine {SHARE}/mine.txt")).context("a file of the user's share is gone")?;
+    dos.must(&format!("grep --quiet mine {BESIDE}/beside.txt"))
+        .context("a file of the user's share beside the default one is gone")?;
     let left = new_files(dos)?;
+    let beside = format!("{BESIDE}/beside.txt");
+    let fetched = "/var/lib/p2pd/shared/upgraded.bin";
     let mine: BTreeSet<_> =
-        ["/var/lib/p2pd", "/var/lib/p2pd/shared", "/var/lib/p2pd/shared/upgraded.bin"].into();
+        ["/var/lib/p2pd", "/var/lib/p2pd/shared", fetched, BESIDE, beside.as_str()].into();
     let foreign: Vec<_> = left.iter().filter(|path| !mine.contains(path.as_str())).collect();
     ensure!(foreign.is_empty(), "purge leaves {foreign:?}; it says\n{}", purged.told());
     // What the user fetched is the user's; without it, nothing is left.
-    ensure!(left.contains("/var/lib/p2pd/shared/upgraded.bin"), "the user's fetched file is gone");
-    dos.must("rm /var/lib/p2pd/shared/upgraded.bin")?;
+    ensure!(left.contains(fetched), "the user's fetched file is gone");
+    dos.must(&format!("rm {fetched} {beside}"))?;
     site.install("dos", CURRENT_DIR, &["p2pd"])?;
     dos.must("apt-get purge --yes p2pd")?;
     let left = new_files(dos)?;
     ensure!(left.is_empty(), "purge leaves {left:?}");
+    purge_through_a_link(site)?;
     Ok("without files of the user, the system is as before".to_owned())
+}
+
+/// No key is left where the state directory was moved and a link put in its place.
+fn purge_through_a_link(site: &Site<'_>) -> Result<()> {
+    site.install("dos", CURRENT_DIR, &["p2pd"])?;
+    let dos = site.host("dos")?;
+    dos.must("apt-get remove --yes p2pd")?;
+    dos.must(&format!("mv /var/lib/p2pd {MOVED} && ln -s {MOVED} /var/lib/p2pd && ls {MOVED}/identity.key"))?;
+    let purged = dos.must("apt-get purge --yes p2pd")?;
+    dos.must(&format!("test ! -e {MOVED}")).with_context(|| format!("{MOVED} is left: {}", purged.told()))?;
+    let left = new_files(dos)?;
+    ensure!(left.is_empty(), "purge leaves {left:?}");
+    Ok(())
 }
 
 fn purge_of_maestrod(site: &Site<'_>) -> Result<String> {
