@@ -188,6 +188,7 @@ fn main() -> ExitCode {
         let result = runtime.block_on(run(&args, config));
         // A question that still runs on a blocking thread is nobody's any more.
         runtime.shutdown_timeout(Duration::from_millis(200));
+        notify::finish();
         result
     });
     match result {

@@ -260,7 +260,7 @@ async fn begin(launch: &Launch) -> Result<(Run, Ready)> {
             return Err(failure(launch, &run, &end));
         }
     };
-    // What it says later is thrown away, but taken: a full queue would hold the daemon up.
+    // What it says later is thrown away, but taken: a full queue would hold its end up.
     let notices = tokio::spawn(async move {
         let mut buffer = [0; 4096];
         while socket.recv(&mut buffer).await.is_ok() {}

@@ -12,7 +12,6 @@
 use std::collections::BTreeMap;
 use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::notify;
@@ -158,11 +157,11 @@ impl Drop for Heartbeat {
     }
 }
 
-/// The thread that looks at the heartbeats and feeds systemd's watchdog, until it is dropped.
+/// The thread that looks at the heartbeats and feeds systemd's watchdog, until this is dropped. Its end is not waited for:
+/// it may be about to log, and where nobody takes the log that can take for ever.
 #[derive(Debug)]
 pub struct Watchdog {
-    stop: Option<SyncSender<()>>,
-    thread: Option<JoinHandle<()>>,
+    _stop: SyncSender<()>,
 }
 
 impl Watchdog {
@@ -174,7 +173,7 @@ impl Watchdog {
         let fed_every = notify::watchdog_interval();
         let every = fed_every.unwrap_or(LOOK_EVERY).min(LOOK_EVERY);
         let (stop, stopped) = sync_channel(1);
-        let thread = std::thread::Builder::new().name("watchdog".to_owned()).spawn(move || {
+        std::thread::Builder::new().name("watchdog".to_owned()).spawn(move || {
             let mut looked_at = Instant::now();
             loop {
                 let now = Instant::now();
@@ -194,17 +193,7 @@ impl Watchdog {
                 }
             }
         })?;
-        Ok(Watchdog { stop: Some(stop), thread: Some(thread) })
-    }
-}
-
-impl Drop for Watchdog {
-    fn drop(&mut self) {
-        self.stop = None;
-        if let Some(thread) = self.thread.take() {
-            // It does nothing that panics.
-            let _ = thread.join();
-        }
+        Ok(Watchdog { _stop: stop })
     }
 }
 

@@ -9,8 +9,34 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsE
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use rustix::fs::{Access, AtFlags, CWD, FlockOperation, accessat, flock};
+use rustix::fs::{Access, AtFlags, CWD, FlockOperation, StatVfsMountFlags, accessat, flock};
 use rustix::process::geteuid;
+
+/// What can still be written on the disk of a directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Room {
+    /// Bytes that this program's user can still write.
+    pub free: u64,
+    /// Files that can still be made; `None` where the file system does not count them.
+    pub free_files: Option<u64>,
+    /// Whether nothing can be written at all.
+    pub is_read_only: bool,
+}
+
+impl Room {
+    /// On the disk of this directory. Blocking.
+    ///
+    /// # Errors
+    /// Where it cannot be looked at.
+    pub fn of(dir: &Path) -> io::Result<Room> {
+        let stat = rustix::fs::statvfs(dir)?;
+        Ok(Room {
+            free: stat.f_bavail.saturating_mul(stat.f_frsize),
+            free_files: (stat.f_files > 0).then_some(stat.f_favail),
+            is_read_only: stat.f_flag.contains(StatVfsMountFlags::RDONLY),
+        })
+    }
+}
 
 /// Why a state directory cannot be used.
 #[derive(Debug, thiserror::Error)]
