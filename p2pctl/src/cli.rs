@@ -166,7 +166,7 @@ pub(crate) struct Fetch {
     /// Put a copy there that is yours: a file, a directory, or - for standard output
     #[arg(short, long, value_name = "PATH")]
     pub(crate) output: Option<PathBuf>,
-    /// With -o: replace the file that is there
+    /// With -o: replace the file that is there, or write into the device or pipe
     #[arg(long, requires = "output")]
     pub(crate) force: bool,
     /// The name that it shall have on this peer
@@ -319,7 +319,8 @@ pub(crate) enum ShareVerb {
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  p2pctl share add /data/iso\n  p2pctl share add \"$PWD\" --visible friends\n  \
-                        p2pctl share add /data/in --name incoming --downloads\n\nWhere the sandbox of p2pd's service or \
+                        p2pctl share add /data/in --name incoming --downloads\n\nYou can share \
+                        the directories that are yours; root can share any, and say where fetched files land.\n\nWhere the sandbox of p2pd's service or \
                         the directory's modes are in the way, it says so and prints the commands that help."
 )]
 pub(crate) struct AddShare {

@@ -6,6 +6,7 @@
 mod cli;
 mod client;
 mod commands;
+mod copy;
 mod deliver;
 mod exit;
 mod failure;

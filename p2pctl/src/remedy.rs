@@ -8,7 +8,9 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
-use crate::output::quoted;
+use p2p_content::ContentHash;
+
+use crate::output::{plain, quoted};
 
 /// How the daemon fails at a directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,6 +81,8 @@ pub(crate) struct Seen {
     is_open: bool,
     /// The directories on the way that not everybody may enter.
     closed: Vec<PathBuf>,
+    /// The directory's own path, where it was named by another one.
+    leads_to: Option<PathBuf>,
     /// Whether this user is root.
     is_root: bool,
 }
@@ -87,7 +91,7 @@ impl Seen {
     /// Looks at the directory and at those on the way to it.
     pub(crate) fn at(path: &Path) -> Seen {
         let me = rustix::process::geteuid();
-        let Ok(found) = fs::metadata(path) else {
+        let (Ok(found), Ok(real)) = (fs::metadata(path), path.canonicalize()) else {
             return Seen { is_root: me.is_root(), ..Seen::default() };
         };
         let mode = |path: &Path| fs::metadata(path).map_or(0o777, |found| found.permissions().mode());
@@ -99,6 +103,7 @@ impl Seen {
             is_own: found.uid() == me.as_raw(),
             is_open: mode(path) & 0o005 == 0o005,
             closed,
+            leads_to: (real != path).then_some(real),
             is_root: me.is_root(),
         }
     }
@@ -117,6 +122,9 @@ pub(crate) struct Remedy {
 pub(crate) fn remedy(case: Case<'_>, daemon: &Daemon, seen: &Seen) -> Option<Remedy> {
     if !seen.is_directory {
         return None;
+    }
+    if let Some(reason) = unsafe_to_name(case.path, seen) {
+        return Some(Remedy { reason, commands: Vec::new() });
     }
     let Daemon { user, unit } = daemon;
     let private = ["/home", "/root", "/run/user"].iter().any(|private| case.path.starts_with(private));
@@ -165,6 +173,22 @@ pub(crate) fn remedy(case: Case<'_>, daemon: &Daemon, seen: &Seen) -> Option<Rem
     Some(Remedy { reason: reasons.join("; "), commands })
 }
 
+/// Why no command shall have this path in it: root would run it, and others may decide what it does.
+fn unsafe_to_name(path: &Path, seen: &Seen) -> Option<String> {
+    let shown = path.to_string_lossy();
+    // A new line would be one of the unit file, and of the shell.
+    if shown.contains('\n') || plain(&shown) != shown {
+        return Some(
+            "its path has characters that cannot be shown, so no command can name it: rename it".to_owned(),
+        );
+    }
+    let real = seen.leads_to.as_ref()?.display();
+    Some(format!(
+        "this is not the directory's own path, which is {real}: whoever controls a link on the way could turn commands against \
+         other files, so there are none; share it by its own path"
+    ))
+}
+
 /// The lines of the drop-in.
 fn drop_in(case: &Case<'_>, is_hidden: bool, private: bool) -> Vec<String> {
     let path = case.path.to_string_lossy();
@@ -200,9 +224,17 @@ fn unit_word(path: &str, has_parts: bool) -> String {
     word
 }
 
-/// A name as a part of a file's name.
+/// A name as a part of a file's name, which no other name shares.
 fn file_word(name: &str) -> String {
-    name.chars().map(|c| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '-' }).collect()
+    let safe = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    let mut word: String = name.chars().map(|c| if safe(c) { c } else { '-' }).collect();
+    if word != name {
+        let hash = ContentHash::of(name.as_bytes()).to_string();
+        // No name that stays as it is has a plus.
+        word.push('+');
+        word.push_str(&hash[..8]);
+    }
+    word
 }
 
 fn user_name(passwd: &str, uid: u32) -> Option<String> {

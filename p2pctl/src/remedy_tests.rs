@@ -27,7 +27,7 @@ fn a_home_is_shown_through_the_sandbox_and_opened() {
             [
                 "sudo mkdir -p /etc/systemd/system/p2pd.service.d",
                 "printf '%s\\n' '[Service]' ProtectHome=tmpfs BindReadOnlyPaths=-/home/ana/iso | \
-                 sudo tee /etc/systemd/system/p2pd.service.d/share-my-iso.conf",
+                 sudo tee /etc/systemd/system/p2pd.service.d/share-my-iso+e3acadf6.conf",
                 "setfacl -R -m u:p2pd:rX -m d:u:p2pd:rX /home/ana/iso",
                 "sudo systemctl daemon-reload",
                 "sudo systemctl restart p2pd.service",
@@ -97,6 +97,27 @@ fn odd_paths_survive_the_unit_file_and_the_shell() {
 }
 
 #[test]
+fn names_that_look_alike_have_drop_ins_of_their_own() {
+    assert_eq!(file_word("a-b.C_1"), "a-b.C_1");
+    let (space, slash) = (file_word("a b"), file_word("a/b"));
+    assert!(space.starts_with("a-b+") && space.len() == "a-b+".len() + 8, "{space}");
+    assert!(space != slash && slash != file_word("a-b"), "{slash}");
+}
+
+#[test]
+fn a_path_that_others_may_bend_gets_no_commands() {
+    for flaw in [Flaw::NotThere, Flaw::Unreadable, Flaw::ReadOnly, Flaw::NotWritable] {
+        let seen = Seen { leads_to: Some("/etc".into()), is_root: true, ..open() };
+        let linked = told("/data/ana/way", true, flaw, &service(), &seen);
+        assert!(linked.commands.is_empty() && linked.reason.contains("which is /etc"), "{linked:?}");
+        for path in ["/tmp/a\nExecStartPre=+/bin/sh", "/tmp/\u{1b}[2J", "/tmp/\u{202e}x"] {
+            let odd = told(path, true, flaw, &service(), &open());
+            assert!(odd.commands.is_empty() && odd.reason.contains("rename it"), "{odd:?}");
+        }
+    }
+}
+
+#[test]
 fn only_p2pds_own_unit_of_the_system_counts() {
     let unit = |groups| system_unit(groups).unwrap_or_default();
     assert_eq!(unit("0::/system.slice/p2pd.service\n"), "p2pd.service");
@@ -117,4 +138,9 @@ fn a_directory_is_seen_with_those_on_the_way() {
     let seen = Seen::at(&inner);
     assert!(seen.is_directory && seen.is_own && seen.is_open, "{seen:?}");
     assert!(seen.closed.contains(&real), "{seen:?}");
+    assert_eq!(seen.leads_to, None);
+    std::os::unix::fs::symlink("inner", real.join("link")).unwrap();
+    assert_eq!(Seen::at(&real.join("link")).leads_to, Some(inner.clone()));
+    std::os::unix::fs::symlink(".", real.join("way")).unwrap();
+    assert_eq!(Seen::at(&real.join("way/inner")).leads_to, Some(inner));
 }

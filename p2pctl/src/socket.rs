@@ -9,6 +9,8 @@ use crate::exit::Exit;
 use crate::failure::{Failure, text};
 
 const SYSTEM: &str = "/run/p2pd/control.sock";
+/// Where a user's own is in `XDG_RUNTIME_DIR`.
+const BELOW_RUNTIME: &str = "p2pd/control.sock";
 
 /// The socket of the daemon: the one that was named, else the user's own, where there is one, else the system's.
 pub(crate) fn find(named: Option<PathBuf>) -> PathBuf {
@@ -17,28 +19,61 @@ pub(crate) fn find(named: Option<PathBuf>) -> PathBuf {
 
 /// A user who has a daemon of their own set it up: it is the one that is meant. The system's is there unasked.
 fn nearest(runtime_dir: Option<PathBuf>) -> PathBuf {
-    match runtime_dir.map(|directory| directory.join("p2pd/control.sock")) {
+    match runtime_dir.map(|directory| directory.join(BELOW_RUNTIME)) {
         Some(own) if own.exists() => own,
         _ => SYSTEM.into(),
+    }
+}
+
+/// Whose daemon it is: another manager runs it, and its configuration is elsewhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Owner {
+    /// The machine's.
+    System,
+    /// This user's own: `p2pd --user`.
+    User,
+}
+
+impl Owner {
+    /// Whose daemon is behind this socket, by where it is.
+    pub(crate) fn of(socket: &Path) -> Owner {
+        Owner::within(socket, std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from))
+    }
+
+    fn within(socket: &Path, runtime_dir: Option<PathBuf>) -> Owner {
+        match runtime_dir.filter(|directory| directory.join(BELOW_RUNTIME) == socket) {
+            Some(_) => Owner::User,
+            None => Owner::System,
+        }
+    }
+
+    /// What is between `systemctl` or `journalctl` and its verb.
+    pub(crate) fn flag(self) -> &'static str {
+        match self {
+            Owner::System => "",
+            Owner::User => " --user",
+        }
     }
 }
 
 /// Says why a connection to the socket failed, and what to do.
 pub(crate) fn explain(socket: &Path, err: &io::Error) -> Failure {
     let shown = socket.display();
-    match err.kind() {
-        io::ErrorKind::NotFound => not_running(format!("p2pd is not running: there is no socket {shown}")),
+    let message = match err.kind() {
+        io::ErrorKind::NotFound => format!("p2pd is not running: there is no socket {shown}"),
         io::ErrorKind::ConnectionRefused => {
-            not_running(format!("p2pd is not running: nobody listens on its socket {shown}"))
+            format!("p2pd is not running: nobody listens on its socket {shown}")
         }
-        io::ErrorKind::PermissionDenied => not_permitted(socket),
-        _ => not_running(format!("Cannot reach p2pd at {shown}: {}", text(err))),
-    }
+        io::ErrorKind::PermissionDenied => return not_permitted(socket),
+        _ => format!("Cannot reach p2pd at {shown}: {}", text(err)),
+    };
+    not_running(message, Owner::of(socket).flag())
 }
 
-fn not_running(message: String) -> Failure {
+fn not_running(message: String, user: &str) -> Failure {
+    let start = format!("start it with `systemctl{user} start p2pd`");
     Failure::new(Exit::Unreachable, "daemon-unreachable", message)
-        .hint("start it with `systemctl start p2pd`, and see why it stopped with `journalctl -u p2pd`")
+        .hint(format!("{start}, and see why it stopped with `journalctl{user} -u p2pd`"))
         .hint("if it listens elsewhere, name its socket: `p2pctl --socket PATH …`, or P2PD_SOCKET")
 }
 
@@ -123,6 +158,20 @@ mod tests {
         std::fs::write(runtime.path().join("p2pd/control.sock"), "").unwrap();
         assert_eq!(nearest(), runtime.path().join("p2pd/control.sock"));
         assert_eq!(super::nearest(None), Path::new(SYSTEM));
+    }
+
+    #[test]
+    fn whose_daemon_it_is_shows_in_where_its_socket_is() {
+        let within = |socket: &str, directory: Option<&str>| {
+            Owner::within(Path::new(socket), directory.map(PathBuf::from))
+        };
+        let own = "/run/user/1000/p2pd/control.sock";
+        assert_eq!(within(own, Some("/run/user/1000")), Owner::User);
+        assert_eq!(within(own, None), Owner::System);
+        assert_eq!(within(SYSTEM, Some("/run/user/1000")), Owner::System);
+        let hint = |owner: Owner| not_running(String::new(), owner.flag()).hints()[0].clone();
+        assert!(hint(Owner::User).contains("`systemctl --user start p2pd`"));
+        assert!(hint(Owner::System).contains("`journalctl -u p2pd`"));
     }
 
     #[test]

@@ -14,6 +14,7 @@ use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::output::{Cell, Column, Output, Table, Tone, duration, now_ms};
 use crate::remedy::{self, Case, Daemon, Flaw, Seen};
+use crate::socket::Owner;
 
 /// Runs `doctor`.
 pub(super) async fn run(client: &Client, out: &Output) -> Result<(), Failure> {
@@ -35,15 +36,16 @@ pub(super) async fn run(client: &Client, out: &Output) -> Result<(), Failure> {
 }
 
 async fn running(client: &Client, status: &Status) -> Result<Vec<Check>, Failure> {
+    let owner = Owner::of(client.socket());
     let up = u64::try_from((now_ms() - status.started_ms) / 1000).unwrap_or(0);
     let mut checks = vec![
         Check::ok(
             "daemon",
             format!("p2pd {} answers: process {}, up {}", status.version, status.pid, duration(up)),
         ),
-        outside::socket(client.socket()),
-        program(&status.version),
-        outside::configuration(Some(status.pid)).await,
+        outside::socket(client.socket(), owner),
+        program(&status.version, owner),
+        outside::configuration(Some(status.pid), owner).await,
     ];
     match client.get::<Doctor>("/v1/doctor").await {
         Ok(answer) => {
@@ -67,25 +69,26 @@ async fn running(client: &Client, status: &Status) -> Result<Vec<Check>, Failure
 }
 
 async fn stopped(client: &Client, failure: &Failure) -> Vec<Check> {
+    let owner = Owner::of(client.socket());
     let daemon = Check::problem("daemon", failure.message());
     let mut checks = vec![failure.hints().iter().cloned().fold(daemon, Check::advise)];
     // A daemon that may not be asked is as well as it is.
     if failure.exit() == Exit::Unreachable {
-        checks.extend(outside::unit().await);
+        checks.extend(outside::unit(owner).await);
     }
-    checks.push(outside::socket(client.socket()));
-    checks.push(outside::configuration(None).await);
+    checks.push(outside::socket(client.socket(), owner));
+    checks.push(outside::configuration(None, owner).await);
     checks.push(watches::unneeded(watches::allowed()));
     checks
 }
 
 /// Whether the daemon that runs is the one that is installed with this program.
-fn program(running: &str) -> Check {
+fn program(running: &str, owner: Owner) -> Check {
     let own = env!("CARGO_PKG_VERSION");
     match running == own {
         true => Check::ok("program", format!("p2pctl and p2pd are both {own}")),
         false => Check::warning("program", format!("p2pctl is {own}, and the p2pd that runs is {running}"))
-            .advise("sudo systemctl restart p2pd"),
+            .advise(format!("{} restart p2pd", outside::systemctl(owner))),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::command::{Ended, run};
+use crate::command::{Ended, p2pctl, run};
 use crate::daemon::Daemon;
 use crate::listing::ID;
 
@@ -69,6 +69,33 @@ fn a_stopped_daemon_is_examined_from_outside() {
     for check in ["configuration", "inotify"] {
         line(&ended, check);
     }
+    daemon.serve();
+}
+
+#[test]
+fn a_users_own_daemon_is_known_by_its_socket() {
+    let mut daemon = Daemon::start();
+    daemon.json("GET /v1/status", status(pid()));
+    daemon.json("GET /v1/doctor", found(&[], &[]));
+    let home = tempfile::tempdir().unwrap();
+    std::os::unix::fs::symlink(daemon.dir(), home.path().join("p2pd")).unwrap();
+    let socket = home.path().join("p2pd/control.sock");
+    let examine = || {
+        let mut command = p2pctl(&socket, &["doctor", "--json"]);
+        let output = command.env("XDG_RUNTIME_DIR", home.path()).env("HOME", home.path()).output().unwrap();
+        Ended::of(output).says_nothing().values().remove(0)
+    };
+    let of = |told: &Value, name: &str| {
+        told["checks"].as_array().unwrap().iter().find(|check| check["name"] == name).unwrap().to_string()
+    };
+    let own = home.path().join(".config/p2pd/p2pd.toml");
+    let running = of(&examine(), "configuration");
+    assert!(running.contains(own.to_str().unwrap()), "{running}");
+    daemon.stop();
+    let stopped = examine();
+    assert!(of(&stopped, "configuration").contains(own.to_str().unwrap()), "{stopped}");
+    assert!(of(&stopped, "socket").contains("systemctl --user start p2pd.socket"), "{stopped}");
+    assert!(of(&stopped, "daemon").contains("systemctl --user start p2pd"), "{stopped}");
     daemon.serve();
 }
 

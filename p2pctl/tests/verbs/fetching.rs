@@ -1,9 +1,10 @@
 //! `fetch`: the way of a file to its user.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+use p2p_content::ContentHash;
 use serde_json::{Value, json};
 
 use crate::command::{Ended, interrupt, p2pctl, run};
@@ -18,20 +19,45 @@ fn created(transfer: &Value) -> Reply {
     Reply::Body { status: 201, body: transfer.to_string().into() }
 }
 
-/// A daemon that has the file already, where `p2pctl` can read it or where it cannot.
-fn having(readable: bool) -> Daemon {
+/// The content of [`BYTES`].
+fn content() -> String {
+    ContentHash::of(BYTES).to_string()
+}
+
+fn contents() -> String {
+    format!("GET /v1/contents/{}", content())
+}
+
+/// How often the daemon was asked for the bytes.
+fn asked_for_bytes(daemon: &Daemon) -> usize {
+    daemon.seen().iter().filter(|seen| seen.what.starts_with("GET /v1/contents")).count()
+}
+
+/// A daemon that has the file already, by its own account there.
+fn naming(path: &Path) -> Daemon {
     let daemon = Daemon::start();
     let mut done = transfer(7, "done");
-    if readable {
-        let path = daemon.dir().join("shared.txt");
-        std::fs::write(&path, BYTES).unwrap();
-        done["path"] = json!(path);
-    } else {
-        let body = BYTES.into();
-        daemon.on(&format!("GET /v1/contents/{HASH}"), Reply::Body { status: 200, body });
-    }
+    done["content"] = json!(content());
+    done["path"] = json!(path);
     daemon.on("POST /v1/transfers", created(&done));
     daemon
+}
+
+/// The same, with bytes to give out.
+fn giving(path: &Path, bytes: &'static [u8]) -> Daemon {
+    let daemon = naming(path);
+    daemon.on(&contents(), Reply::Body { status: 200, body: bytes.into() });
+    daemon
+}
+
+/// A daemon that has the file, where `p2pctl` can read it or where it cannot; and where that is.
+fn having(readable: bool) -> (Daemon, tempfile::TempDir) {
+    let share = tempfile::tempdir().unwrap();
+    let path = share.path().canonicalize().unwrap().join("shared.txt");
+    if readable {
+        std::fs::write(&path, BYTES).unwrap();
+    }
+    (giving(&path, BYTES), share)
 }
 
 fn staying_open(events: Vec<Value>) -> Reply {
@@ -129,27 +155,25 @@ fn an_unproven_file_comes_with_a_warning() {
 fn a_file_is_delivered_where_its_user_wants_it() {
     use std::os::unix::fs::PermissionsExt as _;
     for readable in [true, false] {
-        let daemon = having(readable);
+        let (daemon, _share) = having(readable);
         let out = tempfile::tempdir().unwrap();
         let path = out.path().join("mine.txt");
         run(&daemon, &["fetch", "docs/a.txt", "-o", path.to_str().unwrap()])
             .exits(0)
             .says_nothing()
-            .prints(&format!("{HASH}  {}\n", path.display()));
+            .prints(&format!("{}  {}\n", content(), path.display()));
         assert_eq!(std::fs::read(&path).unwrap(), BYTES);
         assert_eq!(path.metadata().unwrap().permissions().mode() & 0o600, 0o600);
         run(&daemon, &["fetch", "docs/a.txt", "-o", out.path().to_str().unwrap()]).exits(0);
         assert_eq!(std::fs::read(out.path().join("a.txt")).unwrap(), BYTES);
         assert_eq!(names_in(out.path().to_owned()), ["a.txt", "mine.txt"]);
-        let through_socket =
-            daemon.seen().iter().filter(|seen| seen.what.starts_with("GET /v1/contents")).count();
-        assert_eq!(through_socket, if readable { 0 } else { 2 });
+        assert_eq!(asked_for_bytes(&daemon), if readable { 0 } else { 2 });
     }
 }
 
 #[test]
 fn what_is_there_is_replaced_only_by_force() {
-    let daemon = having(true);
+    let (daemon, _share) = having(true);
     let out = tempfile::tempdir().unwrap();
     let path = out.path().join("a.txt");
     std::fs::write(&path, "mine").unwrap();
@@ -169,7 +193,7 @@ fn what_is_there_is_replaced_only_by_force() {
 
 #[test]
 fn a_target_that_cannot_be_is_refused_first() {
-    let daemon = having(true);
+    let (daemon, _share) = having(true);
     run(&daemon, &["fetch", "docs/a.txt", "-o", "/no/such/dir/a.txt"])
         .exits(3)
         .says("There is no directory /no/such/dir");
@@ -200,20 +224,84 @@ fn a_copy_that_breaks_off_leaves_nothing_behind() {
 }
 
 #[test]
-fn a_file_that_changed_after_it_was_fetched_is_not_delivered() {
-    let daemon = having(true);
-    std::fs::write(daemon.dir().join("shared.txt"), "shorter").unwrap();
+fn other_bytes_are_never_delivered_as_the_content() {
+    for other in [&b"shorter"[..], &[b'q'; 1024]] {
+        let share = tempfile::tempdir().unwrap();
+        let path = share.path().canonicalize().unwrap().join("shared.txt");
+        std::fs::write(&path, other).unwrap();
+        let out = tempfile::tempdir().unwrap();
+        let fetch = ["fetch", "docs/a.txt", "-o", out.path().to_str().unwrap()];
+
+        let daemon = naming(&path);
+        daemon.problem(&contents(), 404, "not-here", "this peer does not have the content");
+        run(&daemon, &fetch).exits(1).prints("").says("was changed").says("fetch it again");
+        run(&giving(&path, other), &fetch).exits(1).prints("").says("was changed");
+        assert!(names_in(out.path().to_owned()).is_empty());
+
+        // Another file of the daemon may have the content.
+        run(&giving(&path, BYTES), &fetch).exits(0).says_nothing();
+        assert_eq!(std::fs::read(out.path().join("a.txt")).unwrap(), BYTES);
+        assert_eq!(names_in(out.path().to_owned()), ["a.txt"]);
+    }
+}
+
+#[test]
+fn no_link_leads_to_a_file_that_the_daemon_did_not_mean() {
+    let share = tempfile::tempdir().unwrap();
+    let real = share.path().canonicalize().unwrap();
+    std::fs::create_dir(real.join("real")).unwrap();
+    std::fs::write(real.join("real/shared.txt"), BYTES).unwrap();
+    std::os::unix::fs::symlink("real", real.join("way")).unwrap();
+    let daemon = giving(&real.join("way/shared.txt"), BYTES);
     let out = tempfile::tempdir().unwrap();
-    run(&daemon, &["fetch", "docs/a.txt", "-o", out.path().to_str().unwrap()]).exits(1).says("was changed");
-    assert!(names_in(out.path().to_owned()).is_empty());
+    run(&daemon, &["fetch", "docs/a.txt", "-o", out.path().to_str().unwrap()]).exits(0);
+    assert_eq!(asked_for_bytes(&daemon), 1);
+    assert_eq!(std::fs::read(out.path().join("a.txt")).unwrap(), BYTES);
+}
+
+#[test]
+fn what_is_no_file_is_never_replaced() {
+    use std::os::unix::fs::FileTypeExt as _;
+    let (daemon, _share) = having(true);
+    let out = tempfile::tempdir().unwrap();
+    let at = |name: &str| out.path().join(name);
+    let fetch =
+        |name: &str| run(&daemon, &["fetch", "docs/a.txt", "--force", "-o", at(name).to_str().unwrap()]);
+    rustix::fs::mknodat(
+        rustix::fs::CWD,
+        at("pipe"),
+        rustix::fs::FileType::Fifo,
+        rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR,
+        0,
+    )
+    .unwrap();
+    let pipe = at("pipe");
+    let reader = std::thread::spawn(move || std::fs::read(pipe).unwrap());
+    fetch("pipe").exits(0).says_nothing().prints(&format!("{}  {}\n", content(), at("pipe").display()));
+    assert_eq!(reader.join().unwrap(), BYTES);
+    assert!(at("pipe").symlink_metadata().unwrap().file_type().is_fifo());
+    run(&daemon, &["fetch", "docs/a.txt", "-o", at("pipe").to_str().unwrap()])
+        .exits(6)
+        .says("write into it with --force");
+
+    std::os::unix::fs::symlink("/dev/null", at("null")).unwrap();
+    fetch("null").exits(0);
+    assert_eq!(std::fs::read_link(at("null")).unwrap(), Path::new("/dev/null"));
+
+    std::fs::write(at("file"), "mine").unwrap();
+    std::os::unix::fs::symlink("file", at("link")).unwrap();
+    fetch("link").exits(6).says("where the link leads");
+    assert_eq!(std::fs::read(at("file")).unwrap(), b"mine");
+    assert_eq!(names_in(out.path().to_owned()), ["file", "link", "null", "pipe"]);
 }
 
 #[test]
 fn standard_output_gets_the_bytes_and_nothing_else() {
     for readable in [true, false] {
-        let daemon = having(readable);
+        let (daemon, _share) = having(readable);
         let text = String::from_utf8(BYTES.to_vec()).unwrap();
-        run(&daemon, &["fetch", "docs/a.txt", "-o", "-"]).exits(0).prints(&text).says(HASH);
+        run(&daemon, &["fetch", "docs/a.txt", "-o", "-"]).exits(0).prints(&text).says(&content());
+        assert_eq!(asked_for_bytes(&daemon), 1, "what cannot be taken back comes from the daemon");
         // What a file held before stays there.
         let file = daemon.dir().join("out");
         std::fs::write(&file, "before ").unwrap();
@@ -225,9 +313,15 @@ fn standard_output_gets_the_bytes_and_nothing_else() {
 }
 
 #[test]
+fn other_bytes_on_standard_output_are_disowned() {
+    let daemon = giving(Path::new("/nowhere/a.txt"), b"other");
+    run(&daemon, &["fetch", "a", "-o", "-"]).exits(1).prints("other").says("do not use it");
+}
+
+#[test]
 fn a_full_disk_is_exit_code_7() {
     let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
-    let daemon = having(true);
+    let (daemon, _share) = having(true);
     let child = p2pctl(&daemon.socket(), &["fetch", "a", "-o", "-"]).stdout(full).spawn().unwrap();
     Ended::of(child.wait_with_output().unwrap()).exits(7).says("the disk is full");
 }
@@ -235,9 +329,10 @@ fn a_full_disk_is_exit_code_7() {
 #[test]
 fn a_reader_that_closes_the_pipe_ends_it_quietly() {
     for readable in [true, false] {
-        let daemon = having(readable);
-        let mut child = p2pctl(&daemon.socket(), &["fetch", "a", "-o", "-"]).spawn().unwrap();
-        drop(child.stdout.take());
+        let (daemon, _share) = having(readable);
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let child = p2pctl(&daemon.socket(), &["fetch", "a", "-o", "-"]).stdout(writer).spawn().unwrap();
         Ended::of(child.wait_with_output().unwrap()).exits(0).says_nothing();
     }
 }

@@ -63,6 +63,22 @@ fn what_the_daemon_cannot_use_and_the_user_can_is_explained_with_commands() {
 }
 
 #[test]
+fn a_path_that_leads_elsewhere_gets_a_reason_and_no_commands() {
+    let daemon = Daemon::start();
+    let real = daemon.dir().canonicalize().unwrap().join("real");
+    std::fs::create_dir(&real).unwrap();
+    let link = daemon.dir().join("link");
+    std::os::unix::fs::symlink(&real, &link).unwrap();
+    let lines = daemon.dir().join("a\nb");
+    std::fs::create_dir(&lines).unwrap();
+    daemon.problem("POST /v1/shares", 403, "share-unreadable", "it cannot be shared");
+    for (path, why) in [(&link, real.to_str().unwrap()), (&lines, "rename it")] {
+        let ended = run(&daemon, &["share", "add", path.to_str().unwrap()]).exits(5).says(why);
+        assert!(!ended.stderr.contains("setfacl") && !ended.stderr.contains("sudo"), "{ended:#?}");
+    }
+}
+
+#[test]
 fn what_is_not_there_is_just_not_there() {
     let daemon = Daemon::start();
     daemon.problem("POST /v1/shares", 404, "share-not-there", "it cannot be shared");
