@@ -20,8 +20,9 @@ use tokio::sync::Semaphore;
 const MAX_TRIED: usize = 4;
 /// Addresses that one call may name, as many as a Hello may.
 const MAX_NAMED: usize = 32;
-/// Calls of one peer in a [`PERIOD`] for which something is tried.
+/// Calls of one peer in a [`PERIOD`] for which something is tried, and from one address.
 const CALLS: usize = 6;
+const CALLS_FROM: usize = 60;
 const PERIOD: Duration = Duration::from_secs(60);
 /// Calls of all peers for which something is tried at one time.
 const AT_ONCE: usize = 16;
@@ -49,7 +50,7 @@ impl Reach {
         grpc_port: u16,
     ) -> Vec<AddressCheck> {
         let Targets { tried, others } = targets(announced, seen, grpc_port);
-        let allowed = self.calls.lock().unwrap_or_else(PoisonError::into_inner).take(peer, Instant::now());
+        let allowed = self.allows(peer, seen.ip());
         let permit = self.at_once.try_acquire();
         let mut checks = match (allowed, &permit) {
             (true, Ok(_)) => {
@@ -65,6 +66,15 @@ impl Reach {
             took_ms: 0,
         }));
         checks
+    }
+}
+
+impl Reach {
+    /// Keys cost nothing: who has many still calls from somewhere.
+    fn allows(&self, peer: PeerId, seen: IpAddr) -> bool {
+        let now = Instant::now();
+        let mut calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
+        calls.take(Asker::Peer(peer), now) && calls.take(Asker::of(seen), now)
     }
 }
 
@@ -140,23 +150,47 @@ fn with_scope(mut address: SocketAddr, seen: SocketAddr) -> SocketAddr {
     address
 }
 
-/// When each peer has called lately.
+/// Whose calls are counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Asker {
+    Peer(PeerId),
+    /// An IPv4 address, or the network of an IPv6 address, of which one host has all.
+    From(IpAddr),
+}
+
+impl Asker {
+    fn of(seen: IpAddr) -> Asker {
+        Asker::From(match seen.to_canonical() {
+            IpAddr::V6(ip) => IpAddr::V6((ip.to_bits() >> 64 << 64).into()),
+            ip => ip,
+        })
+    }
+
+    fn calls(self) -> usize {
+        match self {
+            Asker::Peer(_) => CALLS,
+            Asker::From(_) => CALLS_FROM,
+        }
+    }
+}
+
+/// When each has called lately.
 #[derive(Debug, Default)]
 struct Calls {
-    by_peer: HashMap<PeerId, VecDeque<Instant>>,
+    by_asker: HashMap<Asker, VecDeque<Instant>>,
 }
 
 impl Calls {
-    /// Whether the peer may have something tried now.
-    fn take(&mut self, peer: PeerId, now: Instant) -> bool {
-        self.by_peer.retain(|_, calls| {
+    /// Whether something may be tried now for who asks.
+    fn take(&mut self, asker: Asker, now: Instant) -> bool {
+        self.by_asker.retain(|_, calls| {
             while calls.front().is_some_and(|call| now.duration_since(*call) >= PERIOD) {
                 calls.pop_front();
             }
             !calls.is_empty()
         });
-        let calls = self.by_peer.entry(peer).or_default();
-        if calls.len() >= CALLS {
+        let calls = self.by_asker.entry(asker).or_default();
+        if calls.len() >= asker.calls() {
             return false;
         }
         calls.push_back(now);
@@ -202,12 +236,15 @@ mod tests {
     #[test]
     fn a_peer_may_ask_a_few_times_a_minute_and_is_then_forgotten() {
         let (mut calls, start) = (Calls::default(), Instant::now());
-        let [ana, luis] = [1, 2].map(|byte| PeerId::from_bytes([byte; 32]));
+        let [ana, luis] = [1, 2].map(|byte| Asker::Peer(PeerId::from_bytes([byte; 32])));
         assert!((0..CALLS).all(|_| calls.take(ana, start)));
         assert!(!calls.take(ana, start + PERIOD / 2));
         assert!(calls.take(luis, start + PERIOD / 2), "another peer's calls are its own");
         assert!(calls.take(ana, start + PERIOD));
         assert!(calls.take(luis, start + PERIOD * 3));
-        assert_eq!(calls.by_peer.len(), 1, "who asks no more is not remembered");
+        assert_eq!(calls.by_asker.len(), 1, "who asks no more is not remembered");
+        let [one, same] = ["2001:db8::1", "2001:db8::ffff:1"].map(|ip| Asker::of(ip.parse().unwrap()));
+        let later = start + PERIOD * 9;
+        assert!((0..CALLS_FROM).all(|_| calls.take(one, later)) && !calls.take(same, later));
     }
 }

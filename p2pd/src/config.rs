@@ -14,8 +14,10 @@ use crate::shares::ShareConfig;
 use crate::transfer::TransferSettings;
 
 mod in_force;
+mod real_paths;
 
 pub use in_force::InForce;
+use real_paths::RealPaths;
 
 /// The file that is read when no other is named, if it is there.
 pub const DEFAULT_PATH: &str = "/etc/p2pd/p2pd.toml";
@@ -209,13 +211,15 @@ impl Config {
         ] {
             wrong(key, what.is_some(), what.as_deref().unwrap_or_default());
         }
+        let paths = self.shares.iter().map(|share| share.path.as_path());
+        let real = RealPaths::of(paths.chain([self.state_dir.as_path()]));
         for at in 0..self.shares.len() {
-            self.share_problems(at, &mut wrong);
+            self.share_problems(at, &real, &mut wrong);
         }
         problems
     }
 
-    fn share_problems(&self, at: usize, wrong: &mut impl FnMut(&str, bool, &str)) {
+    fn share_problems(&self, at: usize, real: &RealPaths, wrong: &mut impl FnMut(&str, bool, &str)) {
         let (share, before) = (&self.shares[at], &self.shares[..at]);
         let (name_key, path_key) = (format!("share[{at}].name"), format!("share[{at}].path"));
         let name = &share.name;
@@ -229,17 +233,13 @@ impl Config {
         );
         let relative = format!("the path of the share {name:?} must be absolute");
         wrong(&path_key, !share.path.is_absolute(), &relative);
-        // Links and dots may lead where the text does not say.
-        let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
-        let within =
-            |inner: &Path, outer: &Path| inner.starts_with(outer) || real(inner).starts_with(real(outer));
         for other in before {
-            let overlap = within(&share.path, &other.path) || within(&other.path, &share.path);
+            let overlap = real.within(&share.path, &other.path) || real.within(&other.path, &share.path);
             let what = format!("the shares {name:?} and {:?} lie one inside the other", other.name);
             wrong(&path_key, overlap, &what);
         }
         let what = format!("the share {name:?} holds the state directory, and with it this peer's key");
-        wrong(&path_key, within(&self.state_dir, &share.path), &what);
+        wrong(&path_key, real.within(&self.state_dir, &share.path), &what);
     }
 
     /// Whether a reload takes a change of this key.

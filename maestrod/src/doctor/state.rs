@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 use p2p_identity::{Identity, IdentityError, PeerId};
 use p2p_proto::diagnosis::Check;
 use p2p_service::bearer;
+use p2p_service::state_dir::Room;
 
 use crate::directory::sqlite::{Integrity, check_integrity};
 use crate::server::{DATABASE_FILE, KEY_FILE, TOKEN_FILE};
@@ -61,7 +62,7 @@ pub(super) fn examine(dir: &Path) -> State {
     };
     let daemon = holder(dir);
     let mode = found.permissions().mode() & 0o777;
-    let mut checks = vec![directory(dir, mode, free_bytes(dir))];
+    let mut checks = vec![directory(dir, mode, Room::of(dir))];
     let (identity, id) = identity(&dir.join(KEY_FILE));
     checks.extend([
         identity,
@@ -72,19 +73,33 @@ pub(super) fn examine(dir: &Path) -> State {
     State { checks, daemon, id }
 }
 
-fn directory(dir: &Path, mode: u32, free: io::Result<u64>) -> Check {
+fn directory(dir: &Path, mode: u32, room: io::Result<Room>) -> Check {
     const NAME: &str = "state";
     let shown = dir.display();
-    match free {
+    match room {
+        Ok(Room { is_read_only: true, .. }) => Check::problem(
+            NAME,
+            format!("the disk of the state directory {shown} is mounted read-only"),
+        )
+        .advise(
+            "the kernel's log may say why: `journalctl -k`; nothing can be kept until it is writable again",
+        ),
+        Ok(Room { free_files: Some(0), .. }) => Check::problem(
+            NAME,
+            format!("no more files can be made on the disk of the state directory {shown}"),
+        )
+        .advise("its inodes are used up: remove files there (`df -i` shows them)"),
         _ if mode & 0o007 != 0 => {
             Check::warning(NAME, format!("every user of this machine may enter {shown} (mode {mode:04o})"))
                 .advise(format!("sudo chmod 0700 {shown}"))
         }
-        Ok(free) if free < LOW => {
+        Ok(Room { free, .. }) if free < LOW => {
             Check::problem(NAME, format!("{} MiB free for the state directory {shown}", free >> 20))
                 .advise("make room there: what peers announce is kept in it")
         }
-        Ok(free) => Check::ok(NAME, format!("{shown} (mode {mode:04o}), {} MiB free", free >> 20)),
+        Ok(Room { free, .. }) => {
+            Check::ok(NAME, format!("{shown} (mode {mode:04o}), {} MiB free", free >> 20))
+        }
         Err(error) => Check::problem(NAME, format!("{shown} cannot be used: {error}")),
     }
 }
@@ -224,11 +239,6 @@ fn clock_check(newest: Option<SystemTime>, now: SystemTime) -> Check {
     )
 }
 
-fn free_bytes(dir: &Path) -> io::Result<u64> {
-    let stat = rustix::fs::statvfs(dir)?;
-    Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
-}
-
 #[cfg(test)]
 mod tests {
     use p2p_proto::diagnosis::Verdict;
@@ -261,9 +271,11 @@ mod tests {
     #[test]
     fn what_others_may_read_is_warned_of() {
         let dir = tempfile::tempdir().unwrap();
-        assert_eq!(directory(dir.path(), 0o700, Ok(LOW)).verdict, Verdict::Ok);
-        assert_eq!(directory(dir.path(), 0o755, Ok(LOW)).verdict, Verdict::Warning);
-        assert_eq!(directory(dir.path(), 0o700, Ok(0)).verdict, Verdict::Problem);
+        let room = |free, is_read_only| Ok(Room { free, free_files: None, is_read_only });
+        assert_eq!(directory(dir.path(), 0o700, room(LOW, false)).verdict, Verdict::Ok);
+        assert_eq!(directory(dir.path(), 0o755, room(LOW, false)).verdict, Verdict::Warning);
+        assert_eq!(directory(dir.path(), 0o700, room(0, false)).verdict, Verdict::Problem);
+        assert_eq!(directory(dir.path(), 0o700, room(LOW, true)).verdict, Verdict::Problem);
         let path = dir.path().join(TOKEN_FILE);
         assert_eq!(token(&path).verdict, Verdict::Warning);
         bearer::load_or_create_token(&path).unwrap();

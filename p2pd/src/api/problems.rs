@@ -216,6 +216,9 @@ impl From<AddError> for Problem {
             }
             AddError::Forbidden { .. } => unprocessable("share-forbidden", text)
                 .hint("name a directory that holds what you want to share and nothing else"),
+            AddError::NotYours { .. } => forbidden("share-not-yours", text).hint(
+                "its owner can share it; an administrator can share anything: `sudo p2pctl share add PATH`",
+            ),
             AddError::NameTaken { .. } => Problem::conflict("share-name-taken", text)
                 .hint("give it another name with --name NAME; `p2pctl shares` lists those that there are"),
             AddError::Overlaps { .. } => Problem::conflict("share-overlaps", text)

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use p2p_identity::{Identity, IdentityError, PeerId};
 use p2p_proto::diagnosis::Check;
+use p2p_service::state_dir::Room;
 
 use crate::shares::{SetAside, ShareState, Unfit};
 
@@ -31,15 +32,27 @@ pub(super) fn identity(path: &Path, id: PeerId) -> Check {
 }
 
 /// The disk of the state directory.
-pub(super) fn state(path: &Path, free: io::Result<u64>) -> Check {
+pub(super) fn state(path: &Path, room: io::Result<Room>) -> Check {
     const NAME: &str = "state";
     let shown = path.display();
-    match free {
-        Ok(free) if free < LOW_STATE => {
+    match room {
+        Ok(Room { is_read_only: true, .. }) => Check::problem(
+            NAME,
+            format!("the disk of the state directory {shown} is mounted read-only"),
+        )
+        .advise(
+            "the kernel's log may say why: `journalctl -k`; nothing can be kept until it is writable again",
+        ),
+        Ok(Room { free_files: Some(0), .. }) => Check::problem(
+            NAME,
+            format!("no more files can be made on the disk of the state directory {shown}"),
+        )
+        .advise("its inodes are used up: remove files there (`df -i` shows them)"),
+        Ok(Room { free, .. }) if free < LOW_STATE => {
             Check::problem(NAME, format!("{} free for the state directory {shown}", size(free)))
                 .advise("make room there: the catalog and the transfers are kept in it")
         }
-        Ok(free) => Check::ok(NAME, format!("state directory {shown}, {} free", size(free))),
+        Ok(Room { free, .. }) => Check::ok(NAME, format!("state directory {shown}, {} free", size(free))),
         Err(error) => Check::problem(NAME, format!("the state directory {shown} cannot be used: {error}"))
             .advise("is its disk mounted, and does it belong to the user that p2pd runs as?"),
     }
@@ -114,12 +127,6 @@ pub(super) fn set_aside(aside: &SetAside) -> Check {
         .advise(format!("`p2pctl share remove {name}`, or change the configuration"))
 }
 
-/// Bytes that this program's user can still write there.
-pub(super) fn free_bytes(path: &Path) -> io::Result<u64> {
-    let stat = rustix::fs::statvfs(path)?;
-    Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
-}
-
 fn size(bytes: u64) -> String {
     let units = [("TiB", 40), ("GiB", 30), ("MiB", 20)];
     let unit = units.into_iter().find(|(_, bits)| bytes >> bits > 0);
@@ -158,8 +165,12 @@ mod tests {
         assert_eq!(space("s", Err("away".to_owned()), 1).verdict, Problem);
         let told = space("s", Ok(3 << 30), 1 << 30).found;
         assert!(told.starts_with("2.0 GiB can be fetched"), "{told}");
-        assert_eq!(state(Path::new("/x"), Ok(1 << 20)).verdict, Problem);
-        assert_eq!(state(Path::new("/x"), Ok(1 << 30)).verdict, Well);
+        let room = |free, free_files, is_read_only| Ok(Room { free, free_files, is_read_only });
+        let verdict = |room| state(Path::new("/x"), room).verdict;
+        assert_eq!(verdict(room(1 << 20, None, false)), Problem);
+        assert_eq!(verdict(room(1 << 30, Some(0), false)), Problem);
+        assert_eq!(verdict(room(1 << 30, Some(9), true)), Problem);
+        assert_eq!(verdict(room(1 << 30, Some(9), false)), Well);
         assert_eq!([size(1536), size(5 << 20), size(1 << 40)], ["1.5 KiB", "5.0 MiB", "1.0 TiB"]);
     }
 

@@ -14,6 +14,7 @@ use std::path::PathBuf;
 use p2p_identity::PeerId;
 use p2p_proto::control::{Doctor as Body, UnfitShare};
 use p2p_proto::diagnosis::Check;
+use p2p_service::state_dir::Room;
 use tokio::sync::watch;
 
 use crate::discovery::{Locator, Maestro, now_ms};
@@ -68,17 +69,14 @@ impl Doctor {
     async fn disks(&self) -> (Vec<Check>, Vec<UnfitShare>) {
         let reserve = self.settings.borrow().reserve_bytes;
         let (state_dir, key_file, id) = (self.state_dir.clone(), self.key_file.clone(), self.identity);
-        let downloads = self.shares.downloads();
+        // The daemon itself stands on this disk: where it does not answer, nothing does.
         let looked = tokio::task::spawn_blocking(move || {
-            let free = downloads.free_bytes().map_err(|error| error.to_string());
-            vec![
-                disk::identity(&key_file, id),
-                disk::state(&state_dir, disk::free_bytes(&state_dir)),
-                disk::space(downloads.share(), free, reserve),
-            ]
+            vec![disk::identity(&key_file, id), disk::state(&state_dir, Room::of(&state_dir))]
         });
-        let (looked, examined) = tokio::join!(looked, self.shares.examine());
+        let (looked, (share, free), examined) =
+            tokio::join!(looked, self.shares.room_for_downloads(), self.shares.examine());
         let mut checks = looked.unwrap_or_else(|error| vec![Check::problem("state", error.to_string())]);
+        checks.push(disk::space(&share, free, reserve));
         let mut unfit = Vec::new();
         for (row, tried) in examined {
             if let Err(why) = &tried {

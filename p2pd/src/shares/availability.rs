@@ -21,6 +21,8 @@ impl Keeper {
         let names = configs.iter().map(|config| config.name.clone()).collect();
         self.catalog.hide_shares_except(names).await?;
         let mut before = std::mem::take(&mut self.shares);
+        // A catalog that fails takes no share away: the others are gone through all the same.
+        let mut failed = None;
         for config in configs {
             let same = |kept: &Kept| {
                 let (was, is) = (&kept.config, &config);
@@ -31,12 +33,13 @@ impl Keeper {
                     let mut kept = before.swap_remove(at);
                     kept.config = config;
                     self.shares.push(kept);
-                    self.record(self.shares.len() - 1).await?;
+                    let recorded = self.record(self.shares.len() - 1).await;
+                    failed = failed.or(recorded.map_err(ShareError::from).err());
                 }
                 None => {
                     let kept = Kept::new(self.next_id(), config, &self.timing, Instant::now());
                     self.shares.push(kept);
-                    self.look_for(self.shares.len() - 1).await?;
+                    failed = failed.or(self.look_for(self.shares.len() - 1).await.err());
                 }
             }
         }
@@ -45,7 +48,7 @@ impl Keeper {
             self.refreshes.lost(gone.id);
         }
         self.post();
-        Ok(())
+        failed.map_or(Ok(()), Err)
     }
 
     /// Finds out whether a share's directory is there, and waits for that, but not for ever.

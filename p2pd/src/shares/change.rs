@@ -4,6 +4,7 @@
 //! really is. The loop decides who has the name, keeps the list, and puts it in force.
 
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
@@ -12,7 +13,9 @@ use tokio::sync::oneshot;
 
 use super::fitness::{self, Unfit};
 use super::keeper::{Command, Keeper};
+use super::looks::Aim;
 use super::root::Links;
+use super::roster::Roster;
 use super::{ShareConfig, ShareError, ShareState, Shares};
 
 /// How long a directory may take to answer.
@@ -44,6 +47,14 @@ pub enum AddError {
     /// Everything, or what this program keeps for itself.
     #[error("{} cannot be shared: {why}", path.display())]
     Forbidden {
+        /// The directory.
+        path: PathBuf,
+        /// Why not.
+        why: String,
+    },
+    /// It is not the caller's to share.
+    #[error("{} cannot be shared by you: {why}", path.display())]
+    NotYours {
         /// The directory.
         path: PathBuf,
         /// Why not.
@@ -103,20 +114,21 @@ pub enum RemoveError {
 }
 
 impl Shares {
-    /// Shares a directory from now on, and after every restart.
+    /// Shares a directory from now on, and after every restart. The user `by` may share what is theirs; to share the
+    /// directories of others, or to have everybody's fetched files land somewhere, takes root, or the user that this
+    /// program runs as.
     ///
     /// # Errors
     /// [`AddError`]; nothing has changed then.
-    pub async fn add(&self, request: AddShare) -> Result<ShareState, AddError> {
+    pub async fn add(&self, request: AddShare, by: u32) -> Result<ShareState, AddError> {
         let asked = Asked::of(&request)?;
         let name = asked.name.clone();
         let (state_dir, others) = (self.state_dir.clone(), self.rows());
-        let look = tokio::task::spawn_blocking(move || asked.look(&state_dir, &others));
-        let looked = tokio::time::timeout(LOOK_DEADLINE, look).await.map_err(|_| AddError::Unfit {
-            path: request.path.clone().into(),
-            why: Unfit::Other(io::ErrorKind::TimedOut.into()),
-        })?;
-        let share = looked.map_err(ShareError::from)??;
+        let path = asked.path.clone();
+        let look = move || asked.look(&state_dir, &others, by);
+        let looked = self.looks.at(&path, Aim::ToAdd, LOOK_DEADLINE, look).await;
+        let silent = || AddError::Unfit { path, why: Unfit::Other(io::ErrorKind::TimedOut.into()) };
+        let share = looked.ok_or_else(silent)??;
         let (reply, answer) = oneshot::channel();
         self.commands.send(Command::Add { share, reply }).await.map_err(|_| ShareError::Closed)?;
         answer.await.map_err(|_| ShareError::Closed)??;
@@ -138,36 +150,42 @@ impl Shares {
 
 impl Keeper {
     pub(super) async fn on_add(&mut self, share: ShareConfig, reply: Changed<AddError>) {
-        let undo = self.roster.snapshot();
-        let added = match self.roster.add(share) {
-            Ok(()) => self.keep_roster().await.map_err(AddError::Keep),
-            Err(error) => Err(error),
-        };
-        let result = match added {
-            Ok(()) => self.take_roster().await.map_err(AddError::from),
-            Err(error) => {
-                undo(&mut self.roster);
-                Err(error)
-            }
-        };
+        let result = self.change_roster(|roster| roster.add(share), AddError::Keep).await;
         // Nobody may wait for it any more.
         let _ = reply.send(result);
     }
 
     pub(super) async fn on_remove(&mut self, name: &str, reply: Changed<RemoveError>) {
-        let undo = self.roster.snapshot();
-        let removed = match self.roster.remove(name) {
-            Ok(()) => self.keep_roster().await.map_err(RemoveError::Keep),
-            Err(error) => Err(error),
-        };
-        let result = match removed {
-            Ok(()) => self.take_roster().await.map_err(RemoveError::from),
-            Err(error) => {
-                undo(&mut self.roster);
-                Err(error)
-            }
-        };
+        let result = self.change_roster(|roster| roster.remove(name), RemoveError::Keep).await;
         let _ = reply.send(result);
+    }
+
+    /// Changes the list, keeps it and puts it in force; where one of these fails, all is as it was before.
+    async fn change_roster<E: From<ShareError>>(
+        &mut self,
+        change: impl FnOnce(&mut Roster) -> Result<(), E>,
+        not_kept: fn(io::Error) -> E,
+    ) -> Result<(), E> {
+        let undo = self.roster.snapshot();
+        change(&mut self.roster)?;
+        let failed = match self.keep_roster().await {
+            Err(error) => not_kept(error),
+            Ok(()) => match self.take_roster().await {
+                Ok(()) => return Ok(()),
+                Err(error) => E::from(error),
+            },
+        };
+        undo(&mut self.roster);
+        let kept = self.keep_roster().await.map_err(ShareError::Kept);
+        let taken = self.take_roster().await;
+        if let Err(error) = kept.and(taken) {
+            tracing::error!(
+                %error,
+                "a change of the shares could not be undone: {error}; look at the disk of the state directory, and at \
+                 `p2pctl shares` when p2pd has been restarted"
+            );
+        }
+        Err(failed)
     }
 
     async fn keep_roster(&self) -> io::Result<()> {
@@ -204,13 +222,14 @@ impl Asked {
     }
 
     /// Finds out which directory it is, and tries it out. Blocking.
-    fn look(self, state_dir: &Path, others: &[ShareState]) -> Result<ShareConfig, AddError> {
+    fn look(self, state_dir: &Path, others: &[ShareState], by: u32) -> Result<ShareConfig, AddError> {
         fitness::try_out(&self.path, Links::Follow, self.downloads)
             .map_err(|why| AddError::Unfit { path: self.path.clone(), why })?;
         let path = self
             .path
             .canonicalize()
             .map_err(|error| AddError::Unfit { path: self.path.clone(), why: Unfit::Other(error) })?;
+        self.is_for(&path, by)?;
         if path.parent().is_none() {
             return Err(forbidden(path, "it is the root of everything"));
         }
@@ -236,6 +255,24 @@ impl Asked {
         }
         let Asked { name, visible, downloads, .. } = self;
         Ok(ShareConfig { name, path, visible, downloads, added: true })
+    }
+
+    /// This program reads more than each of its users may: nobody shares through it what is not theirs.
+    fn is_for(&self, path: &Path, by: u32) -> Result<(), AddError> {
+        if by == 0 || by == rustix::process::geteuid().as_raw() {
+            return Ok(());
+        }
+        let not_yours = |why: String| Err(AddError::NotYours { path: path.to_owned(), why });
+        let owner = std::fs::metadata(path)
+            .map_err(|error| AddError::Unfit { path: path.to_owned(), why: Unfit::Other(error) })?
+            .uid();
+        if owner != by {
+            return not_yours(format!("it belongs to the user with the number {owner}"));
+        }
+        if self.downloads {
+            return not_yours("everybody's fetched files would land in it".to_owned());
+        }
+        Ok(())
     }
 }
 
@@ -286,6 +323,31 @@ mod tests {
         let long = "n".repeat(256);
         for name in ["", "  ", "a/b", "a\nb", ".", "..", &long] {
             assert!(matches!(asked("/data", Some(name)), Err(AddError::BadName { .. })), "{name:?}");
+        }
+    }
+
+    #[test]
+    fn each_user_shares_what_is_theirs_and_root_all() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().canonicalize().unwrap();
+        let own = rustix::process::geteuid().as_raw();
+        let look = |downloads, by| {
+            let request = AddShare {
+                path: path.to_str().unwrap().to_owned(),
+                name: None,
+                visible: Visibility::Network,
+                downloads,
+            };
+            Asked::of(&request).unwrap().look(Path::new("/no/state"), &[], by)
+        };
+        look(false, own).unwrap();
+        look(true, 0).unwrap();
+        assert!(matches!(look(false, own + 1), Err(AddError::NotYours { .. })));
+        // Only root can give a directory away.
+        if own == 0 {
+            std::os::unix::fs::chown(&path, Some(65_534), None).unwrap();
+            look(false, 65_534).unwrap();
+            assert!(matches!(look(true, 65_534), Err(AddError::NotYours { .. })));
         }
     }
 }

@@ -1,10 +1,13 @@
 //! How the shares stand, looked at now and from where this program stands: for whoever asks what is wrong.
 
+use std::io;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use p2p_proto::control::Watches;
 
 use super::fitness::{self, Unfit};
+use super::looks::Aim;
 use super::{ShareConfig, ShareState, Shares};
 
 /// How long one directory may take to answer.
@@ -18,13 +21,10 @@ impl Shares {
         let examined = self.rows().into_iter().map(async |row| {
             let (path, links) = (row.path.clone(), ShareConfig::links_of(row.added));
             let writes = row.downloads;
-            let tried = tokio::task::spawn_blocking(move || fitness::try_out(&path, links, writes));
-            let tried = match tokio::time::timeout(DEADLINE, tried).await {
-                Ok(Ok(tried)) => tried,
-                Ok(Err(error)) => Err(Unfit::Other(std::io::Error::other(error))),
-                Err(_) => Err(Unfit::Other(std::io::ErrorKind::TimedOut.into())),
-            };
-            (row, tried)
+            let at = row.path.clone();
+            let look = move || fitness::try_out(&path, links, writes);
+            let tried = self.looks.at(&at, Aim::Fitness, DEADLINE, look).await;
+            (row, tried.unwrap_or_else(|| Err(Unfit::Other(io::ErrorKind::TimedOut.into()))))
         });
         futures::future::join_all(examined).await
     }
@@ -35,7 +35,7 @@ impl Shares {
         let short = board.iter().any(|posted| posted.short);
         let paths: Vec<_> =
             board.iter().filter(|posted| posted.place.is_ok()).map(|posted| posted.path.clone()).collect();
-        let counted = tokio::task::spawn_blocking(move || {
+        let count = move || {
             let held = fitness::watches_held();
             // Where none was refused, each directory has its own.
             let needed = match short {
@@ -46,7 +46,18 @@ impl Shares {
                 }
             };
             Watches { needed, held, short }
-        });
-        counted.await.unwrap_or_default()
+        };
+        self.looks.at(Path::new("/"), Aim::Watches, 2 * COUNTING, count).await.unwrap_or_default()
+    }
+
+    /// The share in which fetched files land, and how many bytes can be written there, or why none.
+    pub async fn room_for_downloads(&self) -> (String, Result<u64, String>) {
+        let dir = self.downloads();
+        let share = dir.share().to_owned();
+        let row = self.rows().into_iter().find(|row| row.name == share);
+        let path = row.map(|row| row.path).unwrap_or_default();
+        let look = move || dir.free_bytes().map_err(|error| error.to_string());
+        let free = self.looks.at(&path, Aim::Room, DEADLINE, look).await;
+        (share, free.unwrap_or_else(|| Err(format!("{} does not answer", path.display()))))
     }
 }

@@ -222,7 +222,9 @@ impl Keeper {
                 if ran.is_whole && end.is_ok() {
                     kept.whole_scan_ended();
                 }
-                if ran.is_awaited {
+                // Whether the directory is still this share's says the next probe: who waits for a scan waits for that.
+                kept.is_scan_lost = ran.is_awaited && matches!(end, Err(ScanError::Lost(_)));
+                if ran.is_awaited && !kept.is_scan_lost {
                     self.refreshes.scanned(told.share, kept.pending.names(), now);
                 }
                 match end {
@@ -267,6 +269,13 @@ impl Keeper {
                         "cannot note how the share {share} stands, trying again: {error}; look at the disk of the state \
                          directory"
                     );
+                }
+                // Of a share that has come to another life nobody waits any more.
+                if let Some(at) = self.position(share) {
+                    let kept = &mut self.shares[at];
+                    if std::mem::take(&mut kept.is_scan_lost) {
+                        self.refreshes.scanned(share, kept.pending.names(), now);
+                    }
                 }
             }
             Done::Looked { share, names, result } => {

@@ -46,6 +46,8 @@ pub(super) struct Kept {
     next_show: Instant,
     pub(super) next_probe: Instant,
     pub(super) is_probing: bool,
+    /// A scan that somebody waits for found another directory; the next probe says more.
+    pub(super) is_scan_lost: bool,
     pub(super) next_rescan: Instant,
 }
 
@@ -113,6 +115,7 @@ impl Kept {
             next_show: now,
             next_probe: now,
             is_probing: false,
+            is_scan_lost: false,
             next_rescan: now,
         }
     }
@@ -126,6 +129,7 @@ impl Kept {
         timing: &Timing,
     ) {
         self.id = id;
+        self.is_scan_lost = false;
         self.scans = Scans { whole: place.is_ok(), ..Scans::default() };
         self.place = place;
         self.watch = watch;

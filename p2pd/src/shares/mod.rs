@@ -23,6 +23,7 @@ mod fitness;
 mod keeper;
 mod kept;
 mod look;
+mod looks;
 mod presence;
 mod refresh;
 mod root;
@@ -55,6 +56,7 @@ pub use roster::SetAside;
 use crate::catalog::{Catalog, CatalogError, Fact};
 use board::{BoardReader, NoPlace};
 use keeper::{Command, Keeper};
+use looks::Looks;
 use root::Links;
 use roster::Roster;
 
@@ -161,6 +163,7 @@ pub struct Shares {
     commands: mpsc::Sender<Command>,
     hashed_bytes: Arc<AtomicU64>,
     state_dir: Arc<Path>,
+    looks: Looks,
 }
 
 impl Shares {
@@ -187,7 +190,7 @@ impl Shares {
         let mut keeper = Keeper::new(catalog, timing, tasks, received, Arc::clone(&hashed_bytes), roster);
         keeper.take_roster().await?;
         let (board, aside, state_dir) = (keeper.board(), keeper.aside(), state_dir.into());
-        let shares = Shares { board, aside, commands, hashed_bytes, state_dir };
+        let shares = Shares { board, aside, commands, hashed_bytes, state_dir, looks: Looks::default() };
         tasks.spawn("shares", async move { Ok(keeper.run().await?) });
         Ok(shares)
     }

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::State;
+use axum::extract::{ConnectInfo, State};
 use axum::http::StatusCode;
 use axum::response::IntoResponse;
 use p2p_proto::control::{AddShare, ShareList, ShareRow};
+use p2p_service::http::UnixCaller;
 use p2p_service::problem::{ApiJson, ApiPath, Problem};
 
 use crate::api::{Api, own, problems};
@@ -27,9 +28,10 @@ pub(super) async fn list(State(api): State<Arc<Api>>) -> Result<Json<ShareList>,
 )]
 pub(super) async fn add(
     State(api): State<Arc<Api>>,
+    ConnectInfo(caller): ConnectInfo<UnixCaller>,
     ApiJson(request): ApiJson<AddShare>,
 ) -> Result<impl IntoResponse, Problem> {
-    let added = api.shares.add(request).await?;
+    let added = api.shares.add(request, caller.uid).await?;
     let row = own::shares(&api).await?.into_iter().find(|row| row.name == added.name);
     let gone = || problems::internal("the share was removed while it was added");
     Ok((StatusCode::CREATED, Json(row.ok_or_else(gone)?)))
