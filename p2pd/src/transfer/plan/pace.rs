@@ -1,0 +1,65 @@
+//! How fast a source gives, as far as it has shown.
+
+use std::time::{Duration, Instant};
+
+use super::{HORIZON, WINDOW};
+
+/// Weight of the newest interval, as a share of 1: fast to learn, slow to be fooled by one stall.
+const WEIGHT: f64 = 0.25;
+/// What a source is taken to need for a piece before it gave any.
+const UNKNOWN: Duration = Duration::from_secs(1);
+
+/// The measured pace of one source.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Pace {
+    /// Mean seconds from one piece to the next while it had work, newest first.
+    interval: Option<f64>,
+    /// Since when it has worked on its next piece.
+    since: Option<Instant>,
+    open: usize,
+}
+
+impl Pace {
+    /// It was asked for one piece more.
+    pub(super) fn asked(&mut self, now: Instant) {
+        if self.open == 0 {
+            self.since = Some(now);
+        }
+        self.open += 1;
+    }
+
+    /// It gave a piece.
+    pub(super) fn arrived(&mut self, now: Instant) {
+        if let Some(since) = self.since {
+            let took = now.saturating_duration_since(since).as_secs_f64();
+            let mean = self.interval.map_or(took, |mean| mean + (took - mean) * WEIGHT);
+            self.interval = Some(mean);
+        }
+        self.open = self.open.saturating_sub(1);
+        self.since = (self.open > 0).then_some(now);
+    }
+
+    /// Requests that it may have open.
+    pub(super) fn window(&self) -> usize {
+        let wanted = match self.interval {
+            None => *WINDOW.start(),
+            // Nothing can be measured below the clock's own grain.
+            Some(interval) => (HORIZON.as_secs_f64() / interval.max(1e-6)).ceil() as usize,
+        };
+        wanted.clamp(*WINDOW.start(), *WINDOW.end())
+    }
+
+    /// How long so many pieces take.
+    pub(super) fn expected(&self, pieces: u32) -> Duration {
+        let each = self.interval.map_or(UNKNOWN, Duration::from_secs_f64);
+        each * pieces
+    }
+
+    /// How long it takes until it has given the piece in this place of its queue, 1 for the next one. Who is overdue is
+    /// taken to need as long again as it has already taken.
+    pub(super) fn left(&self, place: u32, now: Instant) -> Duration {
+        let waited = self.since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
+        let each = self.expected(1);
+        if waited > each { waited * place } else { each * place - waited }
+    }
+}
