@@ -26,7 +26,7 @@ use crate::doctor::Doctor;
 use crate::serve::{AcceptOffers, Admission, Contents, Files, Offers, PeerService, WholeFileLimit};
 use crate::shares::{ShareError, Shares, Timing};
 use crate::status::Summary;
-use crate::transfer::{Intake, Outbox, Sends, Store, TransferSettings, Transfers};
+use crate::transfer::{Intake, Outbox, Sends, Store, Swarms, TransferSettings, Transfers};
 
 /// Bytes of one message to the `Peer` service, at most.
 const MAX_REQUEST_LEN: usize = 64 * 1024;
@@ -133,8 +133,11 @@ impl Daemon {
         let store = Store::open(&state.private("transfers.sqlite")?)?;
         let settings = watch::Sender::new(config.transfer_settings());
         let outbox = Outbox::open(&state.join("outbox"), store.clone()).await?;
+        let swarms = Swarms::default();
         let transfers = Transfers::start(
             store,
+            Arc::clone(&myself),
+            swarms.clone(),
             locator.clone(),
             connections.clone(),
             shares.clone(),
@@ -149,7 +152,7 @@ impl Daemon {
 
         let accept = watch::Sender::new(config.transfers.accept_offers);
         let admission = Admission::new(friends.clone(), network);
-        let contents = Contents::new(catalog.clone(), shares.clone(), outbox);
+        let contents = Contents::new(catalog.clone(), shares.clone(), outbox, swarms);
         let summary = Summary::new(
             catalog.clone(),
             shares.clone(),

@@ -76,6 +76,8 @@ struct Shelf {
     files: BTreeMap<ContentHash, Held>,
     conduct: watch::Receiver<Conduct>,
     given: AtomicU64,
+    /// Whoever fetches from it and gives what it gets.
+    fetchers: watch::Sender<Vec<PeerInfo>>,
 }
 
 /// A running peer of the tests' making. Ends when it is dropped.
@@ -128,7 +130,7 @@ impl LyingPeer {
         };
         let files = files.into_iter().map(|(name, bytes)| hold(name.into(), bytes.into())).collect();
         let (conduct, seen) = watch::channel(conduct);
-        let shelf = Arc::new(Shelf { info, files, conduct: seen, given: AtomicU64::new(0) });
+        let shelf = Arc::new(Shelf { info, files, conduct: seen, given: AtomicU64::new(0), fetchers: watch::Sender::default() });
         let tasks = Tasks::new();
         let connections = incoming(listener, &identity, Accept::bulk(Plaintext::Off), &tasks)?;
         let service = PeerServer::new(service::Service::new(Arc::clone(&shelf), tasks.token()))

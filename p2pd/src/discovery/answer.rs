@@ -105,14 +105,6 @@ pub(crate) fn entry(fact: &Fact) -> v1::FileEntry {
 }
 
 fn to_wire(candidate: super::Candidate) -> v1::Candidate {
-    let info = |source: super::Source| v1::PeerInfo {
-        peer_id: source.peer.id().map(|id| id.as_bytes().to_vec().into()).unwrap_or_default(),
-        name: source.peer.name().to_owned(),
-        addresses: source.peer.addresses(),
-        rest_url: source.peer.rest_url().to_owned(),
-        grpc_port: source.peer.grpc_port().into(),
-        version: String::new(),
-    };
     v1::Candidate {
         file: Some(v1::FileEntry {
             share: String::new(),
@@ -121,7 +113,7 @@ fn to_wire(candidate: super::Candidate) -> v1::Candidate {
             size: candidate.size.unwrap_or_default(),
             modified_ms: candidate.modified_ms.unwrap_or_default(),
         }),
-        sources: candidate.sources.into_iter().map(info).collect(),
+        sources: candidate.sources.into_iter().map(|source| source.peer.to_wire()).collect(),
     }
 }
 

@@ -116,6 +116,18 @@ impl PeerRef {
         }
     }
 
+    /// As a message.
+    pub fn to_wire(&self) -> v1::PeerInfo {
+        v1::PeerInfo {
+            peer_id: self.id().map(|id| id.as_bytes().to_vec().into()).unwrap_or_default(),
+            name: self.name().to_owned(),
+            addresses: self.addresses(),
+            rest_url: self.rest_url().to_owned(),
+            grpc_port: self.grpc_port().into(),
+            version: String::new(),
+        }
+    }
+
     /// From a message; `None` where the ID is neither absent nor a key.
     pub fn from_wire(info: v1::PeerInfo) -> Option<Self> {
         let grpc_port = u16::try_from(info.grpc_port).ok()?;

@@ -24,6 +24,8 @@ pub(super) struct Guest {
     pub(super) id: PeerId,
     /// What they may see.
     pub(super) viewer: Viewer,
+    /// Whether they are a member of this peer's network, friend or not.
+    pub(super) is_member: bool,
     /// Until when their membership admits them, in seconds since 1970-01-01 UTC; friends need none.
     until_unix_secs: u64,
 }
@@ -43,26 +45,33 @@ impl Admission {
         let id = caller
             .and_then(|caller| caller.peer)
             .ok_or_else(|| Status::unauthenticated("this call needs TLS with a certificate on both sides"))?;
+        let membership = self.membership(request, id);
         if self.friends.contains(id) {
-            return Ok(Guest { id, viewer: Viewer::Friend, until_unix_secs: u64::MAX });
+            let is_member = membership.is_ok();
+            return Ok(Guest { id, viewer: Viewer::Friend, is_member, until_unix_secs: u64::MAX });
         }
-        let stranger = |why: String| {
+        let membership = membership.map_err(|why| {
             tracing::debug!(peer_id = %id, reason = why, "peer {} was not admitted: {why}", id.short());
             Status::permission_denied(format!(
                 "{why}; this peer serves members of its network and friends (its user can run: p2pctl friends add \
                  HOST:PORT --id {id})"
             ))
-        };
-        let network = self.network.id().ok_or_else(|| stranger("it has joined no network".to_owned()))?;
+        })?;
+        let until_unix_secs = membership.not_after_unix_secs();
+        Ok(Guest { id, viewer: Viewer::Network, is_member: true, until_unix_secs })
+    }
+
+    /// The membership that a caller shows, or why it counts for nothing.
+    fn membership<T>(&self, request: &Request<T>, id: PeerId) -> Result<Membership, String> {
+        let network = self.network.id().ok_or("it has joined no network")?;
         let shown = request
             .metadata()
             .get_bin(MEMBERSHIP_METADATA)
             .and_then(|value| value.to_bytes().ok())
-            .ok_or_else(|| stranger("you showed no membership".to_owned()))?;
-        let membership = Membership::from_bytes(&shown)
-            .and_then(|membership| membership.verify(network, id, now()).map(|()| membership))
-            .map_err(|error| stranger(error.to_string()))?;
-        Ok(Guest { id, viewer: Viewer::Network, until_unix_secs: membership.not_after_unix_secs() })
+            .ok_or("you showed no membership")?;
+        let membership = Membership::from_bytes(&shown).map_err(|error| error.to_string())?;
+        membership.verify(network, id, now()).map_err(|error| error.to_string())?;
+        Ok(membership)
     }
 
     /// Whether a guest who was admitted before still is: for streams, which outlive what admitted their caller.

@@ -1,6 +1,7 @@
 //! The bytes behind a content, for whoever may see it.
 
 use std::fs::File;
+use std::ops::Range;
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,7 +14,7 @@ use super::admission::Guest;
 use super::buffers::Buffers;
 use crate::catalog::{Catalog, Fact, Viewer};
 use crate::shares::{OpenError, Shares};
-use crate::transfer::Outbox;
+use crate::transfer::{Outbox, Swarm, Swarms};
 
 /// Bytes that were given to others since the start. Clones count together.
 #[derive(Debug, Clone, Default)]
@@ -37,15 +38,23 @@ pub struct Contents {
     catalog: Catalog,
     shares: Shares,
     outbox: Outbox,
+    swarms: Swarms,
     buffers: Buffers,
     served: Served,
 }
 
-/// An open file that holds a content.
+/// An open file that holds a content, or what of it has come.
 pub(super) struct Held {
     pub(super) file: Arc<File>,
     pub(super) size: u64,
-    stamp: (u64, i64, i64),
+    kind: Kind,
+}
+
+enum Kind {
+    /// All of it, for as long as the file has this stamp.
+    Whole((u64, i64, i64)),
+    /// The pieces that have come.
+    Part(Arc<Swarm>),
 }
 
 /// Why there are no bytes.
@@ -65,12 +74,24 @@ pub(super) enum NoBytes {
 impl Held {
     fn of(file: File) -> std::io::Result<Self> {
         let (stamp, size) = (stamp(&file)?, file.metadata()?.len());
-        Ok(Self { file: Arc::new(file), size, stamp })
+        Ok(Self { file: Arc::new(file), size, kind: Kind::Whole(stamp) })
     }
 
     /// Whether the file is still as it was when it was opened and found to be what was announced.
     pub(super) fn is_unchanged(&self) -> bool {
-        stamp(&self.file).is_ok_and(|now| now == self.stamp)
+        match &self.kind {
+            Kind::Whole(opened) => stamp(&self.file).is_ok_and(|now| now == *opened),
+            // Nobody but the transfer writes there, and no piece a second time.
+            Kind::Part(_) => true,
+        }
+    }
+
+    /// Whether these bytes are here by now.
+    pub(super) fn has(&self, bytes: &Range<u64>) -> bool {
+        match &self.kind {
+            Kind::Whole(_) => true,
+            Kind::Part(swarm) => swarm.has(bytes),
+        }
     }
 }
 
@@ -81,8 +102,8 @@ fn stamp(file: &File) -> std::io::Result<(u64, i64, i64)> {
 
 impl Contents {
     /// From these.
-    pub fn new(catalog: Catalog, shares: Shares, outbox: Outbox) -> Self {
-        Self { catalog, shares, outbox, buffers: Buffers::default(), served: Served::default() }
+    pub fn new(catalog: Catalog, shares: Shares, outbox: Outbox, swarms: Swarms) -> Self {
+        Self { catalog, shares, outbox, swarms, buffers: Buffers::default(), served: Served::default() }
     }
 
     /// What was given out.
@@ -99,8 +120,35 @@ impl Contents {
         &self.buffers
     }
 
-    /// Opens a file with this content that the guest may see.
+    /// Who fetches what.
+    pub(super) fn swarms(&self) -> &Swarms {
+        &self.swarms
+    }
+
+    /// Whether the guest may have all of this content from here.
+    pub(super) async fn has_whole(&self, content: ContentHash, guest: Guest) -> Result<bool, NoBytes> {
+        let visible = self.catalog.find_content(content, guest.viewer).await.map_err(unreadable)?;
+        Ok(!visible.is_empty() || self.outbox.find(guest.id, content).await.map_err(unreadable)?.is_some())
+    }
+
+    /// The swarm of a content that this peer fetches itself, where the guest may see what it fetches.
+    pub(super) fn fetched(&self, content: ContentHash, viewer: Viewer) -> Option<Arc<Swarm>> {
+        let swarm = self.swarms.find(content)?;
+        (self.shares.shows_downloads_to(viewer) && swarm.part().is_some()).then_some(swarm)
+    }
+
+    /// Opens a file with this content that the guest may see, or the unfinished one.
     pub(super) async fn open(&self, content: ContentHash, guest: Guest) -> Result<Held, NoBytes> {
+        let why = match self.open_whole(content, guest).await {
+            Err(why @ (NoBytes::NotFound | NoBytes::Changed)) => why,
+            opened => return opened,
+        };
+        let swarm = self.fetched(content, guest.viewer).ok_or(why)?;
+        let (file, manifest) = swarm.part().ok_or(NoBytes::NotFound)?;
+        Ok(Held { file, size: manifest.pieces().len(), kind: Kind::Part(swarm) })
+    }
+
+    async fn open_whole(&self, content: ContentHash, guest: Guest) -> Result<Held, NoBytes> {
         let facts = self.catalog.find_content(content, guest.viewer).await.map_err(unreadable)?;
         let outboxed = match self.open_first(facts).await {
             Ok(held) => return Ok(held),
@@ -133,8 +181,11 @@ impl Contents {
         {
             return Ok(manifest);
         }
-        let outboxed = self.outbox.find(id, content).await.map_err(unreadable)?;
-        outboxed.map(|outboxed| outboxed.manifest).ok_or(NoBytes::NotFound)
+        if let Some(outboxed) = self.outbox.find(id, content).await.map_err(unreadable)? {
+            return Ok(outboxed.manifest);
+        }
+        let fetched = self.fetched(content, viewer).and_then(|swarm| swarm.part());
+        fetched.map(|(_, manifest)| Manifest::clone(&manifest)).ok_or(NoBytes::NotFound)
     }
 
     /// Opens one of these files; where the same bytes are shared twice, one that still is as announced.

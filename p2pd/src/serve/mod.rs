@@ -4,6 +4,7 @@
 //! to the bytes. Owns nothing that lasts.
 
 mod admission;
+mod availability;
 mod buffers;
 mod contents;
 mod files;

@@ -7,7 +7,7 @@ use p2p_content::ContentHash;
 use p2p_identity::PeerId;
 use p2p_proto::v1::peer_server::Peer;
 use p2p_proto::v1::{
-    BrowseRequest, BrowseResponse, DescribeRequest, DescribeResponse, FriendQuery, LocateResponse,
+    AvailabilityRequest, AvailabilityUpdate, BrowseRequest, BrowseResponse, DescribeRequest, DescribeResponse, FriendQuery, LocateResponse,
     ManifestRequest, ManifestResponse, OfferRequest, OfferUpdate, PullRequest, PullResponse,
 };
 use p2p_service::tasks::Tasks;
@@ -16,6 +16,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::admission::Admission;
+use super::availability;
 use super::contents::Contents;
 use super::offer::Offers;
 use super::pull;
@@ -30,6 +31,9 @@ const BROWSE_MAX: u32 = 2000;
 const PULLS: usize = 128;
 /// Of them, those of one peer: no peer takes all.
 const PULLS_PER_PEER: usize = 8;
+/// Availability streams that are served at once, and those of one peer.
+const FOLLOWERS: usize = 4096;
+const FOLLOWERS_PER_PEER: usize = 64;
 /// Answers that wait for the network, per stream.
 const AHEAD: usize = 8;
 
@@ -42,6 +46,8 @@ pub struct PeerService {
     myself: Arc<Myself>,
     pulls: Arc<Semaphore>,
     places: Places,
+    followers: Arc<Semaphore>,
+    follower_places: Places,
     tasks: Tasks,
 }
 
@@ -62,7 +68,9 @@ impl PeerService {
             offers,
             myself,
             pulls: Arc::new(Semaphore::new(PULLS)),
-            places: Places::default(),
+            places: Places::of(PULLS_PER_PEER),
+            followers: Arc::new(Semaphore::new(FOLLOWERS)),
+            follower_places: Places::of(FOLLOWERS_PER_PEER),
             tasks,
         }
     }
@@ -132,6 +140,28 @@ impl Peer for PeerService {
         Ok(Response::new(ManifestResponse { size, values }))
     }
 
+    type AvailabilityStream = ReceiverStream<Result<AvailabilityUpdate, Status>>;
+
+    async fn availability(
+        &self,
+        request: Request<AvailabilityRequest>,
+    ) -> Result<Response<Self::AvailabilityStream>, Status> {
+        let guest = self.admission.admit(&request)?;
+        let permit = Arc::clone(&self.followers).try_acquire_owned().map_err(|_| busy())?;
+        let place = self.follower_places.enter(guest.id).ok_or_else(busy)?;
+        let follower = availability::follow(&self.contents, guest, request.into_inner()).await?;
+        let (updates, stream) = mpsc::channel(availability::AHEAD);
+        let (admission, token) = (self.admission.clone(), self.tasks.token());
+        self.tasks.spawn_detached("availability", async move {
+            tokio::select! {
+                () = availability::tell(follower, admission, guest, updates) => {}
+                () = token.cancelled() => {}
+            }
+            drop((permit, place));
+        });
+        Ok(Response::new(ReceiverStream::new(stream)))
+    }
+
     type PullStream = ReceiverStream<Result<PullResponse, Status>>;
 
     async fn pull(
@@ -187,18 +217,25 @@ fn internal(error: crate::catalog::CatalogError) -> Status {
     Status::internal("the catalog failed; this peer's log knows more")
 }
 
-/// How many Pull streams each peer has.
-#[derive(Clone, Default)]
-struct Places(Arc<Mutex<HashMap<PeerId, usize>>>);
+/// How many streams of a kind each peer has.
+#[derive(Clone)]
+struct Places {
+    taken: Arc<Mutex<HashMap<PeerId, usize>>>,
+    limit: usize,
+}
 
-/// One Pull stream of a peer, until it is dropped.
+/// One stream of a peer, until it is dropped.
 struct Place(Places, PeerId);
 
 impl Places {
+    fn of(limit: usize) -> Self {
+        Self { taken: Arc::default(), limit }
+    }
+
     fn enter(&self, id: PeerId) -> Option<Place> {
-        let mut taken = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
         let count = taken.entry(id).or_default();
-        if *count >= PULLS_PER_PEER {
+        if *count >= self.limit {
             return None;
         }
         *count += 1;
@@ -208,7 +245,7 @@ impl Places {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let mut taken = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut taken = self.0.taken.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(count) = taken.get_mut(&self.1) {
             *count -= 1;
             if *count == 0 {

@@ -48,7 +48,8 @@ pub(super) async fn serve(
     let reader = tokio::task::spawn_blocking(move || read_all(readings, &buffers, &out, &served));
     let mut open: HashMap<ContentHash, (Arc<Held>, Instant)> = HashMap::new();
     while let Ok(Some(request)) = requests.message().await {
-        let held = match ContentHash::try_from(request.content.as_ref()) {
+        let asked = ContentHash::try_from(request.content.as_ref());
+        let held = match asked {
             Ok(_) if !admission.still_admits(guest) => Err(NoBytes::NotFound),
             Ok(content) => match open.get(&content) {
                 Some((held, since)) if since.elapsed() < OPEN_FOR => Ok(Arc::clone(held)),
@@ -64,6 +65,13 @@ pub(super) async fn serve(
             Err(_) => Err(NoBytes::NotFound),
         };
         let PullRequest { id, offset, length, .. } = request;
+        if let (Ok(content), Ok(held)) = (asked, &held)
+            && offset < held.size
+            && let Ok(piece) = u32::try_from(offset / p2p_content::piece_len(held.size))
+            && let Some(swarm) = contents.swarms().find(content)
+        {
+            swarm.promised(piece, guest.id);
+        }
         if queue.send(Reading { id, offset, length, held }).await.is_err() {
             break;
         }
@@ -110,6 +118,9 @@ fn read_one(
     let Some(end) = end.filter(|_| reading.length <= MAX_PULL_LEN) else {
         return refuse(Reason::BadRange, "the range is not in the content, or is too long");
     };
+    if !held.has(&(reading.offset..end)) {
+        return refuse(Reason::NotYet, "a piece of the range is not here yet");
+    }
     let mut offset = reading.offset;
     loop {
         let len = usize::try_from(end - offset).unwrap_or(usize::MAX).min(PULL_CHUNK_LEN);

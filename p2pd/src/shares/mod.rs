@@ -53,7 +53,7 @@ pub use downloads::{DownloadDir, PublishError};
 pub use fitness::Unfit;
 pub use roster::SetAside;
 
-use crate::catalog::{Catalog, CatalogError, Fact};
+use crate::catalog::{Catalog, CatalogError, Fact, Viewer};
 use board::{BoardReader, NoPlace};
 use keeper::{Command, Keeper};
 use looks::Looks;
@@ -235,6 +235,13 @@ impl Shares {
         let (name, path) =
             posted.map(|posted| (posted.name.to_string(), posted.path.clone())).unwrap_or_default();
         DownloadDir::new(name, path, self.board.clone())
+    }
+
+    /// Whether the files of the downloads are for this viewer.
+    pub fn shows_downloads_to(&self, viewer: Viewer) -> bool {
+        let board = self.board.borrow();
+        let posted = board.iter().find(|posted| posted.downloads).or_else(|| board.first());
+        posted.is_some_and(|posted| viewer != Viewer::Network || posted.visible == Visibility::Network)
     }
 
     /// Looks at everything now. When it returns, what was there when it was called is in the catalog, files excepted

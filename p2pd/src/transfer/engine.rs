@@ -9,22 +9,23 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use p2p_content::{Bitmap, ContentHash, FileName, Manifest, Pieces};
-use p2p_proto::v1::ManifestRequest;
+use p2p_proto::v1::PeerInfo;
 use p2p_service::health::PATIENCE;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use super::job::Job;
 use super::jobs::Shared;
-use super::plan::{Plan, SourceKey};
+use super::manifest;
+use super::plan::{Arrival, Plan, SourceKey};
 use super::sink::{Kept, Sink, SinkError};
-use super::source::{Event, Gone, SourceTask};
+use super::source::{Event, Gone, News, SourceTask};
+use super::swarm::Serving;
+use crate::catalog::Viewer;
 use crate::discovery::{PeerRef, Query};
 
-/// Bytes that one source is asked for ahead.
-const WINDOW_LEN: u64 = 8 << 20;
 /// Pieces that are being proven and written at once.
 const WRITES: usize = 4;
 /// How often what is shown of the transfer is brought up to date.
@@ -32,17 +33,20 @@ const SHOWN_EVERY: Duration = Duration::from_millis(200);
 /// Bytes, and time, after which the bitmap is made durable.
 const REMEMBER_LEN: u64 = 64 << 20;
 const REMEMBER_EVERY: Duration = Duration::from_secs(1);
-/// Sources that are asked at once; the others wait until one is gone. Each may have [`WINDOW_LEN`] bytes on their way.
-const SOURCES: usize = 8;
+/// Sources that are asked at once; the others wait until one is gone.
+const SOURCES: usize = 32;
 /// How often more sources are looked for while it runs.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
-/// How long a source may take for a manifest.
-const MANIFEST_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// How a run ended.
 pub(super) enum Outcome {
     /// The file is whole, and has its name.
-    Whole(PathBuf, Arc<Manifest>),
+    Whole {
+        path: PathBuf,
+        manifest: Arc<Manifest>,
+        /// Gives its pieces to others until the file is in the catalog.
+        serving: Option<Serving>,
+    },
     /// There is nobody to ask now.
     NoSources(String),
     /// It cannot go on now; it may later by itself.
@@ -72,6 +76,9 @@ pub(super) struct Engine<'a> {
     name: FileName,
     plan: Plan,
     pieces: Bitmap,
+    serving: Serving,
+    /// This peer, as it shows itself to those who fetch the same.
+    fetcher: Option<PeerInfo>,
     sources: HashMap<SourceKey, Running>,
     next_key: SourceKey,
     events: mpsc::Sender<Event>,
@@ -104,7 +111,7 @@ pub(super) async fn run(
     };
     let (manifest, remembered) = match proven {
         Some(proven) => (proven.manifest, Some(proven.pieces)),
-        None => match manifest(shared, job, &found, content, size).await {
+        None => match manifest::fetch(shared, job, &found, content, size).await {
             Ok(manifest) => (manifest, None),
             Err(why) => return Outcome::NoSources(why),
         },
@@ -125,6 +132,9 @@ pub(super) async fn run(
             return Outcome::Blocked(error.to_string());
         }
     }
+    let serving = Serving::begin(&shared.swarms, sink.file(), Arc::clone(&manifest), &pieces);
+    let is_shown = shared.shares.shows_downloads_to(Viewer::Network);
+    let fetcher = is_shown.then(|| shared.myself.to_wire());
     let (events, incoming) = mpsc::channel(WRITES);
     let engine = Engine {
         shared,
@@ -134,6 +144,8 @@ pub(super) async fn run(
         name,
         plan: Plan::new(&pieces),
         pieces,
+        serving,
+        fetcher,
         sources: HashMap::new(),
         next_key: 0,
         events,
@@ -141,48 +153,6 @@ pub(super) async fn run(
         tasks: JoinSet::new(),
     };
     engine.pull(Arc::new(sink), manifest, found, incoming, stop).await
-}
-
-/// The content's manifest, from the first source whose manifest proves itself.
-async fn manifest(
-    shared: &Shared,
-    job: &Job,
-    sources: &[PeerRef],
-    content: ContentHash,
-    size: u64,
-) -> Result<Manifest, String> {
-    if let Some(manifest) = Manifest::single(content, size) {
-        return Ok(manifest);
-    }
-    let mut why = "nobody gives its manifest".to_owned();
-    for peer in sources {
-        let asked = async {
-            let mut client = shared.connections.peer(peer).await.map_err(|error| error.to_string())?;
-            let request = ManifestRequest { content: content.as_bytes().to_vec().into() };
-            let answer = client.get_manifest(request).await.map_err(|status| {
-                if let Some(id) = peer.id() {
-                    shared.connections.note(id, &status);
-                }
-                status.message().to_owned()
-            })?;
-            Ok::<_, String>(answer.into_inner())
-        };
-        match timeout(MANIFEST_TIMEOUT, asked).await {
-            Ok(Ok(answer)) => match Manifest::from_bytes(content, size, &answer.values) {
-                Ok(manifest) => return Ok(manifest),
-                Err(error) => job.source_dropped(peer, &format!("its manifest is false: {error}"), content),
-            },
-            Ok(Err(error)) => {
-                why = format!("{peer} gives no manifest: {error}");
-                job.source_lost(peer, &error);
-            }
-            Err(_) => {
-                why = format!("{peer} gives no manifest: no answer");
-                job.source_lost(peer, "no answer");
-            }
-        }
-    }
-    Err(why)
 }
 
 impl Engine<'_> {
@@ -224,10 +194,8 @@ impl Engine<'_> {
                     return Outcome::Stopped;
                 }
                 Some(event) = incoming.recv(), if self.writes.len() < WRITES => match event {
-                    Event::Ready(source) => {
-                        self.plan.join(source, self.window(&manifest));
-                        self.ask_everyone();
-                    }
+                    Event::Ready(source) => self.plan.join(source),
+                    Event::News { source, news } => self.learn(source, news),
                     Event::Piece { source, piece, chunks } => self.arrived(&sink, source, piece, chunks),
                     Event::Gone { source, why: gone } => {
                         if let Some(reason) = self.gone(source, gone) {
@@ -245,6 +213,7 @@ impl Engine<'_> {
                             // Only bytes show that there is somebody: who opens a stream and closes it is nobody.
                             looked = false;
                             self.pieces.set(piece);
+                            self.serving.gained(piece);
                             durable.wrote(manifest.pieces().piece_len());
                             self.gave(source, piece, &manifest);
                         }
@@ -265,7 +234,11 @@ impl Engine<'_> {
                 Some(more) = looking.join_next(), if !looking.is_empty() => {
                     self.add_sources(more.unwrap_or_default());
                 }
-                _ = shown.tick() => self.show(),
+                _ = shown.tick() => {
+                    self.show();
+                    // Who gives nothing makes no events: what is asked of it is stolen here.
+                    self.ask_everyone();
+                }
                 _ = look.tick() => if looking.is_empty() {
                     looking.spawn(self.job.look(self.shared, self.content));
                 },
@@ -276,13 +249,22 @@ impl Engine<'_> {
         drop(heart);
         while durable.task.join_next().await.is_some() {}
         match sink.publish(self.name.clone()).await {
-            Ok(path) => Outcome::Whole(path, manifest),
+            Ok(path) => Outcome::Whole { path, manifest, serving: Some(self.serving) },
             Err(error) => error.into(),
         }
     }
 
-    fn window(&self, manifest: &Manifest) -> usize {
-        usize::try_from(WINDOW_LEN / manifest.pieces().piece_len()).unwrap_or(1).max(2)
+    /// What a source has, and whom it knows.
+    fn learn(&mut self, source: SourceKey, news: News) {
+        if news.whole {
+            self.plan.has_all(source);
+        }
+        self.plan.gained(source, news.gained);
+        news.promised.into_iter().for_each(|piece| self.plan.promised(piece));
+        if self.job.terms.only_from.is_none() {
+            self.add_sources(news.fetchers);
+        }
+        self.ask_everyone();
     }
 
     fn add_sources(&mut self, peers: Vec<PeerRef>) {
@@ -291,7 +273,7 @@ impl Engine<'_> {
             if self.sources.len() >= SOURCES {
                 break;
             }
-            if is_running || self.job.is_dropped(peer.id()) {
+            if is_running || self.job.is_dropped(peer.id()) || peer.id() == Some(self.shared.myself.id) {
                 continue;
             }
             let key = self.next_key;
@@ -302,6 +284,7 @@ impl Engine<'_> {
                 peer: peer.clone(),
                 content: self.content,
                 pieces: Pieces::of(self.size),
+                fetcher: self.fetcher.clone(),
                 connections: self.shared.connections.clone(),
                 requests: asked,
                 events: self.events.clone(),
@@ -315,7 +298,7 @@ impl Engine<'_> {
     fn ask_everyone(&mut self) {
         let now = Instant::now();
         for source in self.plan.sources() {
-            for piece in self.plan.requests(source, now) {
+            for piece in self.plan.requests(source, now, |below| rand::random_range(0..below)) {
                 let sent = self.sources.get(&source).is_some_and(|to| to.requests.try_send(piece).is_ok());
                 if !sent {
                     // Its task has ended; that it is gone is on its way.
@@ -327,7 +310,7 @@ impl Engine<'_> {
     }
 
     fn arrived(&mut self, sink: &Arc<Sink>, source: SourceKey, piece: u32, chunks: Vec<bytes::Bytes>) {
-        if self.plan.arrived(source, piece) {
+        if self.plan.arrived(source, piece, Instant::now()) == Arrival::Wanted {
             let sink = Arc::clone(sink);
             self.writes.spawn(async move { (source, piece, sink.keep(piece, chunks).await) });
         } else {

@@ -106,8 +106,13 @@ impl Job {
             drop(turn);
             *self.ran.lock().unwrap_or_else(PoisonError::into_inner) += began.elapsed();
             let (state, why) = match outcome {
-                Outcome::Whole(path, manifest) => match self.entered(&shared, path, &manifest).await {
-                    Ok(()) => break TransferState::Done,
+                Outcome::Whole { path, manifest, serving } => match self.entered(&shared, path, &manifest).await {
+                    Ok(()) => {
+                        if let Some(serving) = serving {
+                            serving.is_whole();
+                        }
+                        break TransferState::Done;
+                    }
                     Err(why) => {
                         self.change(|transfer| transfer.reason = Some(why));
                         break TransferState::Failed;
@@ -167,7 +172,7 @@ impl Job {
             && let Some((path, manifest)) = shared.under(&name, content).await
         {
             // It is here by now: copied in by the user, or published just before the daemon was killed.
-            return Outcome::Whole(path, Arc::new(manifest));
+            return Outcome::Whole { path, manifest: Arc::new(manifest), serving: None };
         }
         match (content, transfer.size) {
             (Some(content), Some(size)) => engine::run(shared, self, content, size, name, stop).await,

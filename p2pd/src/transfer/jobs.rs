@@ -13,8 +13,9 @@ use super::job::Job;
 use super::sink;
 use super::store::{Store, StoreError, Terms};
 use super::story::{self, AskedBy};
+use super::swarm::Swarms;
 use crate::catalog::Viewer;
-use crate::discovery::{Connections, Locator};
+use crate::discovery::{Connections, Locator, Myself};
 use crate::shares::Shares;
 
 /// What of the configuration transfers follow; may change while they run.
@@ -34,6 +35,8 @@ pub struct Transfers {
 
 pub(super) struct Shared {
     pub(super) store: Store,
+    pub(super) myself: Arc<Myself>,
+    pub(super) swarms: Swarms,
     pub(super) locator: Locator,
     pub(super) connections: Connections,
     pub(super) shares: Shares,
@@ -74,6 +77,8 @@ impl Transfers {
     )]
     pub async fn start(
         store: Store,
+        myself: Arc<Myself>,
+        swarms: Swarms,
         locator: Locator,
         connections: Connections,
         shares: Shares,
@@ -85,6 +90,8 @@ impl Transfers {
         let kept = store.all().await?;
         let shared = Arc::new(Shared {
             store,
+            myself,
+            swarms,
             locator,
             connections,
             shares,

@@ -2,14 +2,15 @@
 //!
 //! A job finds its sources with the [`Locator`](crate::discovery::Locator), runs an [`engine`] over them, and puts
 //! the finished file into the downloads share. The [`plan`] decides who is asked for which piece, and is pure; a
-//! [`source`] task speaks with one peer; the [`sink`] owns the part file and what is proven of it; the [`store`]
-//! remembers all of it. Owns `transfers.sqlite`, the part files, and the outbox.
+//! [`source`] task speaks with one peer; the [`sink`] owns the part file and what is proven of it; the [`swarm`] tells
+//! others what is there already; the [`store`] remembers all of it. Owns `transfers.sqlite`, the part files, and the outbox.
 
 mod engine;
 mod fetch;
 mod intake;
 mod job;
 mod jobs;
+mod manifest;
 mod outbox;
 mod plain;
 mod plan;
@@ -18,6 +19,7 @@ mod sink;
 mod source;
 mod store;
 mod story;
+mod swarm;
 
 pub use fetch::{FetchError, FetchOrder};
 pub use intake::{Intake, IntakeError, Received};
@@ -26,3 +28,4 @@ pub use outbox::{Outbox, Outboxed};
 pub use send::{SendError, Sends};
 pub use store::{Store, StoreError};
 pub use story::AskedBy;
+pub use swarm::{Follower, Swarm, Swarms};

@@ -72,7 +72,7 @@ pub(super) async fn run(shared: &Shared, job: &Job, name: FileName, stop: &Cance
         Ok((path, manifest)) => {
             job.source_gave(&peer, len);
             job.progressed(len);
-            Outcome::Whole(path, Arc::new(manifest))
+            Outcome::Whole { path, manifest: Arc::new(manifest), serving: None }
         }
         Err(error) => error.into(),
     }

@@ -133,6 +133,11 @@ impl Sink {
         self.id
     }
 
+    /// The part file, for those who read from it what is proven.
+    pub(super) fn file(&self) -> Arc<File> {
+        Arc::clone(&self.file)
+    }
+
     /// Proves the piece, and writes it.
     pub(super) async fn keep(&self, index: u32, chunks: Vec<Bytes>) -> Result<Kept, SinkError> {
         let (file, manifest) = (Arc::clone(&self.file), Arc::clone(&self.manifest));

@@ -1,16 +1,17 @@
-//! One source of a transfer: pieces are asked for, and their bytes come back, on one Pull stream.
+//! One source of a transfer: pieces are asked for, and their bytes come back, on one Pull stream; what it has, and who
+//! else fetches it, comes on one Availability stream.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
 use bytes::Bytes;
-use p2p_content::{ContentHash, Pieces};
+use p2p_content::{Bitmap, ContentHash, Pieces};
 use p2p_proto::v1::pull_refusal::Reason;
-use p2p_proto::v1::{PullRequest, PullResponse};
+use p2p_proto::v1::{AvailabilityRequest, AvailabilityUpdate, PeerInfo, PullRequest, PullResponse};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Code, Status};
+use tonic::{Code, Status, Streaming};
 
 use super::plan::SourceKey;
 use crate::discovery::{Connections, PeerRef};
@@ -21,10 +22,20 @@ const SILENCE: Duration = Duration::from_secs(20);
 /// Bytes that an answer has at the least, the last one of a piece apart: crumbs cost more memory than they bring.
 const LEAST_CHUNK: u64 = 4096;
 
+/// Other fetchers that one answer of a source may name.
+const NAMED: usize = 64;
+
 /// What a source has to tell.
 pub(super) enum Event {
     /// It is connected.
     Ready(SourceKey),
+    /// What it has, and whom it knows.
+    News {
+        /// Who.
+        source: SourceKey,
+        /// What.
+        news: News,
+    },
     /// A piece arrived; nothing is proven yet.
     Piece {
         /// From whom.
@@ -43,6 +54,19 @@ pub(super) enum Event {
     },
 }
 
+/// What is new of a source.
+#[derive(Default)]
+pub(super) struct News {
+    /// It has all pieces.
+    pub(super) whole: bool,
+    /// It has these pieces too.
+    pub(super) gained: Vec<u32>,
+    /// Others asked it for these.
+    pub(super) promised: Vec<u32>,
+    /// Others that fetch the content, and give what they get.
+    pub(super) fetchers: Vec<PeerRef>,
+}
+
 /// Why a source gives nothing more.
 pub(super) enum Gone {
     /// The connection broke, or never was; it may come back.
@@ -57,6 +81,8 @@ pub(super) struct SourceTask {
     pub(super) peer: PeerRef,
     pub(super) content: ContentHash,
     pub(super) pieces: Pieces,
+    /// This peer, where it gives to others what it gets.
+    pub(super) fetcher: Option<PeerInfo>,
     pub(super) connections: Connections,
     pub(super) requests: mpsc::Receiver<u32>,
     pub(super) events: mpsc::Sender<Event>,
@@ -76,10 +102,21 @@ impl SourceTask {
         let connected = self.connections.peer(&self.peer).await;
         let mut client = connected.map_err(|error| Gone::Lost(error.to_string()))?;
         let (up, outgoing) = mpsc::channel(64);
-        let opened = client.pull(ReceiverStream::new(outgoing)).await;
-        let mut down = opened.map_err(|status| self.gone(&status))?.into_inner();
+        let mut teller = client.clone();
+        let request =
+            AvailabilityRequest { content: self.content.as_bytes().to_vec().into(), fetcher: self.fetcher.take() };
+        let opened =
+            tokio::join!(client.pull(ReceiverStream::new(outgoing)), teller.availability(request));
+        let mut down = opened.0.map_err(|status| self.gone(&status))?.into_inner();
+        let mut told = self.told(opened.1)?;
         if self.events.send(Event::Ready(self.key)).await.is_err() {
             return Ok(());
+        }
+        if told.is_none() {
+            let news = News { whole: true, ..News::default() };
+            if self.events.send(Event::News { source: self.key, news }).await.is_err() {
+                return Ok(());
+            }
         }
         let mut parts: HashMap<u32, Assembly> = HashMap::new();
         let mut silent_at = Instant::now() + SILENCE;
@@ -108,6 +145,17 @@ impl SourceTask {
                         silent_at = Instant::now() + SILENCE;
                     }
                 }
+                update = next(&mut told), if told.is_some() => {
+                    let update = update.map_err(|status| self.gone(&status))?;
+                    let Some(update) = update else {
+                        told = None;
+                        continue;
+                    };
+                    let news = self.news(update)?;
+                    if self.events.send(Event::News { source: self.key, news }).await.is_err() {
+                        return Ok(());
+                    }
+                }
                 () = sleep_until(silent_at), if !parts.is_empty() => {
                     if let Some(id) = self.peer.id() {
                         self.connections.forget(id);
@@ -116,6 +164,37 @@ impl SourceTask {
                 }
             }
         }
+    }
+
+    /// The stream of what it has; `None` where it speaks a protocol without: it is asked because it has all.
+    fn told(
+        &self,
+        opened: Result<tonic::Response<Streaming<AvailabilityUpdate>>, Status>,
+    ) -> Result<Option<Streaming<AvailabilityUpdate>>, Gone> {
+        match opened {
+            Ok(answer) => Ok(Some(answer.into_inner())),
+            Err(status) if status.code() == Code::Unimplemented => Ok(None),
+            Err(status) if status.code() == Code::NotFound => {
+                Err(Gone::Lost("it does not have it for this peer".to_owned()))
+            }
+            Err(status) => Err(self.gone(&status)),
+        }
+    }
+
+    fn news(&self, update: AvailabilityUpdate) -> Result<News, Gone> {
+        let count = self.pieces.count();
+        let mut gained = update.gained;
+        if !update.pieces.is_empty() {
+            let pieces = Bitmap::from_bytes(count, &update.pieces)
+                .map_err(|error| Gone::Dropped(format!("it told nonsense of its pieces: {error}")))?;
+            gained.extend(pieces.iter_ones());
+        }
+        if let Some(piece) = gained.iter().chain(&update.promised).find(|piece| **piece >= count) {
+            return Err(Gone::Dropped(format!("it told of piece {piece}, and there are {count}")));
+        }
+        let fetchers = update.fetchers.into_iter().filter_map(PeerRef::from_wire);
+        let fetchers = fetchers.filter(|peer| peer.id().is_some()).take(NAMED).collect();
+        Ok(News { whole: update.whole, gained, promised: update.promised, fetchers })
     }
 
     fn request(&self, piece: u32) -> PullRequest {
@@ -140,6 +219,7 @@ impl SourceTask {
             let why = match Reason::try_from(refusal.reason) {
                 Ok(Reason::Changed) => "its file changed".to_owned(),
                 Ok(Reason::NotFound) => "it does not have it for this peer".to_owned(),
+                Ok(Reason::NotYet) => "it does not have the piece that it told of".to_owned(),
                 _ => format!("it refused: {}", refusal.message),
             };
             // A disk that is away comes back, and so does a membership that has ended: it may be asked again.
@@ -170,6 +250,14 @@ impl SourceTask {
             }
             _ => Gone::Lost(format!("the connection broke: {}", status.message())),
         }
+    }
+}
+
+/// The next update of a stream that is there.
+async fn next(told: &mut Option<Streaming<AvailabilityUpdate>>) -> Result<Option<AvailabilityUpdate>, Status> {
+    match told {
+        Some(told) => told.message().await,
+        None => std::future::pending().await,
     }
 }
 

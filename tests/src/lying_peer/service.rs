@@ -11,7 +11,7 @@ use p2p_content::ContentHash;
 use p2p_proto::v1::peer_server::Peer;
 use p2p_proto::v1::pull_refusal::Reason;
 use p2p_proto::v1::{
-    BrowseRequest, BrowseResponse, Candidate, DescribeRequest, DescribeResponse, FriendQuery, LocateResponse,
+    AvailabilityRequest, AvailabilityUpdate, BrowseRequest, BrowseResponse, Candidate, DescribeRequest, DescribeResponse, FriendQuery, LocateResponse,
     ManifestRequest, ManifestResponse, OfferRequest, OfferUpdate, PullRefusal, PullRequest, PullResponse,
     friend_query, offer_update,
 };
@@ -43,6 +43,7 @@ impl Service {
 #[tonic::async_trait]
 impl Peer for Service {
     type PullStream = ReceiverStream<Pulled>;
+    type AvailabilityStream = ReceiverStream<Result<AvailabilityUpdate, Status>>;
     type OfferStream = tokio_stream::Once<Result<OfferUpdate, Status>>;
 
     async fn describe(&self, _: Request<DescribeRequest>) -> Result<Response<DescribeResponse>, Status> {
@@ -86,6 +87,38 @@ impl Peer for Service {
             *first ^= 1;
         }
         Ok(Response::new(ManifestResponse { size: held.entry.size, values: values.into() }))
+    }
+
+    /// It has everything, and introduces all who ask to each other.
+    async fn availability(
+        &self,
+        request: Request<AvailabilityRequest>,
+    ) -> Result<Response<Self::AvailabilityStream>, Status> {
+        let AvailabilityRequest { content, fetcher } = request.into_inner();
+        self.held(&content).ok_or_else(|| Status::not_found("not here"))?;
+        let own = fetcher.as_ref().map(|fetcher| fetcher.peer_id.clone());
+        self.shelf.fetchers.send_modify(|all| all.extend(fetcher));
+        let (updates, stream) = mpsc::channel(4);
+        let (shelf, ended) = (Arc::clone(&self.shelf), self.ended.clone());
+        tokio::spawn(async move {
+            let mut fetchers = shelf.fetchers.subscribe();
+            let (mut known, mut whole) = (0, true);
+            loop {
+                let all = fetchers.borrow_and_update().clone();
+                let others = all[known..].iter().filter(|other| Some(&other.peer_id) != own.as_ref());
+                let update = AvailabilityUpdate { whole, fetchers: others.cloned().collect(), ..Default::default() };
+                (known, whole) = (all.len(), false);
+                if updates.send(Ok(update)).await.is_err() {
+                    return;
+                }
+                tokio::select! {
+                    () = ended.cancelled() => return,
+                    () = updates.closed() => return,
+                    _ = fetchers.changed() => {}
+                }
+            }
+        });
+        Ok(Response::new(ReceiverStream::new(stream)))
     }
 
     async fn pull(

@@ -1,0 +1,402 @@
+//! Peers that fetch the same content at the same time: what each has of it by now, and who they are.
+//!
+//! One [`Swarm`] per content that is fetched here, or from here. The transfer that fetches it says which pieces have
+//! come; whoever serves says which pieces were asked for; each [`Follower`] is one other peer, which is told what is
+//! new to it the moment that it is known.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::fs::File;
+use std::ops::Range;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use p2p_content::{Bitmap, ContentHash, Manifest};
+use p2p_identity::PeerId;
+use p2p_proto::v1::{AvailabilityUpdate, PeerInfo};
+use tokio::sync::watch;
+
+/// Fetchers that one answer names at the most, the newest first to be left out.
+const NAMED: usize = 64;
+
+/// The swarms of this peer. Clones are handles to the same.
+#[derive(Clone, Default)]
+pub struct Swarms(Arc<Mutex<HashMap<ContentHash, Weak<Swarm>>>>);
+
+/// Everybody that fetches one content from here, and what is here of it. Gone when nobody holds it.
+pub struct Swarm {
+    content: ContentHash,
+    all: Swarms,
+    state: Mutex<State>,
+    /// Rings whenever the state changed.
+    changed: watch::Sender<()>,
+}
+
+#[derive(Default)]
+struct State {
+    here: Here,
+    /// Pieces in the order in which they came, those before the transfer's start left out.
+    gained: Vec<u32>,
+    /// Pieces in the order in which they were first asked for, and by whom.
+    promised: Vec<(u32, PeerId)>,
+    is_promised: HashSet<u32>,
+    /// By the order in which they came.
+    fetchers: BTreeMap<u64, (PeerId, PeerInfo)>,
+    next_fetcher: u64,
+}
+
+/// What a transfer has of the content.
+#[derive(Default)]
+enum Here {
+    /// No transfer fetches it.
+    #[default]
+    Nothing,
+    Part(Part),
+    /// The transfer is done.
+    Whole,
+}
+
+struct Part {
+    file: Arc<File>,
+    manifest: Arc<Manifest>,
+    pieces: Bitmap,
+}
+
+impl Swarms {
+    /// The swarm of this content, new where there is none.
+    pub fn of(&self, content: ContentHash) -> Arc<Swarm> {
+        let mut all = self.lock();
+        if let Some(swarm) = all.get(&content).and_then(Weak::upgrade) {
+            return swarm;
+        }
+        let swarm = Arc::new(Swarm {
+            content,
+            all: self.clone(),
+            state: Mutex::default(),
+            changed: watch::Sender::new(()),
+        });
+        all.insert(content, Arc::downgrade(&swarm));
+        swarm
+    }
+
+    /// The swarm of this content, where there is one.
+    pub fn find(&self, content: ContentHash) -> Option<Arc<Swarm>> {
+        self.lock().get(&content).and_then(Weak::upgrade)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<ContentHash, Weak<Swarm>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Swarm {
+    /// The unfinished file of the content, while a transfer fetches it.
+    pub fn part(&self) -> Option<(Arc<File>, Arc<Manifest>)> {
+        match &self.lock().here {
+            Here::Part(part) => Some((Arc::clone(&part.file), Arc::clone(&part.manifest))),
+            Here::Nothing | Here::Whole => None,
+        }
+    }
+
+    /// Whether these bytes are in the unfinished file, and proven.
+    pub fn has(&self, bytes: &Range<u64>) -> bool {
+        let state = self.lock();
+        let Here::Part(part) = &state.here else {
+            // Whoever opened the unfinished file before it was whole.
+            return matches!(state.here, Here::Whole);
+        };
+        let piece_len = part.manifest.pieces().piece_len();
+        let last = bytes.end.saturating_sub(1).max(bytes.start) / piece_len;
+        (bytes.start / piece_len..=last).all(|piece| u32::try_from(piece).is_ok_and(|piece| part.pieces.get(piece)))
+    }
+
+    /// This peer was asked for the piece.
+    pub fn promised(&self, piece: u32, to: PeerId) {
+        let mut state = self.lock();
+        if state.is_promised.insert(piece) {
+            state.promised.push((piece, to));
+            let others = state.fetchers.values().any(|(id, _)| *id != to);
+            drop(state);
+            if others {
+                self.ring();
+            }
+        }
+    }
+
+    /// Follows it for this peer; `fetcher` says where others can reach it, if they are to know. `is_whole`: whatever its
+    /// transfers are at, this peer has all of it.
+    pub fn follow(self: Arc<Self>, id: PeerId, fetcher: Option<PeerInfo>, is_whole: bool) -> Follower {
+        let number = fetcher.map(|info| {
+            let mut state = self.lock();
+            let number = state.next_fetcher;
+            state.next_fetcher += 1;
+            state.fetchers.insert(number, (id, info));
+            number
+        });
+        self.ring();
+        let changed = self.changed.subscribe();
+        let told = Told { whole: false, pieces: is_whole, gained: 0, promised: 0, fetchers: 0 };
+        Follower { swarm: self, id, number, is_whole, told, changed }
+    }
+
+    fn ring(&self) {
+        self.changed.send_replace(());
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Swarm {
+    fn drop(&mut self) {
+        let mut all = self.all.lock();
+        // By now there may be another one in its place.
+        if all.get(&self.content).is_some_and(|swarm| swarm.strong_count() == 0) {
+            all.remove(&self.content);
+        }
+    }
+}
+
+/// The pieces that a transfer has go to others, until this is dropped.
+pub(super) struct Serving {
+    swarm: Arc<Swarm>,
+    /// Another transfer fetches the same content under another name, and gives its pieces.
+    is_second: bool,
+}
+
+impl Serving {
+    /// From this file, which holds these pieces of it.
+    pub(super) fn begin(swarms: &Swarms, file: Arc<File>, manifest: Arc<Manifest>, pieces: &Bitmap) -> Self {
+        let swarm = swarms.of(manifest.content());
+        let mut state = swarm.lock();
+        let is_second = matches!(state.here, Here::Part(_));
+        if !is_second {
+            state.here = Here::Part(Part { file, manifest, pieces: pieces.clone() });
+        }
+        drop(state);
+        Self { swarm, is_second }
+    }
+
+    /// The piece is in the file, and proven.
+    pub(super) fn gained(&self, piece: u32) {
+        let mut state = self.swarm.lock();
+        if let Here::Part(part) = &mut state.here
+            && part.pieces.set(piece)
+        {
+            state.gained.push(piece);
+            drop(state);
+            self.swarm.ring();
+        }
+    }
+
+    /// The file has its name, and is in the catalog.
+    pub(super) fn is_whole(self) {
+        if !self.is_second {
+            self.swarm.lock().here = Here::Whole;
+        }
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        if !self.is_second {
+            let mut state = self.swarm.lock();
+            if matches!(state.here, Here::Part(_)) {
+                state.here = Here::Nothing;
+            }
+        }
+        self.swarm.ring();
+    }
+}
+
+/// One peer that is told what changes.
+pub struct Follower {
+    swarm: Arc<Swarm>,
+    id: PeerId,
+    number: Option<u64>,
+    is_whole: bool,
+    told: Told,
+    changed: watch::Receiver<()>,
+}
+
+/// How far a follower knows what happened.
+struct Told {
+    whole: bool,
+    pieces: bool,
+    gained: usize,
+    promised: usize,
+    fetchers: u64,
+}
+
+/// What there is for a follower.
+enum News {
+    Some(AvailabilityUpdate),
+    None,
+    /// The content is no longer here.
+    Over,
+}
+
+impl Follower {
+    /// What is new, as soon as something is; `None` once the content is no longer here.
+    pub async fn next(&mut self) -> Option<AvailabilityUpdate> {
+        loop {
+            // Before it is looked: what comes afterwards rings again.
+            self.changed.mark_unchanged();
+            match self.news() {
+                News::Some(update) => return Some(update),
+                News::Over => return None,
+                News::None => self.changed.changed().await.ok()?,
+            }
+        }
+    }
+
+    fn news(&mut self) -> News {
+        let state = self.swarm.lock();
+        let mut update = AvailabilityUpdate::default();
+        let whole = self.is_whole || matches!(state.here, Here::Whole);
+        if whole {
+            update.whole = !std::mem::replace(&mut self.told.whole, true);
+        } else if let Here::Part(part) = &state.here {
+            if std::mem::replace(&mut self.told.pieces, true) {
+                update.gained = state.gained.get(self.told.gained..).unwrap_or_default().to_vec();
+            } else {
+                update.pieces = part.pieces.to_bytes().into();
+            }
+            self.told.gained = state.gained.len();
+        } else {
+            return News::Over;
+        }
+        let promised = state.promised.get(self.told.promised..).unwrap_or_default();
+        update.promised = promised.iter().filter(|(_, to)| *to != self.id).map(|(piece, _)| *piece).collect();
+        self.told.promised = state.promised.len();
+        if self.number.is_some() {
+            let unknown = state.fetchers.range(self.told.fetchers..).map(|(_, fetcher)| fetcher);
+            let others = unknown.filter(|(id, _)| *id != self.id).take(NAMED);
+            update.fetchers = others.map(|(_, info)| info.clone()).collect();
+            self.told.fetchers = state.next_fetcher;
+        }
+        let is_news = update != AvailabilityUpdate::default();
+        if is_news { News::Some(update) } else { News::None }
+    }
+}
+
+impl Drop for Follower {
+    fn drop(&mut self) {
+        if let Some(number) = self.number {
+            self.swarm.lock().fetchers.remove(&number);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use p2p_content::ContentHasher;
+    use tokio::time::timeout;
+
+    use super::*;
+
+    /// Three pieces.
+    const LEN: usize = (2 << 20) + 5;
+
+    fn part() -> (Arc<File>, Arc<Manifest>) {
+        let mut hasher = ContentHasher::new();
+        hasher.update(&vec![7; LEN]);
+        (Arc::new(tempfile::tempfile().unwrap()), Arc::new(hasher.finish().1))
+    }
+
+    fn peer() -> (PeerId, PeerInfo) {
+        let id = p2p_identity::Identity::generate().unwrap().id();
+        (id, PeerInfo { peer_id: id.as_bytes().to_vec().into(), ..PeerInfo::default() })
+    }
+
+    fn begin(swarms: &Swarms, here: &[u32]) -> (Serving, Arc<Swarm>) {
+        let (file, manifest) = part();
+        let mut pieces = Bitmap::new(3);
+        here.iter().for_each(|piece| assert!(pieces.set(*piece)));
+        let serving = Serving::begin(swarms, file, Arc::clone(&manifest), &pieces);
+        (serving, swarms.find(manifest.content()).unwrap())
+    }
+
+    async fn told(follower: &mut Follower) -> AvailabilityUpdate {
+        timeout(Duration::from_secs(5), follower.next()).await.unwrap().unwrap()
+    }
+
+    async fn nothing_told(follower: &mut Follower) {
+        assert!(timeout(Duration::from_millis(20), follower.next()).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_follower_hears_all_at_first_and_then_what_is_new() {
+        let swarms = Swarms::default();
+        let (serving, swarm) = begin(&swarms, &[1]);
+        let (id, _) = peer();
+        let mut follower = swarm.follow(id, None, false);
+        let first = told(&mut follower).await;
+        assert_eq!((first.whole, first.pieces.as_ref(), first.gained.len()), (false, &[0b0000_0010][..], 0));
+        nothing_told(&mut follower).await;
+        serving.gained(2);
+        serving.gained(2);
+        assert_eq!(told(&mut follower).await.gained, [2]);
+        nothing_told(&mut follower).await;
+        serving.is_whole();
+        assert!(told(&mut follower).await.whole);
+        nothing_told(&mut follower).await;
+    }
+
+    #[tokio::test]
+    async fn a_transfer_that_stops_is_over_for_its_followers() {
+        let swarms = Swarms::default();
+        let (serving, swarm) = begin(&swarms, &[]);
+        let content = swarm.content;
+        let mut follower = swarm.follow(peer().0, None, false);
+        told(&mut follower).await;
+        drop(serving);
+        assert!(timeout(Duration::from_secs(5), follower.next()).await.unwrap().is_none());
+        drop(follower);
+        assert!(swarms.find(content).is_none(), "nobody holds it");
+    }
+
+    #[tokio::test]
+    async fn fetchers_hear_of_each_other_and_of_what_others_were_promised() {
+        let swarms = Swarms::default();
+        let swarm = swarms.of(ContentHash::of(b"x"));
+        let ((one, one_info), (two, two_info)) = (peer(), peer());
+        let mut first = Arc::clone(&swarm).follow(one, Some(one_info.clone()), true);
+        assert!(told(&mut first).await.whole);
+        let mut second = Arc::clone(&swarm).follow(two, Some(two_info.clone()), true);
+        let mut silent = Arc::clone(&swarm).follow(peer().0, None, true);
+        assert_eq!(told(&mut first).await.fetchers, [two_info]);
+        let heard = told(&mut second).await;
+        assert_eq!((heard.whole, heard.fetchers), (true, vec![one_info]));
+        assert_eq!(told(&mut silent).await.fetchers, [], "who gives nothing is told of nobody");
+        swarm.promised(5, one);
+        swarm.promised(5, two);
+        assert_eq!(told(&mut second).await.promised, [5]);
+        nothing_told(&mut first).await;
+        drop(first);
+        let mut third = Arc::clone(&swarm).follow(peer().0, Some(peer().1), true);
+        assert_eq!(told(&mut third).await.fetchers.len(), 1, "who has gone is not named");
+    }
+
+    #[test]
+    fn only_proven_pieces_are_there() {
+        let (serving, swarm) = begin(&Swarms::default(), &[1]);
+        let piece = 1 << 20;
+        assert!(swarm.has(&(piece..2 * piece)) && swarm.has(&(piece + 5..piece + 6)));
+        assert!(!swarm.has(&(piece - 1..piece + 1)) && !swarm.has(&(2 * piece - 1..2 * piece + 1)));
+        serving.gained(2);
+        assert!(swarm.has(&(piece..LEN as u64)));
+    }
+
+    #[test]
+    fn a_second_transfer_of_the_same_content_leaves_the_first_alone() {
+        let swarms = Swarms::default();
+        let (first, swarm) = begin(&swarms, &[0]);
+        let (second, _) = begin(&swarms, &[]);
+        drop(second);
+        assert!(swarm.has(&(0..1)) && swarm.part().is_some());
+        drop(first);
+        assert!(swarm.part().is_none());
+    }
+}

@@ -1,0 +1,109 @@
+//! Several that fetch the same at the same time: they give each other what they have by then.
+
+// Helpers of tests are no tests to clippy: a test that cannot go on fails right there.
+#![allow(clippy::unwrap_used)]
+
+use std::time::Duration;
+
+use anyhow::ensure;
+use p2p_content::ContentHash;
+use p2p_proto::control::{Transfer, TransferState};
+use p2p_tests::{Conduct, LyingPeer, Network, eventually, hash_of_file, random_bytes, random_file};
+
+const MIB: u64 = 1 << 20;
+const TRANSFERRED: Duration = Duration::from_secs(120);
+
+/// A maestro, peers that have nothing, and a slow source that has `grande.bin`, of so many MiB.
+async fn fetchers_of(peers: usize, mib: usize, bytes_per_second: u32) -> (Network, LyingPeer, ContentHash) {
+    let network = Network::builder().peers(peers).start().await.unwrap();
+    let bytes = random_bytes(mib << 20, 4);
+    let hash = ContentHash::of(&bytes);
+    let seed = LyingPeer::start("semilla", Conduct::slow(bytes_per_second), [("grande.bin", bytes)]).await.unwrap();
+    seed.join(&network.maestro().unwrap().address()).await.unwrap();
+    (network, seed, hash)
+}
+
+async fn begin(network: &Network) -> Vec<Transfer> {
+    let mut begun = Vec::new();
+    for peer in network.peers() {
+        begun.push(peer.ctl_json(&["fetch", "grande.bin", "--detach"]).await.unwrap());
+    }
+    begun
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fetchers_give_each_other_what_they_have() {
+    const SIZE: u64 = 48 * MIB;
+    let (network, seed, hash) = fetchers_of(3, 48, 8 << 20).await;
+    let begun = begin(&network).await;
+    let mut among_themselves = 0;
+    for (peer, transfer) in network.peers().iter().zip(begun) {
+        let done = peer.transfer_done(transfer.id, TRANSFERRED).await.unwrap();
+        assert_eq!(peer.hash_of("grande.bin").unwrap(), hash);
+        let others = done.sources.iter().filter(|source| source.peer.name != "semilla");
+        among_themselves += others.map(|source| source.bytes).sum::<u64>();
+    }
+    println!("the seed gave {} MiB, and the others {} MiB", seed.given_bytes() / MIB, among_themselves / MIB);
+    // Each piece three times in all; two of them at the most need not come from the seed.
+    assert!(among_themselves >= SIZE, "{among_themselves} bytes came from other fetchers");
+    assert!(seed.given_bytes() <= 2 * SIZE, "the seed gave {} bytes", seed.given_bytes());
+}
+
+/// What is not whole anywhere any more can still be put together.
+#[tokio::test(flavor = "multi_thread")]
+async fn they_finish_without_the_source_when_they_have_all_between_them() {
+    const SIZE: u64 = 32 * MIB;
+    let (network, seed, hash) = fetchers_of(2, 32, 4 << 20).await;
+    let begun = begin(&network).await;
+    eventually(TRANSFERRED, "the source gave each piece once, and some more", async || {
+        ensure!(seed.given_bytes() >= SIZE + SIZE / 4, "it gave {}", seed.given_bytes());
+        Ok(())
+    })
+    .await
+    .unwrap();
+    drop(seed);
+    for (peer, transfer) in network.peers().iter().zip(begun) {
+        peer.transfer_done(transfer.id, TRANSFERRED).await.unwrap();
+        assert_eq!(peer.hash_of("grande.bin").unwrap(), hash);
+    }
+}
+
+/// A file in a share that only friends may see is no less hidden while it is fetched.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_only_friends_may_see_goes_to_no_other_fetcher() {
+    let network = Network::builder().peers(2).peers_with(|_, settings| {
+        let path = settings.text("state_dir").unwrap().replace("/state", "/shared");
+        let share = [("name", "shared"), ("path", &path), ("visible", "friends")];
+        let share = share.into_iter().map(|(key, value)| (key.to_owned(), value.into()));
+        settings.clear_shares().add_share(share.collect());
+    });
+    let network = network.start().await.unwrap();
+    let bytes = random_bytes(8 << 20, 4);
+    let seed = LyingPeer::start("semilla", Conduct::slow(2 << 20), [("grande.bin", bytes)]).await.unwrap();
+    seed.join(&network.maestro().unwrap().address()).await.unwrap();
+    for (peer, transfer) in network.peers().iter().zip(begin(&network).await) {
+        let done = peer.transfer_done(transfer.id, TRANSFERRED).await.unwrap();
+        assert_eq!(done.state, TransferState::Done);
+        assert!(done.sources.iter().all(|source| source.peer.name == "semilla"), "{done:?}");
+    }
+}
+
+/// Many whole sources, and one fetcher: all give, and nothing comes twice but what was stolen at the end.
+#[tokio::test(flavor = "multi_thread")]
+async fn all_whole_sources_give_their_part() {
+    let network = Network::builder().peers(4).files(|number, shared| match number {
+        1..=3 => random_file(&shared.join("grande.bin"), 96 * MIB, 1).map(drop),
+        _ => Ok(()),
+    });
+    let network = network.start().await.unwrap();
+    let peer = network.peer(4).unwrap();
+    let begun: Transfer = peer.ctl_json(&["fetch", "grande.bin", "--detach"]).await.unwrap();
+    let done = peer.transfer_done(begun.id, TRANSFERRED).await.unwrap();
+    assert_eq!(
+        hash_of_file(&peer.shared("grande.bin")).unwrap(),
+        network.peer(1).unwrap().hash_of("grande.bin").unwrap()
+    );
+    let gave: Vec<u64> = done.sources.iter().map(|source| source.bytes / MIB).collect();
+    assert!(gave.len() == 3 && gave.iter().all(|mib| *mib > 0), "{gave:?} MiB");
+    assert!(done.wasted_bytes <= 6 * MIB, "{} bytes came twice", done.wasted_bytes);
+}
