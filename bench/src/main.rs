@@ -8,6 +8,7 @@ use clap::{Parser, Subcommand};
 
 mod fetch;
 mod nginx;
+mod swarm;
 mod table;
 
 /// The measured comparisons.
@@ -22,11 +23,14 @@ struct Cli {
 enum Bench {
     /// One source on the loopback: `p2pctl fetch` beside curl from nginx over https
     Fetch(fetch::Options),
+    /// One source and many that fetch at once, each on a link of its own (needs root)
+    Swarm(swarm::Options),
 }
 
 #[tokio::main]
 async fn main() -> Result<()> {
     match Cli::parse().bench {
         Bench::Fetch(options) => fetch::run(&options).await,
+        Bench::Swarm(options) => swarm::run(&options).await,
     }
 }

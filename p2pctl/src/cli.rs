@@ -184,7 +184,8 @@ pub(crate) struct Fetch {
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true)]
 #[command(
-    after_help = "Examples:\n  p2pctl transfers\n  p2pctl transfers --watch\n  p2pctl transfers cancel 7"
+    after_help = "Examples:\n  p2pctl transfers\n  p2pctl transfers --watch\n  p2pctl transfers pause 7\n  \
+                  p2pctl transfers cancel 7"
 )]
 pub(crate) struct Transfers {
     /// Show them as they go on, until Ctrl-C
@@ -204,6 +205,18 @@ pub(crate) enum TransfersVerb {
     /// End a transfer; what it has fetched is thrown away
     #[command(after_help = "Examples:\n  p2pctl transfers cancel 7")]
     Cancel {
+        /// Its number, as `p2pctl transfers` shows it
+        id: u64,
+    },
+    /// Stop a transfer for now, over restarts of p2pd too; what it has fetched stays
+    #[command(after_help = "Examples:\n  p2pctl transfers pause 7\n  p2pctl transfers resume 7")]
+    Pause {
+        /// Its number, as `p2pctl transfers` shows it
+        id: u64,
+    },
+    /// Let a transfer that was paused go on
+    #[command(after_help = "Examples:\n  p2pctl transfers resume 7")]
+    Resume {
         /// Its number, as `p2pctl transfers` shows it
         id: u64,
     },

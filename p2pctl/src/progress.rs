@@ -64,7 +64,7 @@ impl Progress {
     fn tell_pause(&mut self, transfer: &Transfer) {
         let pause = match transfer.state {
             TransferState::Waiting => "waiting for a source",
-            TransferState::Paused => "paused, the disk is too full",
+            TransferState::Paused => "paused",
             _ => return self.told = None,
         };
         let reason = transfer.reason.as_deref().map(|why| format!(": {why}")).unwrap_or_default();
@@ -164,7 +164,7 @@ fn transfer_message(transfer: &Transfer) -> String {
             format!("{amount}  {}{left}  {sources}", rate(transfer.rate))
         }
         TransferState::Waiting => format!("{amount}  waiting for a source"),
-        TransferState::Paused => format!("{amount}  paused, the disk is too full"),
+        TransferState::Paused => format!("{amount}  paused"),
         TransferState::Queued => format!("{amount}  waits for its turn"),
         TransferState::Done | TransferState::Failed | TransferState::Cancelled => amount,
     }

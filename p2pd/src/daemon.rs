@@ -7,7 +7,6 @@ use p2p_identity::{Identity, PeerId};
 use p2p_proto::MAX_MESSAGE_LEN;
 use p2p_proto::control::LoopStatus;
 use p2p_proto::files::file_service_server::FileServiceServer;
-use p2p_proto::v1::peer_server::PeerServer;
 use p2p_service::bearer::load_or_create_token;
 use p2p_service::config::{Reloaded, Sources};
 use p2p_service::http;
@@ -23,7 +22,7 @@ use crate::catalog::Catalog;
 use crate::config::{Config, InForce};
 use crate::discovery::{Answerer, Connections, Friends, Locator, Maestro, Members, Myself, Network};
 use crate::doctor::Doctor;
-use crate::serve::{AcceptOffers, Admission, Contents, Files, Offers, PeerService, WholeFileLimit};
+use crate::serve::{AcceptOffers, Admission, Bulk, Contents, Files, Offers, PeerService, WholeFileLimit};
 use crate::shares::{ShareError, Shares, Timing};
 use crate::status::Summary;
 use crate::transfer::{Intake, Outbox, Sends, Store, Swarms, TransferSettings, Transfers};
@@ -256,10 +255,8 @@ fn serve_grpc(
     tasks: &Tasks,
 ) -> anyhow::Result<()> {
     let connections = wire::incoming(listener, identity, Accept::bulk(config.grpc.plaintext.into()), tasks)?;
-    let peer = PeerServer::new(peer)
-        // What peers ask is short; strangers fill no memory before they are turned away.
-        .max_decoding_message_size(MAX_REQUEST_LEN)
-        .max_encoding_message_size(MAX_MESSAGE_LEN);
+    // What peers ask is short; strangers fill no memory before they are turned away.
+    let peer = Bulk::new(peer, MAX_REQUEST_LEN, MAX_MESSAGE_LEN);
     let files = FileServiceServer::new(files).max_decoding_message_size(MAX_MESSAGE_LEN + 4096);
     let router = wire::server().add_service(peer).add_service(WholeFileLimit::new(files));
     let token = tasks.token();

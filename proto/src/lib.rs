@@ -18,6 +18,7 @@ pub mod v1 {
 pub mod control;
 pub mod diagnosis;
 pub mod problem;
+pub mod pull;
 pub mod rest;
 
 /// Name of the metadata entry in which a caller shows its membership, in the `Peer` service.

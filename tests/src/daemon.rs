@@ -39,6 +39,8 @@ pub struct Launch {
     pub dir: PathBuf,
     /// Environment beside the harness's own.
     pub env: Vec<(String, OsString)>,
+    /// The network namespace in which it runs, where it is not the harness's own.
+    pub namespace: Option<String>,
 }
 
 impl Launch {
@@ -278,7 +280,15 @@ fn spawn(launch: &Launch) -> Result<(Run, UnixDatagram)> {
     let socket = UnixDatagram::bind(&path).with_context(|| format!("cannot bind {}", path.display()))?;
     let log = OpenOptions::new().create(true).append(true).open(launch.log())?;
     let log_from = log.metadata()?.len();
-    let child = Command::new(&launch.program)
+    let mut command = match &launch.namespace {
+        None => Command::new(&launch.program),
+        Some(namespace) => {
+            let mut command = Command::new("ip");
+            command.args(["netns", "exec", namespace]).arg(&launch.program);
+            command
+        }
+    };
+    let child = command
         .arg("--config")
         .arg(&launch.config)
         .current_dir(&launch.dir)

@@ -11,12 +11,16 @@ use tempfile::TempDir;
 use toml::Table;
 
 use crate::daemon::Launch;
+use crate::lab::Lab;
 use crate::peer::{Maestro, Peer};
 use crate::programs;
 use crate::settings::Settings;
 
 /// Where set and not empty, the directories of networks are kept, and their paths printed.
 const KEEP_VARIABLE: &str = "P2P_KEEP";
+
+/// The gRPC port of a program that has a host of its own.
+const LAB_PORT: u16 = 9010;
 
 type EditPeer<'a> = Box<dyn Fn(usize, &mut Settings) + 'a>;
 type EditMaestro<'a> = Box<dyn FnOnce(&mut Settings) + 'a>;
@@ -31,6 +35,7 @@ pub struct NetworkBuilder<'a> {
     edit_maestro: Option<EditMaestro<'a>>,
     edit_peers: Vec<EditPeer<'a>>,
     fill: Vec<Fill<'a>>,
+    lab: Option<&'a Lab>,
 }
 
 impl<'a> NetworkBuilder<'a> {
@@ -76,6 +81,13 @@ impl<'a> NetworkBuilder<'a> {
         self
     }
 
+    /// Each on a host of its own: the maestro on the first, `P1` on the second.
+    #[must_use]
+    pub fn on_hosts_of(mut self, lab: &'a Lab) -> Self {
+        self.lab = Some(lab);
+        self
+    }
+
     /// Starts everyone, and waits until the maestro holds every catalog.
     ///
     /// # Errors
@@ -91,12 +103,22 @@ impl<'a> NetworkBuilder<'a> {
             if let Some(edit) = self.edit_maestro {
                 edit(&mut settings);
             }
-            let launch = network.launch(&programs()?.maestrod, "maestro", &settings)?;
+            if self.lab.is_some() {
+                settings.set("grpc.listen", format!("{}:{LAB_PORT}", Lab::address(1)));
+            }
+            let mut launch = network.launch(&programs()?.maestrod, "maestro", &settings)?;
+            launch.namespace = self.lab.map(|lab| lab.namespace(1));
             network.maestro = Some(Maestro::start(launch, settings).await?);
         }
         let mut starting = Vec::new();
         for number in 1..=self.peers {
             let mut settings = network.peer_settings(number)?;
+            let host = u8::try_from(number + 1)?;
+            if self.lab.is_some() {
+                settings
+                    .set("maestro", format!("{}:{LAB_PORT}", Lab::address(1)))
+                    .set("grpc.listen", format!("{}:{LAB_PORT}", Lab::address(host)));
+            }
             for edit in &self.edit_peers {
                 edit(number, &mut settings);
             }
@@ -104,7 +126,8 @@ impl<'a> NetworkBuilder<'a> {
             for fill in &self.fill {
                 fill(number, &dir.join("shared"))?;
             }
-            let launch = network.launch(&programs()?.p2pd, &format!("P{number}"), &settings)?;
+            let mut launch = network.launch(&programs()?.p2pd, &format!("P{number}"), &settings)?;
+            launch.namespace = self.lab.map(|lab| lab.namespace(host));
             starting.push(Peer::start(dir, launch, settings));
         }
         network.peers = try_join_all(starting).await?;
@@ -242,7 +265,7 @@ impl Network {
         fs::write(&config, settings.to_toml()?)?;
         let dir = self.dir().to_owned();
         ensure!(dir.as_os_str().len() < 80, "{} is too long for the paths of sockets", dir.display());
-        Ok(Launch { name: name.to_owned(), program: program.to_owned(), config, dir, env: Vec::new() })
+        Ok(Launch { name: name.to_owned(), program: program.to_owned(), config, dir, env: Vec::new(), namespace: None })
     }
 
     /// The ends of all logs, for an error.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::ensure;
 use p2p_content::ContentHash;
 use p2p_proto::control::{Transfer, TransferState};
+use p2p_proto::v1::{AvailabilityRequest, ManifestRequest};
 use p2p_tests::{Conduct, LyingPeer, Network, eventually, hash_of_file, random_bytes, random_file};
 
 const MIB: u64 = 1 << 20;
@@ -79,9 +80,23 @@ async fn what_only_friends_may_see_goes_to_no_other_fetcher() {
     });
     let network = network.start().await.unwrap();
     let bytes = random_bytes(8 << 20, 4);
+    let content = ContentHash::of(&bytes);
     let seed = LyingPeer::start("semilla", Conduct::slow(2 << 20), [("grande.bin", bytes)]).await.unwrap();
     seed.join(&network.maestro().unwrap().address()).await.unwrap();
-    for (peer, transfer) in network.peers().iter().zip(begin(&network).await) {
+    let begun = begin(&network).await;
+    // A member that knows of the fetchers by other means gets nothing from them either.
+    let member = LyingPeer::start("curiosa", Conduct::Honest, [("x", "x")]).await.unwrap();
+    member.join(&network.maestro().unwrap().address()).await.unwrap();
+    let hidden = network.peer(1).unwrap();
+    let some = |transfer: &Transfer| transfer.done_bytes > 0;
+    hidden.transfer_until(begun[0].id, TRANSFERRED, "some of it is there", some).await.unwrap();
+    let mut client = member.call(&hidden.address(), None).await.unwrap();
+    let wanted = content.as_bytes().to_vec();
+    let request = ManifestRequest { content: wanted.clone().into() };
+    assert_eq!(client.get_manifest(request).await.unwrap_err().code(), tonic::Code::NotFound);
+    let request = AvailabilityRequest { content: wanted.into(), fetcher: None };
+    assert_eq!(client.availability(request).await.unwrap_err().code(), tonic::Code::NotFound);
+    for (peer, transfer) in network.peers().iter().zip(begun) {
         let done = peer.transfer_done(transfer.id, TRANSFERRED).await.unwrap();
         assert_eq!(done.state, TransferState::Done);
         assert!(done.sources.iter().all(|source| source.peer.name == "semilla"), "{done:?}");

@@ -18,8 +18,9 @@ pub use connect::{ConnectError, Connection, Probed, connect, probe};
 pub use incoming::{Accept, Plaintext, incoming};
 pub use stream::{Caller, PeerStream};
 
-/// Largest HTTP/2 frame that this program asks its peers to send.
-const FRAME_LEN: u32 = 256 * 1024;
+/// Largest HTTP/2 frame that this program asks its peers to send: a chunk of a transfer, with room for what stands before
+/// it, or else each chunk would take a second frame of some bytes.
+const FRAME_LEN: u32 = 256 * 1024 + 64;
 /// Bytes that may be on their way in one stream.
 const STREAM_WINDOW: u32 = 4 << 20;
 /// Bytes that may be on their way in one connection.

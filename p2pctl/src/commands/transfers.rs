@@ -20,7 +20,9 @@ const LOOK: Duration = Duration::from_millis(500);
 /// Runs `transfers`.
 pub(super) async fn run(client: &Client, out: &Output, args: cli::Transfers) -> Result<(), Failure> {
     match args.verb {
-        Some(TransfersVerb::Cancel { id }) => cancel(client, out, id).await,
+        Some(TransfersVerb::Cancel { id }) => change(client, out, id, Change::Cancel).await,
+        Some(TransfersVerb::Pause { id }) => change(client, out, id, Change::Pause).await,
+        Some(TransfersVerb::Resume { id }) => change(client, out, id, Change::Resume).await,
         None if args.watch => {
             tokio::select! {
                 biased;
@@ -33,12 +35,29 @@ pub(super) async fn run(client: &Client, out: &Output, args: cli::Transfers) -> 
     }
 }
 
-async fn cancel(client: &Client, out: &Output, id: u64) -> Result<(), Failure> {
-    let path = format!("/v1/transfers/{id}");
-    let answer = client.json::<Transfer>(Method::DELETE, &path, None::<&()>, CALL).await?;
-    match out.json() {
-        true => out.raw(&answer.raw),
-        false => out.line(&format!("Transfer {id} ({}) is cancelled.", answer.value.name)),
+/// What is done with one transfer.
+enum Change {
+    Cancel,
+    Pause,
+    Resume,
+}
+
+async fn change(client: &Client, out: &Output, id: u64, change: Change) -> Result<(), Failure> {
+    let (method, call, done) = match change {
+        Change::Cancel => (Method::DELETE, "", "is cancelled."),
+        Change::Pause => (Method::POST, "/pause", "is paused."),
+        Change::Resume => (Method::POST, "/resume", "goes on."),
+    };
+    let path = format!("/v1/transfers/{id}{call}");
+    let answer = client.json::<Transfer>(method, &path, None::<&()>, CALL).await?;
+    if out.json() {
+        return out.raw(&answer.raw);
+    }
+    let Transfer { name, state, .. } = &answer.value;
+    match (change, state) {
+        // It was faster.
+        (Change::Pause, TransferState::Done) => out.line(&format!("Transfer {id} ({name}) is done already.")),
+        _ => out.line(&format!("Transfer {id} ({name}) {done}")),
     }
 }
 

@@ -122,7 +122,7 @@ fn a_pause_is_told_once_with_its_reason() {
     let ended = run(&daemon, &["fetch", "docs/a.txt"]).exits(0);
     assert_eq!(
         ended.stderr,
-        "docs/a.txt: waiting for a source: P2 is offline\ndocs/a.txt: paused, the disk is too full: 1 GiB is missing\n"
+        "docs/a.txt: waiting for a source: P2 is offline\ndocs/a.txt: paused: 1 GiB is missing\n"
     );
 }
 

@@ -13,7 +13,7 @@ use super::cursor;
 use crate::catalog::CatalogError;
 use crate::discovery::{AskError, Candidate, FindPeerError, FriendError, JoinError};
 use crate::shares::{AddError, RemoveError, ShareError, Unfit};
-use crate::transfer::{CancelError, FetchError, IntakeError, SendError};
+use crate::transfer::{ChangeError, FetchError, IntakeError, SendError};
 
 /// How many of several contents, and how many sources of each, an answer names.
 const LISTED: usize = 10;
@@ -119,11 +119,11 @@ impl From<FetchError> for Problem {
     }
 }
 
-impl From<CancelError> for Problem {
-    fn from(error: CancelError) -> Problem {
+impl From<ChangeError> for Problem {
+    fn from(error: ChangeError) -> Problem {
         match error {
-            CancelError::Unknown(id) => transfer_unknown(id),
-            CancelError::Ended(_) => Problem::conflict("transfer-ended", error.to_string()),
+            ChangeError::Unknown(id) => transfer_unknown(id),
+            ChangeError::Ended(_) => Problem::conflict("transfer-ended", error.to_string()),
         }
     }
 }

@@ -8,7 +8,7 @@ use p2p_identity::{Identity, PeerId};
 use p2p_proto::v1::peer_client::PeerClient;
 use p2p_proto::{MAX_MESSAGE_LEN, MEMBERSHIP_METADATA};
 use p2p_service::wire::{self, ConnectError, Connection};
-use tonic::metadata::MetadataValue;
+use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Channel;
@@ -65,6 +65,21 @@ impl Connections {
     /// # Errors
     /// Where no address answers in time, or somebody else answers.
     pub async fn peer(&self, peer: &PeerRef) -> Result<PeerRpc, ReachError> {
+        self.channel(peer).await.map(|channel| self.client(channel))
+    }
+
+    /// The metadata with which calls of the peer service show this peer's membership.
+    pub fn metadata(&self) -> MetadataMap {
+        let mut metadata = MetadataMap::new();
+        show_membership(&self.network, &mut metadata);
+        metadata
+    }
+
+    /// The channel to this peer: the open one, or a new one.
+    ///
+    /// # Errors
+    /// Where no address answers in time, or somebody else answers.
+    pub async fn channel(&self, peer: &PeerRef) -> Result<Channel, ReachError> {
         let PeerRef::Known { id, addresses, .. } = peer else {
             return Err(ReachError::Plain(peer.to_string()));
         };
@@ -82,11 +97,11 @@ impl Connections {
                 channel
             }
         };
-        Ok(self.client(channel))
+        Ok(channel)
     }
 
-    /// A client over a connection that somebody else made.
-    pub(super) fn client(&self, channel: Channel) -> PeerRpc {
+    /// A client over this channel.
+    pub fn client(&self, channel: Channel) -> PeerRpc {
         let show = ShowMembership { network: self.network.clone() };
         PeerClient::with_interceptor(channel, show).max_decoding_message_size(MAX_MESSAGE_LEN)
     }
@@ -108,6 +123,12 @@ impl Connections {
     }
 }
 
+fn show_membership(network: &Network, metadata: &mut MetadataMap) {
+    if let Some(membership) = network.membership() {
+        metadata.insert_bin(MEMBERSHIP_METADATA, MetadataValue::from_bytes(&membership.to_bytes()));
+    }
+}
+
 /// Adds this peer's membership to each call.
 #[derive(Clone)]
 pub struct ShowMembership {
@@ -116,10 +137,7 @@ pub struct ShowMembership {
 
 impl Interceptor for ShowMembership {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
-        if let Some(membership) = self.network.membership() {
-            let value = MetadataValue::from_bytes(&membership.to_bytes());
-            request.metadata_mut().insert_bin(MEMBERSHIP_METADATA, value);
-        }
+        show_membership(&self.network, request.metadata_mut());
         Ok(request)
     }
 }

@@ -1,8 +1,11 @@
 //! One Availability stream: what is here of a content, and who else fetches it.
 
+use std::time::Duration;
+
 use p2p_content::ContentHash;
 use p2p_proto::v1::{AvailabilityRequest, AvailabilityUpdate};
 use tokio::sync::mpsc;
+use tokio::time::{MissedTickBehavior, interval};
 use tonic::Status;
 
 use super::admission::{Admission, Guest};
@@ -12,6 +15,8 @@ use crate::transfer::Follower;
 
 /// Answers that wait for the network.
 pub(super) const AHEAD: usize = 4;
+/// How often it is looked whether the caller may still see the content.
+const LOOK_EVERY: Duration = Duration::from_secs(15);
 
 /// Finds what the caller asks after.
 ///
@@ -38,30 +43,44 @@ pub(super) async fn follow(
             Some(fetcher.ok_or_else(|| Status::invalid_argument("the fetcher is not the caller"))?)
         }
     };
-    // Friends of this peer may be strangers to each other, and are not told of each other.
-    let fetcher = fetcher.filter(|_| guest.is_member).map(|fetcher| fetcher.to_wire());
+    // Friends of this peer may be strangers to each other, and who was sent a file or sees a hidden one is nobody else's
+    // business: only members are told of each other, and only for what all of them may see.
+    let is_public = guest.is_member && fetcher.is_some() && contents.is_public(content).await?;
+    let fetcher = fetcher.filter(|_| is_public).map(|fetcher| fetcher.to_wire());
     Ok(swarm.follow(guest.id, fetcher, is_whole))
 }
 
-/// Tells the caller what is new until it ends the stream.
+/// Tells the caller what is new until it ends the stream, or may not know any more.
 pub(super) async fn tell(
     mut follower: Follower,
+    contents: Contents,
     admission: Admission,
     guest: Guest,
     updates: mpsc::Sender<Result<AvailabilityUpdate, Status>>,
 ) {
+    let mut look = interval(LOOK_EVERY);
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    look.reset();
     loop {
         let update = tokio::select! {
-            update = follower.next() => update,
+            update = follower.next() => update.filter(|_| admission.still_admits(guest)).map(Some),
+            _ = look.tick() => is_here(&contents, &follower, guest).await.then_some(None),
             () = updates.closed() => return,
         };
         let update = match update {
-            Some(update) if admission.still_admits(guest) => Ok(update),
-            _ => Err(Status::not_found("it is no longer here")),
+            Some(None) => continue,
+            Some(Some(update)) => Ok(update),
+            None => Err(Status::not_found("it is no longer here")),
         };
         let is_last = update.is_err();
         if updates.send(update).await.is_err() || is_last {
             return;
         }
     }
+}
+
+async fn is_here(contents: &Contents, follower: &Follower, guest: Guest) -> bool {
+    let content = follower.content();
+    // A catalog that cannot be read just now takes nothing back.
+    contents.fetched(content, guest.viewer).is_some() || contents.has_whole(content, guest).await.unwrap_or(true)
 }

@@ -81,7 +81,7 @@ impl Held {
     pub(super) fn is_unchanged(&self) -> bool {
         match &self.kind {
             Kind::Whole(opened) => stamp(&self.file).is_ok_and(|now| now == *opened),
-            // Nobody but the transfer writes there, and no piece a second time.
+            // Looked at piece by piece.
             Kind::Part(_) => true,
         }
     }
@@ -90,7 +90,7 @@ impl Held {
     pub(super) fn has(&self, bytes: &Range<u64>) -> bool {
         match &self.kind {
             Kind::Whole(_) => true,
-            Kind::Part(swarm) => swarm.has(bytes),
+            Kind::Part(swarm) => swarm.has(&self.file, bytes),
         }
     }
 }
@@ -134,7 +134,14 @@ impl Contents {
     /// The swarm of a content that this peer fetches itself, where the guest may see what it fetches.
     pub(super) fn fetched(&self, content: ContentHash, viewer: Viewer) -> Option<Arc<Swarm>> {
         let swarm = self.swarms.find(content)?;
-        (self.shares.shows_downloads_to(viewer) && swarm.part().is_some()).then_some(swarm)
+        let unfinished = swarm.part()?;
+        self.shares.shows(&unfinished.share, viewer).then_some(swarm)
+    }
+
+    /// Whether every member of the network may see that this content is here.
+    pub(super) async fn is_public(&self, content: ContentHash) -> Result<bool, NoBytes> {
+        let visible = self.catalog.find_content(content, Viewer::Network).await.map_err(unreadable)?;
+        Ok(!visible.is_empty() || self.fetched(content, Viewer::Network).is_some())
     }
 
     /// Opens a file with this content that the guest may see, or the unfinished one.
@@ -144,8 +151,9 @@ impl Contents {
             opened => return opened,
         };
         let swarm = self.fetched(content, guest.viewer).ok_or(why)?;
-        let (file, manifest) = swarm.part().ok_or(NoBytes::NotFound)?;
-        Ok(Held { file, size: manifest.pieces().len(), kind: Kind::Part(swarm) })
+        let unfinished = swarm.part().ok_or(NoBytes::NotFound)?;
+        let size = unfinished.manifest.pieces().len();
+        Ok(Held { file: unfinished.file, size, kind: Kind::Part(swarm) })
     }
 
     async fn open_whole(&self, content: ContentHash, guest: Guest) -> Result<Held, NoBytes> {
@@ -185,7 +193,7 @@ impl Contents {
             return Ok(outboxed.manifest);
         }
         let fetched = self.fetched(content, viewer).and_then(|swarm| swarm.part());
-        fetched.map(|(_, manifest)| Manifest::clone(&manifest)).ok_or(NoBytes::NotFound)
+        fetched.map(|unfinished| Manifest::clone(&unfinished.manifest)).ok_or(NoBytes::NotFound)
     }
 
     /// Opens one of these files; where the same bytes are shared twice, one that still is as announced.

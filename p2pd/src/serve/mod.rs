@@ -6,6 +6,7 @@
 mod admission;
 mod availability;
 mod buffers;
+mod bulk;
 mod contents;
 mod files;
 mod offer;
@@ -14,6 +15,7 @@ mod pull;
 mod whole_file;
 
 pub use admission::Admission;
+pub use bulk::Bulk;
 pub use contents::{Contents, Served};
 pub use files::Files;
 pub use offer::{AcceptOffers, Offers};

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use bytes::Bytes;
 use p2p_content::ContentHash;
 use p2p_identity::PeerId;
 use p2p_proto::v1::peer_server::Peer;
@@ -73,6 +74,36 @@ impl PeerService {
             follower_places: Places::of(FOLLOWERS_PER_PEER),
             tasks,
         }
+    }
+}
+
+impl PeerService {
+    /// The answers, framed, to the requests of a Pull stream.
+    ///
+    /// # Errors
+    /// Where the caller is not admitted, or too many are served already.
+    pub(super) fn answer_pull(
+        &self,
+        request: Request<Streaming<PullRequest>>,
+    ) -> Result<ReceiverStream<Result<Bytes, Status>>, Status> {
+        let guest = self.admission.admit(&request)?;
+        let permit = Arc::clone(&self.pulls).try_acquire_owned().map_err(|_| busy())?;
+        let place = self.places.enter(guest.id).ok_or_else(busy)?;
+        let (answers, stream) = mpsc::channel(AHEAD);
+        let (contents, admission, token) =
+            (self.contents.clone(), self.admission.clone(), self.tasks.token());
+        self.tasks.spawn_detached("pull", async move {
+            let told = answers.clone();
+            tokio::select! {
+                () = pull::serve(contents, admission, guest, request.into_inner(), answers) => {}
+                () = token.cancelled() => {
+                    // What the caller still waits for it asks of others.
+                    let _ = told.try_send(Err(Status::unavailable("this peer stops")));
+                }
+            }
+            drop((permit, place));
+        });
+        Ok(ReceiverStream::new(stream))
     }
 }
 
@@ -151,10 +182,11 @@ impl Peer for PeerService {
         let place = self.follower_places.enter(guest.id).ok_or_else(busy)?;
         let follower = availability::follow(&self.contents, guest, request.into_inner()).await?;
         let (updates, stream) = mpsc::channel(availability::AHEAD);
-        let (admission, token) = (self.admission.clone(), self.tasks.token());
+        let (contents, admission, token) =
+            (self.contents.clone(), self.admission.clone(), self.tasks.token());
         self.tasks.spawn_detached("availability", async move {
             tokio::select! {
-                () = availability::tell(follower, admission, guest, updates) => {}
+                () = availability::tell(follower, contents, admission, guest, updates) => {}
                 () = token.cancelled() => {}
             }
             drop((permit, place));
@@ -164,28 +196,12 @@ impl Peer for PeerService {
 
     type PullStream = ReceiverStream<Result<PullResponse, Status>>;
 
+    /// Never called: [`Bulk`](super::bulk::Bulk) stands before this service, and answers the call without copying.
     async fn pull(
         &self,
-        request: Request<Streaming<PullRequest>>,
+        _: Request<Streaming<PullRequest>>,
     ) -> Result<Response<Self::PullStream>, Status> {
-        let guest = self.admission.admit(&request)?;
-        let permit = Arc::clone(&self.pulls).try_acquire_owned().map_err(|_| busy())?;
-        let place = self.places.enter(guest.id).ok_or_else(busy)?;
-        let (answers, stream) = mpsc::channel(AHEAD);
-        let (contents, admission, token) =
-            (self.contents.clone(), self.admission.clone(), self.tasks.token());
-        self.tasks.spawn_detached("pull", async move {
-            let told = answers.clone();
-            tokio::select! {
-                () = pull::serve(contents, admission, guest, request.into_inner(), answers) => {}
-                () = token.cancelled() => {
-                    // What the caller still waits for it asks of others.
-                    let _ = told.try_send(Err(Status::unavailable("this peer stops")));
-                }
-            }
-            drop((permit, place));
-        });
-        Ok(Response::new(ReceiverStream::new(stream)))
+        Err(Status::internal("the call was not answered where it should be"))
     }
 
     type OfferStream = ReceiverStream<Result<OfferUpdate, Status>>;

@@ -9,10 +9,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use p2p_content::ContentHash;
+use p2p_content::{ContentHash, Pieces};
 use p2p_proto::v1::pull_refusal::Reason;
-use p2p_proto::v1::{PullRefusal, PullRequest, PullResponse};
-use p2p_proto::{MAX_PULL_LEN, PULL_CHUNK_LEN};
+use p2p_proto::v1::{PullRefusal, PullRequest};
+use p2p_proto::{MAX_PULL_LEN, PULL_CHUNK_LEN, pull};
 use tokio::sync::mpsc;
 use tonic::{Status, Streaming};
 
@@ -35,13 +35,16 @@ struct Reading {
     held: Result<Arc<Held>, NoBytes>,
 }
 
+/// Answers, framed as they go out.
+pub(super) type Answers = mpsc::Sender<Result<Bytes, Status>>;
+
 /// Serves the requests until the caller ends the stream.
 pub(super) async fn serve(
     contents: Contents,
     admission: Admission,
     guest: Guest,
     mut requests: Streaming<PullRequest>,
-    answers: mpsc::Sender<Result<PullResponse, Status>>,
+    answers: Answers,
 ) {
     let (queue, readings) = mpsc::channel(QUEUED);
     let (out, buffers, served) = (answers.clone(), contents.buffers().clone(), contents.served());
@@ -66,8 +69,7 @@ pub(super) async fn serve(
         };
         let PullRequest { id, offset, length, .. } = request;
         if let (Ok(content), Ok(held)) = (asked, &held)
-            && offset < held.size
-            && let Ok(piece) = u32::try_from(offset / p2p_content::piece_len(held.size))
+            && let Some(piece) = whole_piece(held.size, offset, length)
             && let Some(swarm) = contents.swarms().find(content)
         {
             swarm.promised(piece, guest.id);
@@ -81,10 +83,17 @@ pub(super) async fn serve(
     let _ = reader.await;
 }
 
+/// The piece that this range is, if it is one.
+fn whole_piece(size: u64, offset: u64, length: u64) -> Option<u32> {
+    let pieces = Pieces::of(size);
+    let piece = u32::try_from(offset / pieces.piece_len()).ok()?;
+    (length > 0 && pieces.range(piece) == (offset..offset.checked_add(length)?)).then_some(piece)
+}
+
 fn read_all(
     mut readings: mpsc::Receiver<Reading>,
     buffers: &Buffers,
-    answers: &mpsc::Sender<Result<PullResponse, Status>>,
+    answers: &Answers,
     served: &Served,
 ) {
     while let Some(reading) = readings.blocking_recv() {
@@ -99,14 +108,13 @@ fn read_all(
 fn read_one(
     reading: &Reading,
     buffers: &Buffers,
-    answers: &mpsc::Sender<Result<PullResponse, Status>>,
+    answers: &Answers,
     served: &Served,
 ) -> Result<(), ()> {
     let id = reading.id;
-    let send = |response| answers.blocking_send(Ok(response)).map_err(|_| ());
+    let send = |framed| answers.blocking_send(Ok(framed)).map_err(|_| ());
     let refuse = |reason: Reason, message: &str| {
-        let refusal = PullRefusal { reason: reason.into(), message: message.to_owned() };
-        send(PullResponse { id, data: Bytes::new(), refusal: Some(refusal) })
+        send(pull::refusal(id, PullRefusal { reason: reason.into(), message: message.to_owned() }))
     };
     let held = match &reading.held {
         Ok(held) if held.is_unchanged() => held,
@@ -124,20 +132,21 @@ fn read_one(
     let mut offset = reading.offset;
     loop {
         let len = usize::try_from(end - offset).unwrap_or(usize::MAX).min(PULL_CHUNK_LEN);
-        let chunk = buffers.filled(len, |chunk| held.file.read_exact_at(chunk, offset));
+        let head = pull::head(id, len);
+        let chunk = buffers.filled(&head, len, |chunk| held.file.read_exact_at(chunk, offset));
         // Looked at after each reading, so that no byte of another version goes out as if it were of this one.
         if !held.is_unchanged() {
             return refuse(Reason::Changed, "the file changed");
         }
-        let data = match chunk {
-            Ok(data) => data,
+        let framed = match chunk {
+            Ok(framed) => framed,
             Err(error) => {
                 tracing::warn!(%error, "a shared file cannot be read: {error}");
                 return refuse(Reason::Unreadable, "the file cannot be read");
             }
         };
         offset += len as u64;
-        send(PullResponse { id, data, refusal: None })?;
+        send(framed)?;
         served.add(len as u64);
         if offset == end {
             return Ok(());

@@ -237,10 +237,10 @@ impl Shares {
         DownloadDir::new(name, path, self.board.clone())
     }
 
-    /// Whether the files of the downloads are for this viewer.
-    pub fn shows_downloads_to(&self, viewer: Viewer) -> bool {
+    /// Whether the files of this share are for this viewer.
+    pub fn shows(&self, share: &str, viewer: Viewer) -> bool {
         let board = self.board.borrow();
-        let posted = board.iter().find(|posted| posted.downloads).or_else(|| board.first());
+        let posted = board.iter().find(|posted| *posted.name == *share);
         posted.is_some_and(|posted| viewer != Viewer::Network || posted.visible == Visibility::Network)
     }
 

@@ -33,8 +33,13 @@ const SHOWN_EVERY: Duration = Duration::from_millis(200);
 /// Bytes, and time, after which the bitmap is made durable.
 const REMEMBER_LEN: u64 = 64 << 20;
 const REMEMBER_EVERY: Duration = Duration::from_secs(1);
-/// Sources that are asked at once; the others wait until one is gone.
+/// Sources that are asked at once; the others wait until one is gone. Of them, those that only other sources speak of.
 const SOURCES: usize = 32;
+const INTRODUCED: usize = 16;
+/// Of each source a piece may be in memory, not whole yet: so there are fewer sources where pieces are long. At least two.
+const ARRIVING_LEN: u64 = 64 << 20;
+/// How long nobody may have anything that is missing here before the run ends, and others have their turn.
+const STARVED: Duration = Duration::from_secs(15);
 /// How often more sources are looked for while it runs.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
 
@@ -48,7 +53,11 @@ pub(super) enum Outcome {
         serving: Option<Serving>,
     },
     /// There is nobody to ask now.
-    NoSources(String),
+    NoSources {
+        why: String,
+        /// Gives its pieces to others meanwhile.
+        serving: Option<Serving>,
+    },
     /// It cannot go on now; it may later by itself.
     Blocked(String),
     /// It can never be done.
@@ -89,6 +98,8 @@ pub(super) struct Engine<'a> {
 
 struct Running {
     peer: PeerRef,
+    /// Who has it was said by a source only.
+    introduced: bool,
     requests: mpsc::Sender<u32>,
 }
 
@@ -99,11 +110,14 @@ pub(super) async fn run(
     content: ContentHash,
     size: u64,
     name: FileName,
+    before: Option<Serving>,
     stop: &CancellationToken,
 ) -> Outcome {
     let found = job.find_sources(shared, &Query::Content(content)).await;
-    if found.is_empty() {
-        return Outcome::NoSources("nobody who can be reached has it now".to_owned());
+    let known = job.fetchers();
+    if found.is_empty() && known.is_empty() {
+        let why = "nobody who can be reached has it now".to_owned();
+        return Outcome::NoSources { why, serving: before };
     }
     let proven = match shared.store.proven(job.id, content, size).await {
         Ok(proven) => proven,
@@ -113,27 +127,29 @@ pub(super) async fn run(
         Some(proven) => (proven.manifest, Some(proven.pieces)),
         None => match manifest::fetch(shared, job, &found, content, size).await {
             Ok(manifest) => (manifest, None),
-            Err(why) => return Outcome::NoSources(why),
+            Err(why) => return Outcome::NoSources { why, serving: before },
         },
     };
     let manifest = Arc::new(manifest);
-    let known = remembered.is_some();
+    let is_remembered = remembered.is_some();
     let reserve = shared.settings.borrow().reserve_bytes;
     let dir = shared.shares.downloads();
+    let share = dir.share().to_owned();
     let opened =
         Sink::open(job.id, dir, Arc::clone(&manifest), remembered, reserve, shared.store.clone()).await;
     let (sink, pieces) = match opened {
         Ok(opened) => opened,
         Err(error) => return error.into(),
     };
-    if !known {
+    if !is_remembered {
         let kept = shared.store.set_proven(job.id, Some(manifest.to_bytes()), pieces.to_bytes()).await;
         if let Err(error) = kept {
             return Outcome::Blocked(error.to_string());
         }
     }
-    let serving = Serving::begin(&shared.swarms, sink.file(), Arc::clone(&manifest), &pieces);
-    let is_shown = shared.shares.shows_downloads_to(Viewer::Network);
+    let serving =
+        Serving::begin(&shared.swarms, before, sink.file(), Arc::clone(&manifest), &pieces, &share);
+    let is_shown = shared.shares.shows(&share, Viewer::Network);
     let fetcher = is_shown.then(|| shared.myself.to_wire());
     let (events, incoming) = mpsc::channel(WRITES);
     let engine = Engine {
@@ -152,7 +168,7 @@ pub(super) async fn run(
         writes: JoinSet::new(),
         tasks: JoinSet::new(),
     };
-    engine.pull(Arc::new(sink), manifest, found, incoming, stop).await
+    engine.pull(Arc::new(sink), manifest, (found, known), incoming, stop).await
 }
 
 impl Engine<'_> {
@@ -160,11 +176,12 @@ impl Engine<'_> {
         mut self,
         sink: Arc<Sink>,
         manifest: Arc<Manifest>,
-        found: Vec<PeerRef>,
+        (found, known): (Vec<PeerRef>, Vec<PeerRef>),
         mut incoming: mpsc::Receiver<Event>,
         stop: &CancellationToken,
     ) -> Outcome {
-        self.add_sources(found);
+        self.add_sources(found, false);
+        self.add_sources(known, true);
         let (mut shown, mut look) = (interval(SHOWN_EVERY), interval(LOOK_EVERY));
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         shown.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -173,6 +190,7 @@ impl Engine<'_> {
         let heart = self.shared.tasks.heartbeat(format!("transfer {}", self.job.id), PATIENCE);
         let mut looking: JoinSet<Vec<PeerRef>> = JoinSet::new();
         let (mut why, mut looked) = (String::new(), false);
+        let mut moved = Instant::now();
         while !self.pieces.is_full() {
             heart.beat();
             if self.sources.is_empty() && self.writes.is_empty() && looking.is_empty() {
@@ -180,11 +198,20 @@ impl Engine<'_> {
                     heart.rest();
                     durable.settle(&sink, &self.pieces).await;
                     self.show();
-                    return Outcome::NoSources(why);
+                    return Outcome::NoSources { why, serving: Some(self.serving) };
                 }
                 // All are gone: ask once more, at once, before it is said that there is nobody.
                 looked = true;
                 looking.spawn(self.job.look(self.shared, self.content));
+            }
+            if !self.plan.is_idle() || !self.writes.is_empty() {
+                moved = Instant::now();
+            } else if moved.elapsed() >= STARVED {
+                heart.rest();
+                durable.settle(&sink, &self.pieces).await;
+                self.show();
+                let why = "those who can be reached have nothing that is missing here".to_owned();
+                return Outcome::NoSources { why, serving: Some(self.serving) };
             }
             durable.go_on(&sink, &self.pieces);
             tokio::select! {
@@ -194,7 +221,12 @@ impl Engine<'_> {
                     return Outcome::Stopped;
                 }
                 Some(event) = incoming.recv(), if self.writes.len() < WRITES => match event {
-                    Event::Ready(source) => self.plan.join(source),
+                    Event::Ready(source) => {
+                        self.plan.join(source);
+                        if let Some(running) = self.sources.get(&source).filter(|running| running.introduced) {
+                            self.job.source_joined(&running.peer);
+                        }
+                    }
                     Event::News { source, news } => self.learn(source, news),
                     Event::Piece { source, piece, chunks } => self.arrived(&sink, source, piece, chunks),
                     Event::Gone { source, why: gone } => {
@@ -232,7 +264,7 @@ impl Engine<'_> {
                     }
                 }
                 Some(more) = looking.join_next(), if !looking.is_empty() => {
-                    self.add_sources(more.unwrap_or_default());
+                    self.add_sources(more.unwrap_or_default(), false);
                 }
                 _ = shown.tick() => {
                     self.show();
@@ -261,16 +293,21 @@ impl Engine<'_> {
         }
         self.plan.gained(source, news.gained);
         news.promised.into_iter().for_each(|piece| self.plan.promised(piece));
-        if self.job.terms.only_from.is_none() {
-            self.add_sources(news.fetchers);
+        // Who shows itself to nobody is not shown to strangers either by asking them.
+        if self.job.terms.only_from.is_none() && self.fetcher.is_some() {
+            let new = self.job.remember_fetchers(news.fetchers);
+            self.add_sources(new, true);
         }
         self.ask_everyone();
     }
 
-    fn add_sources(&mut self, peers: Vec<PeerRef>) {
+    fn add_sources(&mut self, peers: Vec<PeerRef>, introduced: bool) {
+        let piece_len = p2p_content::piece_len(self.size);
+        let most = usize::try_from(ARRIVING_LEN / piece_len).unwrap_or(SOURCES).clamp(2, SOURCES);
         for peer in peers {
             let is_running = self.sources.values().any(|running| running.peer.id() == peer.id());
-            if self.sources.len() >= SOURCES {
+            let running_introduced = self.sources.values().filter(|running| running.introduced).count();
+            if self.sources.len() >= most || introduced && running_introduced >= INTRODUCED.min(most / 2) {
                 break;
             }
             if is_running || self.job.is_dropped(peer.id()) || peer.id() == Some(self.shared.myself.id) {
@@ -284,14 +321,18 @@ impl Engine<'_> {
                 peer: peer.clone(),
                 content: self.content,
                 pieces: Pieces::of(self.size),
+                is_located: !introduced,
                 fetcher: self.fetcher.clone(),
                 connections: self.shared.connections.clone(),
                 requests: asked,
                 events: self.events.clone(),
             };
             self.tasks.spawn(task.run());
-            self.job.source_joined(&peer);
-            self.sources.insert(key, Running { peer, requests });
+            // Whoever is only spoken of is a source once it answers.
+            if !introduced {
+                self.job.source_joined(&peer);
+            }
+            self.sources.insert(key, Running { peer, introduced, requests });
         }
     }
 
@@ -342,6 +383,7 @@ impl Engine<'_> {
         let running = self.sources.remove(&source)?;
         let (Gone::Lost(reason) | Gone::Dropped(reason)) = &why;
         match why {
+            Gone::Lost(_) if running.introduced && !self.job.is_source(&running.peer) => {}
             Gone::Lost(_) => self.job.source_lost(&running.peer, reason),
             Gone::Dropped(_) => self.job.source_dropped(&running.peer, reason, self.content),
         }

@@ -244,6 +244,7 @@ fn fresh(name: FileName, content: Option<ContentHash>, size: Option<u64>) -> Tra
         wasted_bytes: 0,
         state: TransferState::Queued,
         reason: None,
+        held: false,
         proven: content.is_some(),
         sources: Vec::new(),
         rate: 0,

@@ -16,11 +16,14 @@ use super::plain;
 use super::sink;
 use super::store::Terms;
 use super::story;
+use super::swarm::Serving;
 use crate::discovery::{PeerRef, Query, now_ms};
 
 /// Pauses between looks for a source, or for room on the disk.
 const FIRST_WAIT: Duration = Duration::from_secs(1);
 const LAST_WAIT: Duration = Duration::from_secs(15);
+/// Other fetchers that are remembered.
+const FETCHERS: usize = 64;
 /// Time over which the rate is taken.
 const RATE_OVER: Duration = Duration::from_secs(3);
 /// How often what is known is written down while bytes arrive.
@@ -31,10 +34,13 @@ pub(super) struct Job {
     pub(super) id: u64,
     pub(super) terms: Terms,
     known: watch::Sender<Transfer>,
+    held: watch::Sender<bool>,
     cancel: CancellationToken,
     samples: Mutex<VecDeque<(Instant, u64)>>,
     /// What the log was told of each source: nothing but that it is asked, or why it was lost.
     said: Mutex<HashMap<String, String>>,
+    /// Others that fetch the same, as sources spoke of them: who fetches is in no directory.
+    fetchers: Mutex<Vec<PeerRef>>,
     /// How long it ran in this run of the daemon, and how much of it was there before.
     ran: Mutex<Duration>,
     done_before: u64,
@@ -46,10 +52,12 @@ impl Job {
             id: transfer.id,
             terms,
             done_before: transfer.done_bytes,
+            held: watch::Sender::new(transfer.held),
             known: watch::Sender::new(transfer),
             cancel: CancellationToken::new(),
             samples: Mutex::default(),
             said: Mutex::default(),
+            fetchers: Mutex::default(),
             ran: Mutex::default(),
         }
     }
@@ -76,40 +84,56 @@ impl Job {
         self.cancel.is_cancelled()
     }
 
+    /// Pauses it, or lets it go on. It is written down before it takes effect.
+    pub(super) async fn hold(&self, shared: &Shared, held: bool) {
+        self.write_down(shared, Transfer { held, ..self.snapshot() }).await;
+        self.change(|transfer| transfer.held = held);
+        self.held.send_replace(held);
+    }
+
+    /// Until its user has paused it, or lets it go on.
+    async fn until_held(&self, held: bool) {
+        let mut watching = self.held.subscribe();
+        // The sender is this job's own.
+        let _ = watching.wait_for(|now| *now == held).await;
+    }
+
     /// Runs until the transfer has ended or the daemon stops.
     pub(super) async fn run(self: Arc<Self>, shared: Arc<Shared>) {
         let stopping = shared.tasks.token();
-        // The run sees one token, and puts its things in order whichever of the two it stands for.
-        let stop = stopping.child_token();
-        let linked = (self.cancel.clone(), stop.clone());
-        shared.tasks.spawn_detached("transfer-cancel", async move {
-            tokio::select! {
-                () = linked.0.cancelled() => linked.1.cancel(),
-                () = linked.1.cancelled() => {}
-            }
-        });
-        let _ends_link = stop.clone().drop_guard();
         let mut wait = FIRST_WAIT;
+        let mut serving = None;
         let ended = loop {
+            if *self.held.borrow() {
+                let why = format!("its user paused it; `p2pctl transfers resume {}` lets it go on", self.id);
+                self.set_state(&shared, TransferState::Paused, Some(why)).await;
+                tokio::select! {
+                    () = stopping.cancelled() => return,
+                    () = self.cancel.cancelled() => break TransferState::Cancelled,
+                    () = self.until_held(false) => self.set_state(&shared, TransferState::Queued, None).await,
+                }
+                wait = FIRST_WAIT;
+            }
             let turn = tokio::select! {
                 () = stopping.cancelled() => return,
                 () = self.cancel.cancelled() => break TransferState::Cancelled,
+                () = self.until_held(true) => continue,
                 turn = shared.turns.acquire() => turn,
             };
             self.set_state(&shared, TransferState::Running, None).await;
             let done_before = self.snapshot().done_bytes;
             let began = Instant::now();
             let outcome = tokio::select! {
-                outcome = self.once(&shared, &stop) => outcome,
+                outcome = self.attempt(&shared, serving.take(), &stopping) => outcome,
                 () = self.keep_stored(&shared) => continue,
             };
             drop(turn);
             *self.ran.lock().unwrap_or_else(PoisonError::into_inner) += began.elapsed();
             let (state, why) = match outcome {
-                Outcome::Whole { path, manifest, serving } => match self.entered(&shared, path, &manifest).await {
+                Outcome::Whole { path, manifest, serving: given } => match self.entered(&shared, path, &manifest).await {
                     Ok(()) => {
-                        if let Some(serving) = serving {
-                            serving.is_whole();
+                        if let Some(given) = given {
+                            given.is_whole();
                         }
                         break TransferState::Done;
                     }
@@ -119,15 +143,20 @@ impl Job {
                     }
                 },
                 Outcome::Stopped if self.is_cancelled() => break TransferState::Cancelled,
-                Outcome::Stopped => {
+                Outcome::Stopped if stopping.is_cancelled() => {
                     self.store(&shared).await;
                     return;
                 }
+                // Its user paused it, which is seen to above.
+                Outcome::Stopped => continue,
                 Outcome::Failed(why) => {
                     self.change(|transfer| transfer.reason = Some(why));
                     break TransferState::Failed;
                 }
-                Outcome::NoSources(why) => (TransferState::Waiting, why),
+                Outcome::NoSources { why, serving: given } => {
+                    serving = given;
+                    (TransferState::Waiting, why)
+                }
                 Outcome::Blocked(why) => (TransferState::Paused, why),
             };
             let before = self.snapshot();
@@ -144,6 +173,7 @@ impl Job {
             tokio::select! {
                 () = stopping.cancelled() => return,
                 () = self.cancel.cancelled() => break TransferState::Cancelled,
+                () = self.until_held(true) => {}
                 () = tokio::time::sleep(wait.mul_f64(rand::random_range(0.75..1.25))) => {}
             }
         };
@@ -159,7 +189,29 @@ impl Job {
         self.finish(&shared, ended, why).await;
     }
 
-    async fn once(&self, shared: &Shared, stop: &CancellationToken) -> Outcome {
+    /// One run, which puts its things in order whatever stops it: the daemon's end, or its user.
+    async fn attempt(
+        &self,
+        shared: &Shared,
+        before: Option<Serving>,
+        stopping: &CancellationToken,
+    ) -> Outcome {
+        let stop = stopping.child_token();
+        let stopped = async {
+            tokio::select! {
+                () = self.cancel.cancelled() => {}
+                () = self.until_held(true) => {}
+            }
+            stop.cancel();
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            outcome = self.once(shared, before, &stop) => outcome,
+            () = stopped => Outcome::Stopped,
+        }
+    }
+
+    async fn once(&self, shared: &Shared, before: Option<Serving>, stop: &CancellationToken) -> Outcome {
         let transfer = self.snapshot();
         let Ok(name) = FileName::parse(&transfer.name) else {
             return Outcome::Failed(format!("{:?} is no name", transfer.name));
@@ -175,7 +227,9 @@ impl Job {
             return Outcome::Whole { path, manifest: Arc::new(manifest), serving: None };
         }
         match (content, transfer.size) {
-            (Some(content), Some(size)) => engine::run(shared, self, content, size, name, stop).await,
+            (Some(content), Some(size)) => {
+                engine::run(shared, self, content, size, name, before, stop).await
+            }
             _ => Outcome::Failed("its content is not known".to_owned()),
         }
     }
@@ -251,6 +305,34 @@ impl Job {
     pub(super) fn part_key(&self) -> Option<String> {
         let content = self.known.borrow().content.as_deref()?.parse().ok()?;
         Some(sink::part_key(content, self.id))
+    }
+
+    /// Others that fetch the same, as far as sources spoke of them.
+    pub(super) fn fetchers(&self) -> Vec<PeerRef> {
+        let known = self.fetchers.lock().unwrap_or_else(PoisonError::into_inner);
+        known.iter().filter(|peer| !self.is_dropped(peer.id())).cloned().collect()
+    }
+
+    /// Remembers those that a source spoke of, as far as there is room. Those that it now speaks of.
+    pub(super) fn remember_fetchers(&self, peers: Vec<PeerRef>) -> Vec<PeerRef> {
+        let mut known = self.fetchers.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut taken = Vec::new();
+        for peer in peers {
+            match known.iter().position(|other| other.id() == peer.id()) {
+                // It may be elsewhere by now.
+                Some(at) => known[at] = peer.clone(),
+                None if known.len() < FETCHERS => known.push(peer.clone()),
+                None => continue,
+            }
+            taken.push(peer);
+        }
+        taken
+    }
+
+    /// Whether its user has been told of this source.
+    pub(super) fn is_source(&self, peer: &PeerRef) -> bool {
+        let id = peer.id().map(|id| id.to_string());
+        self.known.borrow().sources.iter().any(|source| source.peer.peer_id == id)
     }
 
     pub(super) fn is_dropped(&self, id: Option<PeerId>) -> bool {

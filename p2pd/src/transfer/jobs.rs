@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use p2p_content::{ContentHash, FileName, Manifest};
-use p2p_proto::control::Transfer;
+use p2p_proto::control::{Transfer, TransferState};
 use p2p_service::tasks::Tasks;
 use tokio::sync::{Semaphore, watch};
 
@@ -58,9 +58,9 @@ impl Shared {
     }
 }
 
-/// Why a transfer was not cancelled.
+/// Why a transfer was not cancelled, paused or resumed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum CancelError {
+pub enum ChangeError {
     /// There is none of that number.
     #[error("there is no transfer {0}")]
     Unknown(u64),
@@ -139,16 +139,39 @@ impl Transfers {
     }
 
     /// Ends a transfer. What is there of its file is removed.
-    pub async fn cancel(&self, id: u64, by: &AskedBy) -> Result<Transfer, CancelError> {
-        let job = self.lock().get(&id).cloned().ok_or(CancelError::Unknown(id))?;
+    pub async fn cancel(&self, id: u64, by: &AskedBy) -> Result<Transfer, ChangeError> {
+        let job = self.lock().get(&id).cloned().ok_or(ChangeError::Unknown(id))?;
         if job.snapshot().state.is_ended() {
-            return Err(CancelError::Ended(id));
+            return Err(ChangeError::Ended(id));
         }
         let mut known = job.watch();
         story::cancel_asked(&job.snapshot(), by);
         job.cancel();
         // The daemon may stop meanwhile; the transfer then is as it was.
         let _ = known.wait_for(|transfer| transfer.state.is_ended()).await;
+        Ok(job.snapshot())
+    }
+
+    /// Pauses a transfer until it is resumed, over restarts too; or resumes it. What is there of its file stays.
+    ///
+    /// # Errors
+    /// Where it has ended, or there is none.
+    pub async fn hold(&self, id: u64, held: bool, by: &AskedBy) -> Result<Transfer, ChangeError> {
+        let job = self.lock().get(&id).cloned().ok_or(ChangeError::Unknown(id))?;
+        let before = job.snapshot();
+        if before.state.is_ended() {
+            return Err(ChangeError::Ended(id));
+        }
+        if before.held != held {
+            story::held(&before, held, by);
+            job.hold(&self.shared, held).await;
+        }
+        if held {
+            // What runs puts its things in order first. It may also have come to its end meanwhile.
+            let mut known = job.watch();
+            let is_still = |transfer: &Transfer| transfer.state != TransferState::Running;
+            let _ = known.wait_for(is_still).await;
+        }
         Ok(job.snapshot())
     }
 

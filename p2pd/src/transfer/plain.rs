@@ -39,7 +39,7 @@ pub(super) async fn run(shared: &Shared, job: &Job, name: FileName, stop: &Cance
             Ok(bytes) => bytes,
             Err(Failure::Lost(why)) => {
                 job.source_lost(&peer, &why);
-                return Outcome::NoSources(format!("{peer}: {why}"));
+                return Outcome::NoSources { why: format!("{peer}: {why}"), serving: None };
             }
             Err(Failure::Refused(why)) => return Outcome::Failed(format!("{peer}: {why}")),
         },

@@ -36,8 +36,9 @@ const HORIZON: Duration = Duration::from_millis(300);
 /// Requests that a source has open at the least, so that it never waits for the next one; and at the most, as the
 /// serving side queues no more.
 const WINDOW: std::ops::RangeInclusive<usize> = 2..=64;
-/// Sources that one piece may be asked of at once.
+/// Sources that one piece may be asked of at once; one more for each time that this has passed since the last was.
 const COPIES: usize = 2;
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The state of the plan.
 #[derive(Debug)]
@@ -204,7 +205,7 @@ impl Plan {
             *place += 1;
             let Some(owner) = self.sources.get(&asked.source) else { continue };
             let left = owner.pace.left(*place, now);
-            if left > own && self.may_copy(piece, thief, state) {
+            if left > own && self.may_copy(piece, thief, state, now) {
                 latest = latest.max(Some((left, piece)));
             }
         }
@@ -212,11 +213,13 @@ impl Plan {
     }
 
     /// Whether this source may be asked for a piece that others were asked for.
-    fn may_copy(&self, piece: u32, thief: SourceKey, state: &Source) -> bool {
+    fn may_copy(&self, piece: u32, thief: SourceKey, state: &Source, now: Instant) -> bool {
         let asked = self.open.get(&piece).map(Vec::as_slice).unwrap_or_default();
+        let last = asked.iter().map(|asked| asked.since).max();
+        let is_overdue = last.is_some_and(|last| now.saturating_duration_since(last) >= PATIENCE);
         !self.here.get(piece)
             && state.has.get(piece)
-            && asked.len() < COPIES
+            && (asked.len() < COPIES || is_overdue)
             && asked.iter().all(|asked| asked.source != thief)
     }
 
@@ -253,9 +256,9 @@ impl Plan {
         self.sources.keys().copied().collect()
     }
 
-    /// Sources that were asked for nothing: where pieces became free or slow, they are the ones to ask.
-    pub(super) fn idle(&self) -> Vec<SourceKey> {
-        self.sources.iter().filter(|(_, state)| state.open == 0).map(|(key, _)| *key).collect()
+    /// Whether nobody is asked for anything.
+    pub(super) fn is_idle(&self) -> bool {
+        self.open.is_empty()
     }
 }
 

@@ -7,13 +7,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use p2p_content::{Bitmap, ContentHash, Pieces};
 use p2p_proto::v1::pull_refusal::Reason;
-use p2p_proto::v1::{AvailabilityRequest, AvailabilityUpdate, PeerInfo, PullRequest, PullResponse};
+use p2p_proto::pull::Answer;
+use p2p_proto::v1::{AvailabilityRequest, AvailabilityUpdate, PeerInfo, PullRequest};
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep_until};
-use tokio_stream::wrappers::ReceiverStream;
+use tokio::time::{Instant, sleep_until, timeout};
 use tonic::{Code, Status, Streaming};
 
 use super::plan::SourceKey;
+use super::pull_call;
 use crate::discovery::{Connections, PeerRef};
 
 /// A source that owes bytes and sends none for so long is lost.
@@ -81,6 +82,8 @@ pub(super) struct SourceTask {
     pub(super) peer: PeerRef,
     pub(super) content: ContentHash,
     pub(super) pieces: Pieces,
+    /// Whether somebody else than another fetcher said that it has the content: then it has all of it.
+    pub(super) is_located: bool,
     /// This peer, where it gives to others what it gets.
     pub(super) fetcher: Option<PeerInfo>,
     pub(super) connections: Connections,
@@ -99,15 +102,17 @@ impl SourceTask {
     }
 
     async fn pull(&mut self) -> Result<(), Gone> {
-        let connected = self.connections.peer(&self.peer).await;
-        let mut client = connected.map_err(|error| Gone::Lost(error.to_string()))?;
+        let connected = self.connections.channel(&self.peer).await;
+        let channel = connected.map_err(|error| Gone::Lost(error.to_string()))?;
         let (up, outgoing) = mpsc::channel(64);
-        let mut teller = client.clone();
+        let mut teller = self.connections.client(channel.clone());
         let request =
             AvailabilityRequest { content: self.content.as_bytes().to_vec().into(), fetcher: self.fetcher.take() };
-        let opened =
-            tokio::join!(client.pull(ReceiverStream::new(outgoing)), teller.availability(request));
-        let mut down = opened.0.map_err(|status| self.gone(&status))?.into_inner();
+        let opening = async {
+            tokio::join!(pull_call::open(channel, self.connections.metadata(), outgoing), teller.availability(request))
+        };
+        let opened = timeout(SILENCE, opening).await.map_err(|_| self.silent())?;
+        let mut down = opened.0.map_err(|status| self.gone(&status))?;
         let mut told = self.told(opened.1)?;
         if self.events.send(Event::Ready(self.key)).await.is_err() {
             return Ok(());
@@ -132,11 +137,11 @@ impl SourceTask {
                         return Err(Gone::Lost("it closed the stream".to_owned()));
                     }
                 }
-                message = down.message() => {
+                answer = down.next() => {
                     silent_at = Instant::now() + SILENCE;
-                    let message = message.map_err(|status| self.gone(&status))?;
-                    let response = message.ok_or_else(|| Gone::Lost("it closed the stream".to_owned()))?;
-                    if let Some((piece, chunks)) = self.take(response, &mut parts)? {
+                    let answer = answer.map_err(|status| self.gone(&status))?;
+                    let answer = answer.ok_or_else(|| Gone::Lost("it closed the stream".to_owned()))?;
+                    if let Some((piece, chunks)) = self.take(answer, &mut parts)? {
                         let event = Event::Piece { source: self.key, piece, chunks };
                         if self.events.send(event).await.is_err() {
                             return Ok(());
@@ -157,13 +162,17 @@ impl SourceTask {
                     }
                 }
                 () = sleep_until(silent_at), if !parts.is_empty() => {
-                    if let Some(id) = self.peer.id() {
-                        self.connections.forget(id);
-                    }
-                    return Err(Gone::Lost(format!("it sends nothing for {} s", SILENCE.as_secs())));
+                    return Err(self.silent());
                 }
             }
         }
+    }
+
+    fn silent(&self) -> Gone {
+        if let Some(id) = self.peer.id() {
+            self.connections.forget(id);
+        }
+        Gone::Lost(format!("it sends nothing for {} s", SILENCE.as_secs()))
     }
 
     /// The stream of what it has; `None` where it speaks a protocol without: it is asked because it has all.
@@ -174,6 +183,8 @@ impl SourceTask {
         match opened {
             Ok(answer) => Ok(Some(answer.into_inner())),
             Err(status) if status.code() == Code::Unimplemented => Ok(None),
+            // It has no room for one more of these streams; what it was said to have it gives all the same.
+            Err(status) if status.code() == Code::ResourceExhausted && self.is_located => Ok(None),
             Err(status) if status.code() == Code::NotFound => {
                 Err(Gone::Lost("it does not have it for this peer".to_owned()))
             }
@@ -210,12 +221,12 @@ impl SourceTask {
     /// Adds an answer to its piece; the piece where that made it whole.
     fn take(
         &self,
-        response: PullResponse,
+        answer: Answer,
         parts: &mut HashMap<u32, Assembly>,
     ) -> Result<Option<(u32, Vec<Bytes>)>, Gone> {
         let unasked = || Gone::Dropped("it answered what was not asked".to_owned());
-        let piece = u32::try_from(response.id).map_err(|_| unasked())?;
-        if let Some(refusal) = response.refusal {
+        let piece = u32::try_from(answer.id).map_err(|_| unasked())?;
+        if let Some(refusal) = answer.refusal {
             let why = match Reason::try_from(refusal.reason) {
                 Ok(Reason::Changed) => "its file changed".to_owned(),
                 Ok(Reason::NotFound) => "it does not have it for this peer".to_owned(),
@@ -228,11 +239,16 @@ impl SourceTask {
         let part = parts.get_mut(&piece).ok_or_else(unasked)?;
         let range = self.pieces.range(piece);
         let left = (range.end - range.start).saturating_sub(part.len);
-        if (response.data.len() as u64) < left.min(LEAST_CHUNK) {
+        let len = answer.data.iter().map(Bytes::len).sum::<usize>() as u64;
+        if len < left.min(LEAST_CHUNK) {
             return Err(Gone::Dropped("it sends crumbs".to_owned()));
         }
-        part.len += response.data.len() as u64;
-        part.chunks.push(response.data);
+        part.len += len;
+        // Frames of some bytes each would cost more memory than they bring.
+        match answer.data.len() as u64 > 1 + len / LEAST_CHUNK {
+            true => part.chunks.push(answer.data.concat().into()),
+            false => part.chunks.extend(answer.data),
+        }
         if part.len > range.end - range.start {
             return Err(Gone::Dropped("it sent more than was asked".to_owned()));
         }
@@ -248,6 +264,7 @@ impl SourceTask {
             Code::PermissionDenied | Code::Unauthenticated => {
                 Gone::Lost(format!("it does not admit this peer: {}", status.message()))
             }
+            Code::DataLoss => Gone::Dropped(format!("it breaks the protocol: {}", status.message())),
             _ => Gone::Lost(format!("the connection broke: {}", status.message())),
         }
     }

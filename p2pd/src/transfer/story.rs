@@ -187,6 +187,18 @@ pub(super) fn cancel_asked(transfer: &Transfer, by: &AskedBy) {
     );
 }
 
+pub(super) fn held(transfer: &Transfer, held: bool, by: &AskedBy) {
+    tracing::info!(
+        transfer_id = transfer.id,
+        file = transfer.name,
+        caller_uid = by.uid(),
+        caller_pid = by.pid(),
+        "{} is to be {}, says {by}",
+        what(transfer),
+        if held { "paused" } else { "resumed" },
+    );
+}
+
 pub(super) fn cancelled(transfer: &Transfer) {
     tracing::info!(transfer_id = transfer.id, file = transfer.name, "{} was cancelled", what(transfer));
 }

@@ -4,18 +4,22 @@
 //! come; whoever serves says which pieces were asked for; each [`Follower`] is one other peer, which is told what is
 //! new to it the moment that it is known.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::SystemTime;
 
 use p2p_content::{Bitmap, ContentHash, Manifest};
 use p2p_identity::PeerId;
 use p2p_proto::v1::{AvailabilityUpdate, PeerInfo};
 use tokio::sync::watch;
 
-/// Fetchers that one answer names at the most, the newest first to be left out.
+/// Fetchers that one answer names at the most: the newest.
 const NAMED: usize = 64;
+/// What is passed on of a fetcher: no more addresses, and no longer texts.
+const ADDRESSES: usize = 8;
+const TEXT_LEN: usize = 128;
 
 /// The swarms of this peer. Clones are handles to the same.
 #[derive(Clone, Default)]
@@ -37,10 +41,17 @@ struct State {
     gained: Vec<u32>,
     /// Pieces in the order in which they were first asked for, and by whom.
     promised: Vec<(u32, PeerId)>,
-    is_promised: HashSet<u32>,
+    is_promised: HashMap<u32, PeerId>,
     /// By the order in which they came.
-    fetchers: BTreeMap<u64, (PeerId, PeerInfo)>,
+    fetchers: BTreeMap<u64, Fetcher>,
     next_fetcher: u64,
+}
+
+/// A peer that fetches the content and gives what it gets.
+struct Fetcher {
+    id: PeerId,
+    info: PeerInfo,
+    followers: usize,
 }
 
 /// What a transfer has of the content.
@@ -50,14 +61,34 @@ enum Here {
     #[default]
     Nothing,
     Part(Part),
-    /// The transfer is done.
-    Whole,
+    /// The transfer is done; the file was so then.
+    Whole { file: Arc<File>, stamp: Option<Stamp> },
 }
 
 struct Part {
     file: Arc<File>,
     manifest: Arc<Manifest>,
     pieces: Bitmap,
+    /// Where the file will be, and so for whom.
+    share: Arc<str>,
+}
+
+/// Length and time of change: what shows that a file is another by now.
+type Stamp = (u64, SystemTime);
+
+fn stamp(file: &File) -> Option<Stamp> {
+    let metadata = file.metadata().ok()?;
+    Some((metadata.len(), metadata.modified().ok()?))
+}
+
+/// The unfinished file of a content.
+pub struct Unfinished {
+    /// What is there is proven, the rest is not.
+    pub file: Arc<File>,
+    /// Proves the pieces.
+    pub manifest: Arc<Manifest>,
+    /// The share that it will be in.
+    pub share: Arc<str>,
 }
 
 impl Swarms {
@@ -89,31 +120,43 @@ impl Swarms {
 
 impl Swarm {
     /// The unfinished file of the content, while a transfer fetches it.
-    pub fn part(&self) -> Option<(Arc<File>, Arc<Manifest>)> {
+    pub fn part(&self) -> Option<Unfinished> {
         match &self.lock().here {
-            Here::Part(part) => Some((Arc::clone(&part.file), Arc::clone(&part.manifest))),
-            Here::Nothing | Here::Whole => None,
+            Here::Part(Part { file, manifest, share, .. }) => Some(Unfinished {
+                file: Arc::clone(file),
+                manifest: Arc::clone(manifest),
+                share: Arc::clone(share),
+            }),
+            Here::Nothing | Here::Whole { .. } => None,
         }
     }
 
-    /// Whether these bytes are in the unfinished file, and proven.
-    pub fn has(&self, bytes: &Range<u64>) -> bool {
-        let state = self.lock();
-        let Here::Part(part) = &state.here else {
-            // Whoever opened the unfinished file before it was whole.
-            return matches!(state.here, Here::Whole);
-        };
-        let piece_len = part.manifest.pieces().piece_len();
-        let last = bytes.end.saturating_sub(1).max(bytes.start) / piece_len;
-        (bytes.start / piece_len..=last).all(|piece| u32::try_from(piece).is_ok_and(|piece| part.pieces.get(piece)))
+    /// Whether these bytes are in this file, which was [`part`](Self::part) once, and proven.
+    pub fn has(&self, opened: &Arc<File>, bytes: &Range<u64>) -> bool {
+        match &self.lock().here {
+            Here::Part(part) if Arc::ptr_eq(&part.file, opened) => {
+                let piece_len = part.manifest.pieces().piece_len();
+                let last = bytes.end.saturating_sub(1).max(bytes.start) / piece_len;
+                let mut pieces = bytes.start / piece_len..=last;
+                pieces.all(|piece| u32::try_from(piece).is_ok_and(|piece| part.pieces.get(piece)))
+            }
+            // Under its name it is its user's, who may write in it.
+            Here::Whole { file, stamp: then } if Arc::ptr_eq(file, opened) => {
+                then.is_some() && stamp(file) == *then
+            }
+            // Another transfer's file by now.
+            _ => false,
+        }
     }
 
-    /// This peer was asked for the piece.
+    /// A fetcher asked this peer for the piece.
     pub fn promised(&self, piece: u32, to: PeerId) {
         let mut state = self.lock();
-        if state.is_promised.insert(piece) {
+        let is_fetcher = state.fetchers.values().any(|fetcher| fetcher.id == to);
+        if is_fetcher && !state.is_promised.contains_key(&piece) {
+            state.is_promised.insert(piece, to);
             state.promised.push((piece, to));
-            let others = state.fetchers.values().any(|(id, _)| *id != to);
+            let others = state.fetchers.len() > 1;
             drop(state);
             if others {
                 self.ring();
@@ -124,13 +167,7 @@ impl Swarm {
     /// Follows it for this peer; `fetcher` says where others can reach it, if they are to know. `is_whole`: whatever its
     /// transfers are at, this peer has all of it.
     pub fn follow(self: Arc<Self>, id: PeerId, fetcher: Option<PeerInfo>, is_whole: bool) -> Follower {
-        let number = fetcher.map(|info| {
-            let mut state = self.lock();
-            let number = state.next_fetcher;
-            state.next_fetcher += 1;
-            state.fetchers.insert(number, (id, info));
-            number
-        });
+        let number = fetcher.map(|info| self.lock().enter(id, short(info)));
         self.ring();
         let changed = self.changed.subscribe();
         let told = Told { whole: false, pieces: is_whole, gained: 0, promised: 0, fetchers: 0 };
@@ -144,6 +181,40 @@ impl Swarm {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+impl State {
+    /// One more follower of a fetcher. Its number.
+    fn enter(&mut self, id: PeerId, info: PeerInfo) -> u64 {
+        if let Some((number, fetcher)) = self.fetchers.iter_mut().find(|(_, fetcher)| fetcher.id == id) {
+            fetcher.followers += 1;
+            fetcher.info = info;
+            return *number;
+        }
+        let number = self.next_fetcher;
+        self.next_fetcher += 1;
+        self.fetchers.insert(number, Fetcher { id, info, followers: 1 });
+        number
+    }
+
+    /// What a fetcher was promised and has not got may be promised to another, once it has gone.
+    fn leave(&mut self, number: u64) {
+        let Some(fetcher) = self.fetchers.get_mut(&number) else { return };
+        fetcher.followers -= 1;
+        if fetcher.followers == 0
+            && let Some(gone) = self.fetchers.remove(&number)
+        {
+            self.is_promised.retain(|_, to| *to != gone.id);
+        }
+    }
+}
+
+/// As it is passed on.
+fn short(info: PeerInfo) -> PeerInfo {
+    let addresses = info.addresses.into_iter().filter(|address| address.len() <= TEXT_LEN).take(ADDRESSES);
+    let mut name = info.name;
+    name.truncate(name.floor_char_boundary(TEXT_LEN));
+    PeerInfo { addresses: addresses.collect(), name, rest_url: String::new(), version: String::new(), ..info }
 }
 
 impl Drop for Swarm {
@@ -164,20 +235,42 @@ pub(super) struct Serving {
 }
 
 impl Serving {
-    /// From this file, which holds these pieces of it.
-    pub(super) fn begin(swarms: &Swarms, file: Arc<File>, manifest: Arc<Manifest>, pieces: &Bitmap) -> Self {
+    /// From this file, which holds these pieces of it and will be in this share. `before`: what gave them in an earlier run
+    /// of the same transfer.
+    pub(super) fn begin(
+        swarms: &Swarms,
+        before: Option<Serving>,
+        file: Arc<File>,
+        manifest: Arc<Manifest>,
+        pieces: &Bitmap,
+        share: &str,
+    ) -> Self {
         let swarm = swarms.of(manifest.content());
         let mut state = swarm.lock();
-        let is_second = matches!(state.here, Here::Part(_));
+        let is_own = before.as_ref().is_some_and(|before| !before.is_second);
+        let is_second = matches!(state.here, Here::Part(_)) && !is_own;
         if !is_second {
-            state.here = Here::Part(Part { file, manifest, pieces: pieces.clone() });
+            let news: Vec<u32> = match &state.here {
+                Here::Part(known) => pieces.iter_ones().filter(|piece| !known.pieces.get(*piece)).collect(),
+                _ => Vec::new(),
+            };
+            state.gained.extend(news);
+            state.here = Here::Part(Part { file, manifest, pieces: pieces.clone(), share: share.into() });
         }
         drop(state);
+        if let Some(mut before) = before {
+            // What it gave is this one's now.
+            before.is_second = true;
+        }
+        swarm.ring();
         Self { swarm, is_second }
     }
 
     /// The piece is in the file, and proven.
     pub(super) fn gained(&self, piece: u32) {
+        if self.is_second {
+            return;
+        }
         let mut state = self.swarm.lock();
         if let Here::Part(part) = &mut state.here
             && part.pieces.set(piece)
@@ -190,8 +283,13 @@ impl Serving {
 
     /// The file has its name, and is in the catalog.
     pub(super) fn is_whole(self) {
-        if !self.is_second {
-            self.swarm.lock().here = Here::Whole;
+        if self.is_second {
+            return;
+        }
+        let mut state = self.swarm.lock();
+        if let Here::Part(part) = &state.here {
+            let file = Arc::clone(&part.file);
+            state.here = Here::Whole { stamp: stamp(&file), file };
         }
     }
 }
@@ -236,6 +334,11 @@ enum News {
 }
 
 impl Follower {
+    /// What is followed.
+    pub fn content(&self) -> ContentHash {
+        self.swarm.content
+    }
+
     /// What is new, as soon as something is; `None` once the content is no longer here.
     pub async fn next(&mut self) -> Option<AvailabilityUpdate> {
         loop {
@@ -252,7 +355,7 @@ impl Follower {
     fn news(&mut self) -> News {
         let state = self.swarm.lock();
         let mut update = AvailabilityUpdate::default();
-        let whole = self.is_whole || matches!(state.here, Here::Whole);
+        let whole = self.is_whole || matches!(state.here, Here::Whole { .. });
         if whole {
             update.whole = !std::mem::replace(&mut self.told.whole, true);
         } else if let Here::Part(part) = &state.here {
@@ -270,8 +373,8 @@ impl Follower {
         self.told.promised = state.promised.len();
         if self.number.is_some() {
             let unknown = state.fetchers.range(self.told.fetchers..).map(|(_, fetcher)| fetcher);
-            let others = unknown.filter(|(id, _)| *id != self.id).take(NAMED);
-            update.fetchers = others.map(|(_, info)| info.clone()).collect();
+            let others = unknown.rev().filter(|fetcher| fetcher.id != self.id).take(NAMED);
+            update.fetchers = others.map(|fetcher| fetcher.info.clone()).collect();
             self.told.fetchers = state.next_fetcher;
         }
         let is_news = update != AvailabilityUpdate::default();
@@ -282,7 +385,7 @@ impl Follower {
 impl Drop for Follower {
     fn drop(&mut self) {
         if let Some(number) = self.number {
-            self.swarm.lock().fetchers.remove(&number);
+            self.swarm.lock().leave(number);
         }
     }
 }
@@ -314,7 +417,7 @@ mod tests {
         let (file, manifest) = part();
         let mut pieces = Bitmap::new(3);
         here.iter().for_each(|piece| assert!(pieces.set(*piece)));
-        let serving = Serving::begin(swarms, file, Arc::clone(&manifest), &pieces);
+        let serving = Serving::begin(swarms, None, file, Arc::clone(&manifest), &pieces, "shared");
         (serving, swarms.find(manifest.content()).unwrap())
     }
 
@@ -369,7 +472,9 @@ mod tests {
         assert_eq!(told(&mut first).await.fetchers, [two_info]);
         let heard = told(&mut second).await;
         assert_eq!((heard.whole, heard.fetchers), (true, vec![one_info]));
-        assert_eq!(told(&mut silent).await.fetchers, [], "who gives nothing is told of nobody");
+        assert!(told(&mut silent).await.fetchers.is_empty(), "who gives nothing is told of nobody");
+        swarm.promised(4, peer().0);
+        nothing_told(&mut second).await;
         swarm.promised(5, one);
         swarm.promised(5, two);
         assert_eq!(told(&mut second).await.promised, [5]);
@@ -382,11 +487,30 @@ mod tests {
     #[test]
     fn only_proven_pieces_are_there() {
         let (serving, swarm) = begin(&Swarms::default(), &[1]);
-        let piece = 1 << 20;
-        assert!(swarm.has(&(piece..2 * piece)) && swarm.has(&(piece + 5..piece + 6)));
-        assert!(!swarm.has(&(piece - 1..piece + 1)) && !swarm.has(&(2 * piece - 1..2 * piece + 1)));
+        let (piece, file) = (1 << 20, swarm.part().unwrap().file);
+        assert!(swarm.has(&file, &(piece..2 * piece)) && swarm.has(&file, &(piece + 5..piece + 6)));
+        assert!(!swarm.has(&file, &(piece - 1..piece + 1)) && !swarm.has(&file, &(2 * piece - 1..2 * piece + 1)));
         serving.gained(2);
-        assert!(swarm.has(&(piece..LEN as u64)));
+        assert!(swarm.has(&file, &(piece..LEN as u64)));
+        let other = Arc::new(tempfile::tempfile().unwrap());
+        assert!(!swarm.has(&other, &(piece..2 * piece)), "another file's pieces are not this one's");
+        serving.is_whole();
+        assert!(swarm.has(&file, &(0..LEN as u64)) && !swarm.has(&other, &(0..1)));
+        file.set_len(7).unwrap();
+        assert!(!swarm.has(&file, &(0..1)), "its user has written in it");
+    }
+
+    #[test]
+    fn what_an_earlier_run_gave_is_given_on() {
+        let swarms = Swarms::default();
+        let (first, swarm) = begin(&swarms, &[0]);
+        let (file, manifest) = part();
+        let mut pieces = Bitmap::new(3);
+        pieces.set(0);
+        pieces.set(2);
+        let _again = Serving::begin(&swarms, Some(first), Arc::clone(&file), manifest, &pieces, "shared");
+        assert!(swarm.has(&file, &(0..1)) && swarm.has(&file, &(2 << 20..(2 << 20) + 1)));
+        assert_eq!(swarm.lock().gained, [2]);
     }
 
     #[test]
@@ -394,8 +518,11 @@ mod tests {
         let swarms = Swarms::default();
         let (first, swarm) = begin(&swarms, &[0]);
         let (second, _) = begin(&swarms, &[]);
+        let file = swarm.part().unwrap().file;
+        second.gained(1);
+        assert!(!swarm.has(&file, &(1 << 20..(1 << 20) + 1)), "it is in another file");
         drop(second);
-        assert!(swarm.has(&(0..1)) && swarm.part().is_some());
+        assert!(swarm.has(&file, &(0..1)) && swarm.part().is_some());
         drop(first);
         assert!(swarm.part().is_none());
     }

@@ -38,6 +38,9 @@ pub struct Transfer {
     pub state: TransferState,
     /// Why, where it waits or failed; with what to do.
     pub reason: Option<String>,
+    /// Whether its user has paused it: then it goes on when its user resumes it, and not before.
+    #[serde(default)]
+    pub held: bool,
     /// Whether each piece is proven against the content; false for a plain peer's file.
     pub proven: bool,
     /// Who gave what.
@@ -64,7 +67,7 @@ pub enum TransferState {
     Running,
     /// Has no source now; goes on by itself when one appears.
     Waiting,
-    /// The disk is too full; goes on by itself when there is room.
+    /// The disk is too full, and it goes on by itself when there is room; or its user paused it.
     Paused,
     /// The file is whole and in its share.
     Done,

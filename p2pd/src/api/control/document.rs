@@ -31,6 +31,8 @@ use crate::api::openapi::{WithProblems, operations};
         transfers::fetch,
         transfers::show,
         transfers::cancel,
+        transfers::pause,
+        transfers::resume,
         transfers::events,
         friends::peers,
         friends::list,

@@ -53,6 +53,8 @@ fn routes() -> Vec<Route> {
         Route::post("/v1/transfers", transfers::fetch),
         Route::get("/v1/transfers/{id}", transfers::show),
         Route::delete("/v1/transfers/{id}", transfers::cancel),
+        Route::post("/v1/transfers/{id}/pause", transfers::pause),
+        Route::post("/v1/transfers/{id}/resume", transfers::resume),
         Route::get("/v1/transfers/{id}/events", transfers::events),
         Route::get("/v1/peers", friends::peers),
         Route::get("/v1/friends", friends::list),

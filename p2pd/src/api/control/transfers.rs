@@ -76,6 +76,38 @@ pub(super) async fn cancel(
     Ok(Json(api.transfers.cancel(id, &asked_by(caller)).await?))
 }
 
+/// Pauses a transfer until it is resumed. What it has stays.
+#[utoipa::path(
+    post,
+    path = "/v1/transfers/{id}/pause",
+    operation_id = "pause_transfer",
+    params(("id" = u64, Path, description = "The transfer's number.")),
+    responses((status = 200, body = Transfer))
+)]
+pub(super) async fn pause(
+    State(api): State<Arc<Api>>,
+    ConnectInfo(caller): ConnectInfo<UnixCaller>,
+    ApiPath(id): ApiPath<u64>,
+) -> Result<Json<Transfer>, Problem> {
+    Ok(Json(api.transfers.hold(id, true, &asked_by(caller)).await?))
+}
+
+/// Lets a transfer that was paused go on.
+#[utoipa::path(
+    post,
+    path = "/v1/transfers/{id}/resume",
+    operation_id = "resume_transfer",
+    params(("id" = u64, Path, description = "The transfer's number.")),
+    responses((status = 200, body = Transfer))
+)]
+pub(super) async fn resume(
+    State(api): State<Arc<Api>>,
+    ConnectInfo(caller): ConnectInfo<UnixCaller>,
+    ApiPath(id): ApiPath<u64>,
+) -> Result<Json<Transfer>, Problem> {
+    Ok(Json(api.transfers.hold(id, false, &asked_by(caller)).await?))
+}
+
 fn asked_by(caller: UnixCaller) -> AskedBy {
     AskedBy::User { uid: caller.uid, pid: caller.pid }
 }
