@@ -3,7 +3,7 @@
 //! It is also the one to play what needs a peer that a test holds in its hand: a source of a known speed, a caller with a
 //! membership, a stranger.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -76,6 +76,8 @@ struct Shelf {
     files: BTreeMap<ContentHash, Held>,
     conduct: watch::Receiver<Conduct>,
     given: AtomicU64,
+    /// Contents and offsets of the ranges that it gave to their ends.
+    given_ranges: Mutex<BTreeSet<(Bytes, u64)>>,
     /// Whoever fetches from it and gives what it gets.
     fetchers: watch::Sender<Vec<PeerInfo>>,
 }
@@ -130,7 +132,7 @@ impl LyingPeer {
         };
         let files = files.into_iter().map(|(name, bytes)| hold(name.into(), bytes.into())).collect();
         let (conduct, seen) = watch::channel(conduct);
-        let shelf = Arc::new(Shelf { info, files, conduct: seen, given: AtomicU64::new(0), fetchers: watch::Sender::default() });
+        let shelf = Arc::new(Shelf { info, files, conduct: seen, given: AtomicU64::new(0), given_ranges: Mutex::default(), fetchers: watch::Sender::default() });
         let tasks = Tasks::new();
         let connections = incoming(listener, &identity, Accept::bulk(Plaintext::Off), &tasks)?;
         let service = PeerServer::new(service::Service::new(Arc::clone(&shelf), tasks.token()))
@@ -162,6 +164,11 @@ impl LyingPeer {
     /// How many bytes it gave to others, true and false ones.
     pub fn given_bytes(&self) -> u64 {
         self.shelf.given.load(Ordering::Relaxed)
+    }
+
+    /// How many different ranges it gave to their ends.
+    pub fn given_pieces(&self) -> usize {
+        self.shelf.given_ranges.lock().unwrap_or_else(PoisonError::into_inner).len()
     }
 
     /// How it answers from now on.

@@ -53,16 +53,18 @@ async fn fetchers_give_each_other_what_they_have() {
 /// What is not whole anywhere any more can still be put together.
 #[tokio::test(flavor = "multi_thread")]
 async fn they_finish_without_the_source_when_they_have_all_between_them() {
-    const SIZE: u64 = 32 * MIB;
-    let (network, seed, hash) = fetchers_of(2, 32, 4 << 20).await;
+    const PIECES: usize = 32;
+    let (network, seed, hash) = fetchers_of(2, PIECES, 4 << 20).await;
     let begun = begin(&network).await;
-    eventually(TRANSFERRED, "the source gave each piece once, and some more", async || {
-        ensure!(seed.given_bytes() >= SIZE + SIZE / 4, "it gave {}", seed.given_bytes());
+    eventually(TRANSFERRED, "the source gave each piece once", async || {
+        let given = seed.given_pieces();
+        ensure!(given == PIECES, "it gave {given}");
         Ok(())
     })
     .await
     .unwrap();
-    drop(seed);
+    // What it gave arrives, and nothing else.
+    seed.behave(Conduct::Silent);
     for (peer, transfer) in network.peers().iter().zip(begun) {
         peer.transfer_done(transfer.id, TRANSFERRED).await.unwrap();
         assert_eq!(peer.hash_of("grande.bin").unwrap(), hash);

@@ -2,7 +2,7 @@
 
 use std::num::NonZeroU32;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -189,6 +189,8 @@ impl Service {
             answers.send(Ok(PullResponse { id: request.id, data, refusal: None })).await.ok()?;
             offset = next;
             if offset >= end {
+                let mut given = self.shelf.given_ranges.lock().unwrap_or_else(PoisonError::into_inner);
+                given.insert((request.content.clone(), request.offset));
                 return Some(());
             }
         }
