@@ -100,6 +100,8 @@ pub(crate) enum Verb {
         /// The shell
         shell: clap_complete::Shell,
     },
+    /// Show or set how fast file data goes out and comes in, at the most
+    Limit(Limit),
     /// Write the manual pages of p2pctl, for its package
     #[command(hide = true, after_help = "Examples:\n  p2pctl manual target/man")]
     Manual {
@@ -109,6 +111,44 @@ pub(crate) enum Verb {
     /// Print the version of p2pctl, and of p2pd where it runs
     #[command(after_help = "Examples:\n  p2pctl version")]
     Version,
+}
+
+/// `limit`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  p2pctl limit\n  p2pctl limit --up 20MiB --down 100MiB\n  p2pctl limit --up off\n  \
+                  p2pctl limit --as-configured\n\nRates are per second, over all peers. They hold at once, over restarts \
+                  too, until they are set again."
+)]
+pub(crate) struct Limit {
+    /// Send no faster: 20MiB, 2.5MB, or off
+    #[arg(long, value_name = "RATE")]
+    pub(crate) up: Option<Rate>,
+    /// Fetch no faster
+    #[arg(long, value_name = "RATE")]
+    pub(crate) down: Option<Rate>,
+    /// Forget what was set here: what the configuration says counts again
+    #[arg(long)]
+    pub(crate) as_configured: bool,
+}
+
+/// Bytes per second; 0 for as fast as it goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Rate(pub(crate) u64);
+
+impl std::str::FromStr for Rate {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Rate, String> {
+        if text == "off" {
+            return Ok(Rate(0));
+        }
+        let bytes = text.strip_suffix("/s").unwrap_or(text).parse::<bytesize::ByteSize>();
+        match bytes {
+            Ok(bytes) if bytes.as_u64() > 0 => Ok(Rate(bytes.as_u64())),
+            _ => Err("give a number with a unit, such as 20MiB or 500kB, or `off`".to_owned()),
+        }
+    }
 }
 
 /// `list`.

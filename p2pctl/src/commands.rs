@@ -6,6 +6,7 @@ mod fetch;
 mod files;
 mod follow;
 mod friends;
+mod limit;
 mod local;
 mod locate;
 mod network;
@@ -39,6 +40,7 @@ pub(crate) async fn run(cli: Cli, out: &Output) -> Result<(), Failure> {
         Verb::Refresh => shares::refresh(&client, out).await,
         Verb::Shares => shares::list(&client, out).await,
         Verb::Share(args) => share::run(&client, out, args).await,
+        Verb::Limit(args) => limit::run(&client, out, args).await,
         Verb::Config(args) => config::run(&client, out, args.verb).await,
         Verb::Join(args) => network::join(&client, out, args).await,
         Verb::Leave => network::leave(&client, out).await,

@@ -9,6 +9,7 @@ use p2p_service::config::ConfigError;
 use p2p_service::wire;
 use serde::{Deserialize, Serialize};
 
+use crate::limits::Rates;
 use crate::serve::AcceptOffers;
 use crate::shares::ShareConfig;
 use crate::transfer::TransferSettings;
@@ -45,6 +46,8 @@ pub struct Config {
     pub grpc: Grpc,
     /// Fetching, sending and taking in.
     pub transfers: Transfers,
+    /// How fast file data goes out and comes in.
+    pub limits: Limits,
     /// The shared directories.
     #[serde(rename = "share")]
     pub shares: Vec<Share>,
@@ -110,6 +113,16 @@ pub struct Transfers {
     pub reserve_bytes: u64,
 }
 
+/// `[limits]`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Bytes per second that are sent at the most; 0: as fast as it goes.
+    pub up_bytes_per_sec: u64,
+    /// Bytes per second that are fetched at the most; 0: as fast as it goes.
+    pub down_bytes_per_sec: u64,
+}
+
 /// One `[[share]]`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -137,6 +150,7 @@ impl Default for Config {
             rest: Rest::default(),
             grpc: Grpc::default(),
             transfers: Transfers::default(),
+            limits: Limits::default(),
             shares: vec![Share {
                 name: "shared".to_owned(),
                 path: "/var/lib/p2pd/shared".into(),
@@ -245,7 +259,7 @@ impl Config {
     /// Whether a reload takes a change of this key.
     pub fn is_live(key: &str) -> bool {
         let live = ["transfers.allow_unproven", "transfers.reserve_bytes", "transfers.accept_offers"];
-        key.starts_with("share[") || live.contains(&key)
+        key.starts_with("share[") || key.starts_with("limits.") || live.contains(&key)
     }
 
     /// Takes another state directory. The default share lies in it, and moves with it.
@@ -267,6 +281,11 @@ impl Config {
             added: false,
         };
         self.shares.iter().map(share).collect()
+    }
+
+    /// The limits, as they are kept to.
+    pub fn rates(&self) -> Rates {
+        Rates { up: self.limits.up_bytes_per_sec, down: self.limits.down_bytes_per_sec }
     }
 
     /// What transfers follow.

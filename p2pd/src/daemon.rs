@@ -22,6 +22,7 @@ use crate::catalog::Catalog;
 use crate::config::{Config, InForce};
 use crate::discovery::{Answerer, Connections, Friends, Locator, Maestro, Members, Myself, Network};
 use crate::doctor::Doctor;
+use crate::limits::Limits;
 use crate::serve::{AcceptOffers, Admission, Bulk, Contents, Files, Offers, PeerService, WholeFileLimit};
 use crate::shares::{ShareError, Shares, Timing};
 use crate::status::Summary;
@@ -52,6 +53,7 @@ pub struct Daemon {
 pub struct Running {
     shares: Shares,
     settings: watch::Sender<TransferSettings>,
+    limits: Limits,
     accept: watch::Sender<AcceptOffers>,
     in_force: InForce,
     summary: tokio::sync::Mutex<Summary>,
@@ -133,10 +135,12 @@ impl Daemon {
         let settings = watch::Sender::new(config.transfer_settings());
         let outbox = Outbox::open(&state.join("outbox"), store.clone()).await?;
         let swarms = Swarms::default();
+        let limits = Limits::open(state.join("limits.json"), config.rates())?;
         let transfers = Transfers::start(
             store,
             Arc::clone(&myself),
             swarms.clone(),
+            limits.clone(),
             locator.clone(),
             connections.clone(),
             shares.clone(),
@@ -151,7 +155,7 @@ impl Daemon {
 
         let accept = watch::Sender::new(config.transfers.accept_offers);
         let admission = Admission::new(friends.clone(), network);
-        let contents = Contents::new(catalog.clone(), shares.clone(), outbox, swarms);
+        let contents = Contents::new(catalog.clone(), shares.clone(), outbox, swarms, limits.clone());
         let summary = Summary::new(
             catalog.clone(),
             shares.clone(),
@@ -197,6 +201,7 @@ impl Daemon {
             transfers: transfers.clone(),
             intake,
             sends,
+            limits: limits.clone(),
             doctor,
             identity: identity.id(),
             facts,
@@ -222,7 +227,7 @@ impl Daemon {
         });
         let (_state, _socket_file) = (state, socket_file);
         let summary = tokio::sync::Mutex::new(summary);
-        Ok(Running { shares, settings, accept, in_force, summary, _state, _socket_file })
+        Ok(Running { shares, settings, limits, accept, in_force, summary, _state, _socket_file })
     }
 }
 
@@ -241,6 +246,7 @@ impl Running {
             self.shares.reload(new.share_configs()).await?;
         }
         self.settings.send_replace(new.transfer_settings());
+        self.limits.configure(new.rates());
         self.accept.send_replace(new.transfers.accept_offers);
         Ok(self.in_force.reload(new, sources))
     }

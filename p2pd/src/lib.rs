@@ -11,6 +11,7 @@ pub mod daemon;
 pub mod discovery;
 pub mod doctor;
 mod kept;
+pub mod limits;
 pub mod serve;
 pub mod shares;
 pub mod status;

@@ -5,11 +5,13 @@
 
 mod config;
 mod doctor;
+mod limits;
 mod shares;
 mod transfers;
 
 pub use config::{ConfigAnswer, ConfigEntry, ConfigOrigin};
 pub use doctor::{Doctor, UnfitShare, Watches};
+pub use limits::{Limit, LimitsAnswer, SetLimits};
 pub use shares::{AddShare, ShareList, ShareRow, Visibility};
 pub use transfers::{
     FetchRequest, SendQuery, SendState, Sending, SourceState, Transfer, TransferList, TransferSource,

@@ -29,6 +29,7 @@ use crate::catalog::Catalog;
 use crate::config::InForce;
 use crate::discovery::{Friends, Locator, Maestro};
 use crate::doctor::Doctor;
+use crate::limits::Limits;
 use crate::shares::Shares;
 use crate::transfer::{Intake, Sends, Transfers};
 
@@ -53,6 +54,8 @@ pub struct Api {
     pub intake: Intake,
     /// What is on its way to others.
     pub sends: Sends,
+    /// How fast bytes come and go.
+    pub limits: Limits,
     /// Who looks at all of it when something seems wrong.
     pub doctor: Doctor,
     /// This peer.

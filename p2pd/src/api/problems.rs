@@ -276,7 +276,7 @@ impl From<CatalogError> for Problem {
 }
 
 /// A disk that its user can do something about, or a failure.
-fn of_io(error: &io::Error) -> Problem {
+pub(super) fn of_io(error: &io::Error) -> Problem {
     match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => disk_full(error.to_string()),
         io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {

@@ -40,6 +40,7 @@ impl InForce {
         let reloaded = Reloaded::of(&held.config, &new, Config::is_live);
         held.config.shares.clone_from(&new.shares);
         held.config.transfers = Transfers { running: held.config.transfers.running, ..new.transfers.clone() };
+        held.config.limits = new.limits;
         held.read = new;
         held.sources = sources;
         reloaded

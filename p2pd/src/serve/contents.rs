@@ -13,6 +13,7 @@ use tonic::Status;
 use super::admission::Guest;
 use super::buffers::Buffers;
 use crate::catalog::{Catalog, Fact, Viewer};
+use crate::limits::Limits;
 use crate::shares::{OpenError, Shares};
 use crate::transfer::{Outbox, Swarm, Swarms};
 
@@ -39,6 +40,7 @@ pub struct Contents {
     shares: Shares,
     outbox: Outbox,
     swarms: Swarms,
+    limits: Limits,
     buffers: Buffers,
     served: Served,
 }
@@ -102,8 +104,8 @@ fn stamp(file: &File) -> std::io::Result<(u64, i64, i64)> {
 
 impl Contents {
     /// From these.
-    pub fn new(catalog: Catalog, shares: Shares, outbox: Outbox, swarms: Swarms) -> Self {
-        Self { catalog, shares, outbox, swarms, buffers: Buffers::default(), served: Served::default() }
+    pub fn new(catalog: Catalog, shares: Shares, outbox: Outbox, swarms: Swarms, limits: Limits) -> Self {
+        Self { catalog, shares, outbox, swarms, limits, buffers: Buffers::default(), served: Served::default() }
     }
 
     /// What was given out.
@@ -113,6 +115,11 @@ impl Contents {
 
     pub(super) fn catalog(&self) -> &Catalog {
         &self.catalog
+    }
+
+    /// How fast they may go.
+    pub(super) fn limits(&self) -> &Limits {
+        &self.limits
     }
 
     /// What the bytes are read into.

@@ -17,7 +17,6 @@ use tokio::sync::mpsc;
 use tonic::{Status, Streaming};
 
 use super::admission::{Admission, Guest};
-use super::buffers::Buffers;
 use super::contents::{Contents, Held, NoBytes, Served};
 
 /// Files that one stream keeps open.
@@ -47,8 +46,8 @@ pub(super) async fn serve(
     answers: Answers,
 ) {
     let (queue, readings) = mpsc::channel(QUEUED);
-    let (out, buffers, served) = (answers.clone(), contents.buffers().clone(), contents.served());
-    let reader = tokio::task::spawn_blocking(move || read_all(readings, &buffers, &out, &served));
+    let (out, from) = (answers.clone(), contents.clone());
+    let reader = tokio::task::spawn_blocking(move || read_all(readings, &from, &out));
     let mut open: HashMap<ContentHash, (Arc<Held>, Instant)> = HashMap::new();
     while let Ok(Some(request)) = requests.message().await {
         let asked = ContentHash::try_from(request.content.as_ref());
@@ -92,12 +91,12 @@ fn whole_piece(size: u64, offset: u64, length: u64) -> Option<u32> {
 
 fn read_all(
     mut readings: mpsc::Receiver<Reading>,
-    buffers: &Buffers,
+    contents: &Contents,
     answers: &Answers,
-    served: &Served,
 ) {
+    let served = contents.served();
     while let Some(reading) = readings.blocking_recv() {
-        if read_one(&reading, buffers, answers, served).is_err() {
+        if read_one(&reading, contents, answers, &served).is_err() {
             // The caller has gone.
             return;
         }
@@ -107,7 +106,7 @@ fn read_all(
 /// Fails only where nobody takes the answers any more.
 fn read_one(
     reading: &Reading,
-    buffers: &Buffers,
+    contents: &Contents,
     answers: &Answers,
     served: &Served,
 ) -> Result<(), ()> {
@@ -132,8 +131,11 @@ fn read_one(
     let mut offset = reading.offset;
     loop {
         let len = usize::try_from(end - offset).unwrap_or(usize::MAX).min(PULL_CHUNK_LEN);
+        if !contents.limits().up().take_blocking(len as u64, || !answers.is_closed()) {
+            return Err(());
+        }
         let head = pull::head(id, len);
-        let chunk = buffers.filled(&head, len, |chunk| held.file.read_exact_at(chunk, offset));
+        let chunk = contents.buffers().filled(&head, len, |chunk| held.file.read_exact_at(chunk, offset));
         // Looked at after each reading, so that no byte of another version goes out as if it were of this one.
         if !held.is_unchanged() {
             return refuse(Reason::Changed, "the file changed");

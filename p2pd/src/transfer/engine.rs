@@ -324,6 +324,7 @@ impl Engine<'_> {
                 is_located: !introduced,
                 fetcher: self.fetcher.clone(),
                 connections: self.shared.connections.clone(),
+                limits: self.shared.limits.clone(),
                 requests: asked,
                 events: self.events.clone(),
             };

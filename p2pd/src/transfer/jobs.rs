@@ -16,6 +16,7 @@ use super::story::{self, AskedBy};
 use super::swarm::Swarms;
 use crate::catalog::Viewer;
 use crate::discovery::{Connections, Locator, Myself};
+use crate::limits::Limits;
 use crate::shares::Shares;
 
 /// What of the configuration transfers follow; may change while they run.
@@ -37,6 +38,7 @@ pub(super) struct Shared {
     pub(super) store: Store,
     pub(super) myself: Arc<Myself>,
     pub(super) swarms: Swarms,
+    pub(super) limits: Limits,
     pub(super) locator: Locator,
     pub(super) connections: Connections,
     pub(super) shares: Shares,
@@ -79,6 +81,7 @@ impl Transfers {
         store: Store,
         myself: Arc<Myself>,
         swarms: Swarms,
+        limits: Limits,
         locator: Locator,
         connections: Connections,
         shares: Shares,
@@ -92,6 +95,7 @@ impl Transfers {
             store,
             myself,
             swarms,
+            limits,
             locator,
             connections,
             shares,

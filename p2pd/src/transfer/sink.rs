@@ -244,11 +244,14 @@ fn open_part(
     Ok((file, pieces))
 }
 
-/// Reserves the blocks now, so that the disk cannot run full in the middle, and the file lies in few extents.
+/// Reserves the blocks now, so that the disk cannot run full in the middle, and the file lies in few extents. In memory
+/// there are no extents, and each page would be written twice: once with zeros.
 fn allocate(file: &File, len: u64) -> io::Result<()> {
+    const TMPFS_MAGIC: u64 = 0x0102_1994;
     file.set_len(0)?;
     match len {
         0 => Ok(()),
+        _ if u64::try_from(rustix::fs::fstatfs(file)?.f_type) == Ok(TMPFS_MAGIC) => file.set_len(len),
         _ => match fallocate(file, FallocateFlags::empty(), 0, len) {
             Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => file.set_len(len),
             done => Ok(done?),

@@ -1,7 +1,7 @@
 //! One source of a transfer: pieces are asked for, and their bytes come back, on one Pull stream; what it has, and who
 //! else fetches it, comes on one Availability stream.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,6 +16,7 @@ use tonic::{Code, Status, Streaming};
 use super::plan::SourceKey;
 use super::pull_call;
 use crate::discovery::{Connections, PeerRef};
+use crate::limits::Limits;
 
 /// A source that owes bytes and sends none for so long is lost.
 const SILENCE: Duration = Duration::from_secs(20);
@@ -87,6 +88,7 @@ pub(super) struct SourceTask {
     /// This peer, where it gives to others what it gets.
     pub(super) fetcher: Option<PeerInfo>,
     pub(super) connections: Connections,
+    pub(super) limits: Limits,
     pub(super) requests: mpsc::Receiver<u32>,
     pub(super) events: mpsc::Sender<Event>,
 }
@@ -125,16 +127,27 @@ impl SourceTask {
         }
         let mut parts: HashMap<u32, Assembly> = HashMap::new();
         let mut silent_at = Instant::now() + SILENCE;
+        // What this peer's own limit holds back.
+        let (mut wanted, mut ask_at) = (VecDeque::new(), Instant::now());
         loop {
             tokio::select! {
                 asked = self.requests.recv() => {
                     let Some(piece) = asked else { return Ok(()) };
-                    if parts.is_empty() {
-                        silent_at = Instant::now() + SILENCE;
-                    }
-                    parts.insert(piece, Assembly::default());
-                    if up.send(self.request(piece)).await.is_err() {
-                        return Err(Gone::Lost("it closed the stream".to_owned()));
+                    wanted.push_back(piece);
+                }
+                () = sleep_until(ask_at), if !wanted.is_empty() => {
+                    let Some(request) = wanted.front().map(|piece| self.request(*piece)) else { continue };
+                    match self.limits.down().take(request.length, Instant::now().into_std()) {
+                        Err(wait) => ask_at = Instant::now() + wait,
+                        Ok(()) => {
+                            if parts.is_empty() {
+                                silent_at = Instant::now() + SILENCE;
+                            }
+                            parts.extend(wanted.pop_front().map(|piece| (piece, Assembly::default())));
+                            if up.send(request).await.is_err() {
+                                return Err(Gone::Lost("it closed the stream".to_owned()));
+                            }
+                        }
                     }
                 }
                 answer = down.next() => {

@@ -6,7 +6,7 @@ use utoipa::openapi::RefOr;
 use utoipa::openapi::path::ParameterIn;
 use utoipa::{IntoParams, Modify, OpenApi};
 
-use super::{config, contents, doctor, files, friends, network, sends, shares, status, transfers};
+use super::{config, contents, doctor, files, friends, limits, network, sends, shares, status, transfers};
 use crate::api::openapi::{WithProblems, operations};
 
 #[derive(OpenApi)]
@@ -27,6 +27,8 @@ use crate::api::openapi::{WithProblems, operations};
         files::list,
         files::locate,
         contents::read,
+        limits::show,
+        limits::set,
         transfers::list,
         transfers::fetch,
         transfers::show,

@@ -9,6 +9,7 @@ mod doctor;
 mod document;
 mod files;
 mod friends;
+mod limits;
 mod network;
 mod sends;
 mod shares;
@@ -56,6 +57,8 @@ fn routes() -> Vec<Route> {
         Route::post("/v1/transfers/{id}/pause", transfers::pause),
         Route::post("/v1/transfers/{id}/resume", transfers::resume),
         Route::get("/v1/transfers/{id}/events", transfers::events),
+        Route::get("/v1/limits", limits::show),
+        Route::post("/v1/limits", limits::set),
         Route::get("/v1/peers", friends::peers),
         Route::get("/v1/friends", friends::list),
         Route::post("/v1/friends", friends::add),
