@@ -43,6 +43,12 @@ pub enum Conduct {
     FalsePieces(NonZeroU32),
     /// The manifest's values are false.
     FalseManifest,
+    /// It sends more than was asked.
+    TooMuch,
+    /// It says that it has everything, and gives nothing.
+    Empty,
+    /// It ends the stream after so many bytes of each request.
+    Breaks(u32),
 }
 
 /// A speed, in bytes per second.
@@ -132,7 +138,14 @@ impl LyingPeer {
         };
         let files = files.into_iter().map(|(name, bytes)| hold(name.into(), bytes.into())).collect();
         let (conduct, seen) = watch::channel(conduct);
-        let shelf = Arc::new(Shelf { info, files, conduct: seen, given: AtomicU64::new(0), given_ranges: Mutex::default(), fetchers: watch::Sender::default() });
+        let shelf = Arc::new(Shelf {
+            info,
+            files,
+            conduct: seen,
+            given: AtomicU64::new(0),
+            given_ranges: Mutex::default(),
+            fetchers: watch::Sender::default(),
+        });
         let tasks = Tasks::new();
         let connections = incoming(listener, &identity, Accept::bulk(Plaintext::Off), &tasks)?;
         let service = PeerServer::new(service::Service::new(Arc::clone(&shelf), tasks.token()))

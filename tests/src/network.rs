@@ -265,7 +265,14 @@ impl Network {
         fs::write(&config, settings.to_toml()?)?;
         let dir = self.dir().to_owned();
         ensure!(dir.as_os_str().len() < 80, "{} is too long for the paths of sockets", dir.display());
-        Ok(Launch { name: name.to_owned(), program: program.to_owned(), config, dir, env: Vec::new(), namespace: None })
+        Ok(Launch {
+            name: name.to_owned(),
+            program: program.to_owned(),
+            config,
+            dir,
+            env: Vec::new(),
+            namespace: None,
+        })
     }
 
     /// The ends of all logs, for an error.

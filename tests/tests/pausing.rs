@@ -57,7 +57,8 @@ async fn a_paused_transfer_waits_for_its_user_and_loses_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_paused_transfer_can_be_cancelled() {
     let network = Network::builder().peers(1).start().await.unwrap();
-    let source = LyingPeer::start("muda", Conduct::Silent, [("x.bin", random_bytes(3 << 20, 6))]).await.unwrap();
+    let source =
+        LyingPeer::start("muda", Conduct::Silent, [("x.bin", random_bytes(3 << 20, 6))]).await.unwrap();
     source.join(&network.maestro().unwrap().address()).await.unwrap();
     let peer = network.peer(1).unwrap();
     let begun: Transfer = peer.ctl_json(&["fetch", "x.bin", "--detach"]).await.unwrap();

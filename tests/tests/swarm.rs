@@ -1,7 +1,7 @@
 //! Several that fetch the same at the same time: they give each other what they have by then.
 
 // Helpers of tests are no tests to clippy: a test that cannot go on fails right there.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 use std::time::Duration;
 
@@ -19,7 +19,8 @@ async fn fetchers_of(peers: usize, mib: usize, bytes_per_second: u32) -> (Networ
     let network = Network::builder().peers(peers).start().await.unwrap();
     let bytes = random_bytes(mib << 20, 4);
     let hash = ContentHash::of(&bytes);
-    let seed = LyingPeer::start("semilla", Conduct::slow(bytes_per_second), [("grande.bin", bytes)]).await.unwrap();
+    let seed =
+        LyingPeer::start("semilla", Conduct::slow(bytes_per_second), [("grande.bin", bytes)]).await.unwrap();
     seed.join(&network.maestro().unwrap().address()).await.unwrap();
     (network, seed, hash)
 }

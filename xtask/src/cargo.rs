@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 /// The acceptance tests that take long, one after another, with their figures.
 pub(crate) fn test_large() -> Result<()> {
     // The whole workspace's features, as `cargo test --workspace` has them: nothing is built a second time.
-    let arguments = ["test", "--workspace", "--test", "large", "--"];
+    let arguments = ["test", "--workspace", "--test", "large", "--test", "fault_suite", "--"];
     run(&[&arguments[..], &["--ignored", "--nocapture", "--test-threads=1"]].concat())
 }
 

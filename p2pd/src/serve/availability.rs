@@ -82,5 +82,6 @@ pub(super) async fn tell(
 async fn is_here(contents: &Contents, follower: &Follower, guest: Guest) -> bool {
     let content = follower.content();
     // A catalog that cannot be read just now takes nothing back.
-    contents.fetched(content, guest.viewer).is_some() || contents.has_whole(content, guest).await.unwrap_or(true)
+    contents.fetched(content, guest.viewer).is_some()
+        || contents.has_whole(content, guest).await.unwrap_or(true)
 }

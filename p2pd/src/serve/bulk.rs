@@ -65,7 +65,7 @@ fn framed(
     answers: impl Stream<Item = Result<Bytes, Status>>,
 ) -> impl Stream<Item = Result<Frame<Bytes>, Infallible>> {
     // What comes after an error would be read as part of the call.
-    let ended = answers.map(Some).chain(stream::once(ready(None))).scan(false, |over, answer| {
+    answers.map(Some).chain(stream::once(ready(None))).scan(false, |over, answer| {
         let item = match answer {
             _ if *over => None,
             Some(Ok(bytes)) => Some(Frame::data(bytes)),
@@ -76,8 +76,7 @@ fn framed(
             None => Some(Frame::trailers(trailers(&Status::ok("")))),
         };
         ready(item.map(Ok))
-    });
-    ended
+    })
 }
 
 fn trailers(status: &Status) -> HeaderMap {

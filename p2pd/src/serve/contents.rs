@@ -105,7 +105,15 @@ fn stamp(file: &File) -> std::io::Result<(u64, i64, i64)> {
 impl Contents {
     /// From these.
     pub fn new(catalog: Catalog, shares: Shares, outbox: Outbox, swarms: Swarms, limits: Limits) -> Self {
-        Self { catalog, shares, outbox, swarms, limits, buffers: Buffers::default(), served: Served::default() }
+        Self {
+            catalog,
+            shares,
+            outbox,
+            swarms,
+            limits,
+            buffers: Buffers::default(),
+            served: Served::default(),
+        }
     }
 
     /// What was given out.

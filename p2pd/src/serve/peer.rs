@@ -8,8 +8,9 @@ use p2p_content::ContentHash;
 use p2p_identity::PeerId;
 use p2p_proto::v1::peer_server::Peer;
 use p2p_proto::v1::{
-    AvailabilityRequest, AvailabilityUpdate, BrowseRequest, BrowseResponse, DescribeRequest, DescribeResponse, FriendQuery, LocateResponse,
-    ManifestRequest, ManifestResponse, OfferRequest, OfferUpdate, PullRequest, PullResponse,
+    AvailabilityRequest, AvailabilityUpdate, BrowseRequest, BrowseResponse, DescribeRequest,
+    DescribeResponse, FriendQuery, LocateResponse, ManifestRequest, ManifestResponse, OfferRequest,
+    OfferUpdate, PullRequest, PullResponse,
 };
 use p2p_service::tasks::Tasks;
 use tokio::sync::{Semaphore, mpsc};
@@ -197,10 +198,7 @@ impl Peer for PeerService {
     type PullStream = ReceiverStream<Result<PullResponse, Status>>;
 
     /// Never called: [`Bulk`](super::bulk::Bulk) stands before this service, and answers the call without copying.
-    async fn pull(
-        &self,
-        _: Request<Streaming<PullRequest>>,
-    ) -> Result<Response<Self::PullStream>, Status> {
+    async fn pull(&self, _: Request<Streaming<PullRequest>>) -> Result<Response<Self::PullStream>, Status> {
         Err(Status::internal("the call was not answered where it should be"))
     }
 

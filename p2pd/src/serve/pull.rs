@@ -89,11 +89,7 @@ fn whole_piece(size: u64, offset: u64, length: u64) -> Option<u32> {
     (length > 0 && pieces.range(piece) == (offset..offset.checked_add(length)?)).then_some(piece)
 }
 
-fn read_all(
-    mut readings: mpsc::Receiver<Reading>,
-    contents: &Contents,
-    answers: &Answers,
-) {
+fn read_all(mut readings: mpsc::Receiver<Reading>, contents: &Contents, answers: &Answers) {
     let served = contents.served();
     while let Some(reading) = readings.blocking_recv() {
         if read_one(&reading, contents, answers, &served).is_err() {
@@ -104,12 +100,7 @@ fn read_all(
 }
 
 /// Fails only where nobody takes the answers any more.
-fn read_one(
-    reading: &Reading,
-    contents: &Contents,
-    answers: &Answers,
-    served: &Served,
-) -> Result<(), ()> {
+fn read_one(reading: &Reading, contents: &Contents, answers: &Answers, served: &Served) -> Result<(), ()> {
     let id = reading.id;
     let send = |framed| answers.blocking_send(Ok(framed)).map_err(|_| ());
     let refuse = |reason: Reason, message: &str| {

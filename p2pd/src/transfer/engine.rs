@@ -147,8 +147,7 @@ pub(super) async fn run(
             return Outcome::Blocked(error.to_string());
         }
     }
-    let serving =
-        Serving::begin(&shared.swarms, before, sink.file(), Arc::clone(&manifest), &pieces, &share);
+    let serving = Serving::begin(&shared.swarms, before, sink.file(), Arc::clone(&manifest), &pieces, &share);
     let is_shown = shared.shares.shows(&share, Viewer::Network);
     let fetcher = is_shown.then(|| shared.myself.to_wire());
     let (events, incoming) = mpsc::channel(WRITES);

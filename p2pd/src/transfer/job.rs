@@ -130,18 +130,20 @@ impl Job {
             drop(turn);
             *self.ran.lock().unwrap_or_else(PoisonError::into_inner) += began.elapsed();
             let (state, why) = match outcome {
-                Outcome::Whole { path, manifest, serving: given } => match self.entered(&shared, path, &manifest).await {
-                    Ok(()) => {
-                        if let Some(given) = given {
-                            given.is_whole();
+                Outcome::Whole { path, manifest, serving: given } => {
+                    match self.entered(&shared, path, &manifest).await {
+                        Ok(()) => {
+                            if let Some(given) = given {
+                                given.done();
+                            }
+                            break TransferState::Done;
                         }
-                        break TransferState::Done;
+                        Err(why) => {
+                            self.change(|transfer| transfer.reason = Some(why));
+                            break TransferState::Failed;
+                        }
                     }
-                    Err(why) => {
-                        self.change(|transfer| transfer.reason = Some(why));
-                        break TransferState::Failed;
-                    }
-                },
+                }
                 Outcome::Stopped if self.is_cancelled() => break TransferState::Cancelled,
                 Outcome::Stopped if stopping.is_cancelled() => {
                     self.store(&shared).await;
@@ -227,9 +229,7 @@ impl Job {
             return Outcome::Whole { path, manifest: Arc::new(manifest), serving: None };
         }
         match (content, transfer.size) {
-            (Some(content), Some(size)) => {
-                engine::run(shared, self, content, size, name, before, stop).await
-            }
+            (Some(content), Some(size)) => engine::run(shared, self, content, size, name, before, stop).await,
             _ => Outcome::Failed("its content is not known".to_owned()),
         }
     }

@@ -98,13 +98,7 @@ impl Plan {
         let (mut free, mut held) = (Bits::new(count), Bits::new(count));
         here.iter_missing().for_each(|piece| free.set(piece));
         here.iter_ones().for_each(|piece| held.set(piece));
-        Self {
-            free,
-            here: held,
-            open: BTreeMap::new(),
-            sources: BTreeMap::new(),
-            rarity: Rarity::new(count),
-        }
+        Self { free, here: held, open: BTreeMap::new(), sources: BTreeMap::new(), rarity: Rarity::new(count) }
     }
 
     /// A source of which nothing else is known yet.

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use p2p_content::{Bitmap, ContentHash, Pieces};
-use p2p_proto::v1::pull_refusal::Reason;
 use p2p_proto::pull::Answer;
+use p2p_proto::v1::pull_refusal::Reason;
 use p2p_proto::v1::{AvailabilityRequest, AvailabilityUpdate, PeerInfo, PullRequest};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
@@ -108,10 +108,15 @@ impl SourceTask {
         let channel = connected.map_err(|error| Gone::Lost(error.to_string()))?;
         let (up, outgoing) = mpsc::channel(64);
         let mut teller = self.connections.client(channel.clone());
-        let request =
-            AvailabilityRequest { content: self.content.as_bytes().to_vec().into(), fetcher: self.fetcher.take() };
+        let request = AvailabilityRequest {
+            content: self.content.as_bytes().to_vec().into(),
+            fetcher: self.fetcher.take(),
+        };
         let opening = async {
-            tokio::join!(pull_call::open(channel, self.connections.metadata(), outgoing), teller.availability(request))
+            tokio::join!(
+                pull_call::open(channel, self.connections.metadata(), outgoing),
+                teller.availability(request)
+            )
         };
         let opened = timeout(SILENCE, opening).await.map_err(|_| self.silent())?;
         let mut down = opened.0.map_err(|status| self.gone(&status))?;
@@ -284,7 +289,9 @@ impl SourceTask {
 }
 
 /// The next update of a stream that is there.
-async fn next(told: &mut Option<Streaming<AvailabilityUpdate>>) -> Result<Option<AvailabilityUpdate>, Status> {
+async fn next(
+    told: &mut Option<Streaming<AvailabilityUpdate>>,
+) -> Result<Option<AvailabilityUpdate>, Status> {
     match told {
         Some(told) => told.message().await,
         None => std::future::pending().await,

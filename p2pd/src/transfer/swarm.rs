@@ -62,7 +62,10 @@ enum Here {
     Nothing,
     Part(Part),
     /// The transfer is done; the file was so then.
-    Whole { file: Arc<File>, stamp: Option<Stamp> },
+    Whole {
+        file: Arc<File>,
+        stamp: Option<Stamp>,
+    },
 }
 
 struct Part {
@@ -282,7 +285,7 @@ impl Serving {
     }
 
     /// The file has its name, and is in the catalog.
-    pub(super) fn is_whole(self) {
+    pub(super) fn done(self) {
         if self.is_second {
             return;
         }
@@ -442,7 +445,7 @@ mod tests {
         serving.gained(2);
         assert_eq!(told(&mut follower).await.gained, [2]);
         nothing_told(&mut follower).await;
-        serving.is_whole();
+        serving.done();
         assert!(told(&mut follower).await.whole);
         nothing_told(&mut follower).await;
     }
@@ -489,12 +492,14 @@ mod tests {
         let (serving, swarm) = begin(&Swarms::default(), &[1]);
         let (piece, file) = (1 << 20, swarm.part().unwrap().file);
         assert!(swarm.has(&file, &(piece..2 * piece)) && swarm.has(&file, &(piece + 5..piece + 6)));
-        assert!(!swarm.has(&file, &(piece - 1..piece + 1)) && !swarm.has(&file, &(2 * piece - 1..2 * piece + 1)));
+        assert!(
+            !swarm.has(&file, &(piece - 1..piece + 1)) && !swarm.has(&file, &(2 * piece - 1..2 * piece + 1))
+        );
         serving.gained(2);
         assert!(swarm.has(&file, &(piece..LEN as u64)));
         let other = Arc::new(tempfile::tempfile().unwrap());
         assert!(!swarm.has(&other, &(piece..2 * piece)), "another file's pieces are not this one's");
-        serving.is_whole();
+        serving.done();
         assert!(swarm.has(&file, &(0..LEN as u64)) && !swarm.has(&other, &(0..1)));
         file.set_len(7).unwrap();
         assert!(!swarm.has(&file, &(0..1)), "its user has written in it");

@@ -2,8 +2,8 @@
 
 use std::num::NonZeroU32;
 use std::ops::Range;
-use std::sync::{Arc, PoisonError};
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,9 +11,9 @@ use p2p_content::ContentHash;
 use p2p_proto::v1::peer_server::Peer;
 use p2p_proto::v1::pull_refusal::Reason;
 use p2p_proto::v1::{
-    AvailabilityRequest, AvailabilityUpdate, BrowseRequest, BrowseResponse, Candidate, DescribeRequest, DescribeResponse, FriendQuery, LocateResponse,
-    ManifestRequest, ManifestResponse, OfferRequest, OfferUpdate, PullRefusal, PullRequest, PullResponse,
-    friend_query, offer_update,
+    AvailabilityRequest, AvailabilityUpdate, BrowseRequest, BrowseResponse, Candidate, DescribeRequest,
+    DescribeResponse, FriendQuery, LocateResponse, ManifestRequest, ManifestResponse, OfferRequest,
+    OfferUpdate, PullRefusal, PullRequest, PullResponse, friend_query, offer_update,
 };
 use p2p_proto::{MAX_PULL_LEN, PULL_CHUNK_LEN};
 use tokio::sync::mpsc;
@@ -106,7 +106,8 @@ impl Peer for Service {
             loop {
                 let all = fetchers.borrow_and_update().clone();
                 let others = all[known..].iter().filter(|other| Some(&other.peer_id) != own.as_ref());
-                let update = AvailabilityUpdate { whole, fetchers: others.cloned().collect(), ..Default::default() };
+                let update =
+                    AvailabilityUpdate { whole, fetchers: others.cloned().collect(), ..Default::default() };
                 (known, whole) = (all.len(), false);
                 if updates.send(Ok(update)).await.is_err() {
                     return;
@@ -173,6 +174,9 @@ impl Service {
         if request.length > MAX_PULL_LEN || end > held.entry.size {
             return answers.send(refuse(Reason::BadRange)).await.ok();
         }
+        if *self.shelf.conduct.borrow() == Conduct::Empty {
+            return answers.send(refuse(Reason::NotYet)).await.ok();
+        }
         let mut offset = request.offset;
         let mut due = Instant::now();
         // An empty range is answered too, with no bytes.
@@ -184,7 +188,12 @@ impl Service {
                 _ => PULL_CHUNK_LEN as u64,
             };
             let next = end.min(offset + longest);
-            let data = chunk(held, offset..next, conduct);
+            let mut data = chunk(held, offset..next, conduct);
+            match conduct {
+                Conduct::TooMuch if next == end => data = [data, Bytes::from_static(b"more")].concat().into(),
+                Conduct::Breaks(after) if next > request.offset + u64::from(after) => return None,
+                _ => {}
+            }
             self.shelf.given.fetch_add(next - offset, Ordering::Relaxed);
             answers.send(Ok(PullResponse { id: request.id, data, refusal: None })).await.ok()?;
             offset = next;
