@@ -1,7 +1,7 @@
 //! The directory where a daemon keeps what must survive it, and the lock that makes it the only one there.
 //!
 //! Opened by a daemon's composition file, which keeps the [`StateDir`] until the end. [`write_private`] is for
-//! whoever keeps a small secret in it.
+//! whoever keeps a small secret in it; [`Room`] for whoever examines it.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -9,8 +9,12 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsE
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use p2p_proto::diagnosis::Check;
 use rustix::fs::{Access, AtFlags, CWD, FlockOperation, StatVfsMountFlags, accessat, flock};
 use rustix::process::geteuid;
+
+/// Below this, in bytes, databases may soon not be written any more.
+const LOW: u64 = 64 << 20;
 
 /// What can still be written on the disk of a directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,6 +38,30 @@ impl Room {
             free: stat.f_bavail.saturating_mul(stat.f_frsize),
             free_files: (stat.f_files > 0).then_some(stat.f_favail),
             is_read_only: stat.f_flag.contains(StatVfsMountFlags::RDONLY),
+        })
+    }
+
+    /// What is wrong with it for the state directory `dir`, if anything, as the check `state` of `doctor`. `why` says what
+    /// the room there is for.
+    pub fn problem(&self, dir: &Path, why: &str) -> Option<Check> {
+        const NAME: &str = "state";
+        let shown = dir.display();
+        if self.is_read_only {
+            let found = format!("the disk of the state directory {shown} is mounted read-only");
+            return Some(Check::problem(NAME, found).advise(
+                "the kernel's log may say why: `journalctl -k`; nothing can be kept until it is writable again",
+            ));
+        }
+        if self.free_files == Some(0) {
+            let found = format!("no more files can be made on the disk of the state directory {shown}");
+            return Some(
+                Check::problem(NAME, found)
+                    .advise("its inodes are used up: remove files there (`df -i` shows them)"),
+            );
+        }
+        (self.free < LOW).then(|| {
+            let found = format!("{} MiB free for the state directory {shown}", self.free >> 20);
+            Check::problem(NAME, found).advise(format!("make room there: {why}"))
         })
     }
 }

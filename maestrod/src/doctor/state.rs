@@ -16,8 +16,6 @@ use crate::server::{DATABASE_FILE, KEY_FILE, TOKEN_FILE};
 
 /// A larger database, in bytes, takes too long to be read whole.
 const MAX_CHECKED: u64 = 1 << 30;
-/// Below this, in bytes, the database may soon not be written any more.
-const LOW: u64 = 64 << 20;
 /// A clock may be so far behind the times that files have.
 const CLOCK_GRACE: Duration = Duration::from_secs(60);
 
@@ -76,32 +74,21 @@ pub(super) fn examine(dir: &Path) -> State {
 fn directory(dir: &Path, mode: u32, room: io::Result<Room>) -> Check {
     const NAME: &str = "state";
     let shown = dir.display();
-    match room {
-        Ok(Room { is_read_only: true, .. }) => Check::problem(
-            NAME,
-            format!("the disk of the state directory {shown} is mounted read-only"),
-        )
-        .advise(
-            "the kernel's log may say why: `journalctl -k`; nothing can be kept until it is writable again",
-        ),
-        Ok(Room { free_files: Some(0), .. }) => Check::problem(
-            NAME,
-            format!("no more files can be made on the disk of the state directory {shown}"),
-        )
-        .advise("its inodes are used up: remove files there (`df -i` shows them)"),
-        _ if mode & 0o007 != 0 => {
-            Check::warning(NAME, format!("every user of this machine may enter {shown} (mode {mode:04o})"))
-                .advise(format!("sudo chmod 0700 {shown}"))
-        }
-        Ok(Room { free, .. }) if free < LOW => {
-            Check::problem(NAME, format!("{} MiB free for the state directory {shown}", free >> 20))
-                .advise("make room there: what peers announce is kept in it")
-        }
-        Ok(Room { free, .. }) => {
-            Check::ok(NAME, format!("{shown} (mode {mode:04o}), {} MiB free", free >> 20))
-        }
-        Err(error) => Check::problem(NAME, format!("{shown} cannot be used: {error}")),
+    let room = match room {
+        Ok(room) => room,
+        Err(error) => return Check::problem(NAME, format!("{shown} cannot be used: {error}")),
+    };
+    if let Some(problem) = room.problem(dir, "what peers announce is kept in it") {
+        return problem;
     }
+    if mode & 0o007 != 0 {
+        return Check::warning(
+            NAME,
+            format!("every user of this machine may enter {shown} (mode {mode:04o})"),
+        )
+        .advise(format!("sudo chmod 0700 {shown}"));
+    }
+    Check::ok(NAME, format!("{shown} (mode {mode:04o}), {} MiB free", room.free >> 20))
 }
 
 /// Who holds the lock: its process has written its number there, and the kernel tells who locks what. To try the lock
@@ -272,10 +259,10 @@ mod tests {
     fn what_others_may_read_is_warned_of() {
         let dir = tempfile::tempdir().unwrap();
         let room = |free, is_read_only| Ok(Room { free, free_files: None, is_read_only });
-        assert_eq!(directory(dir.path(), 0o700, room(LOW, false)).verdict, Verdict::Ok);
-        assert_eq!(directory(dir.path(), 0o755, room(LOW, false)).verdict, Verdict::Warning);
-        assert_eq!(directory(dir.path(), 0o700, room(0, false)).verdict, Verdict::Problem);
-        assert_eq!(directory(dir.path(), 0o700, room(LOW, true)).verdict, Verdict::Problem);
+        assert_eq!(directory(dir.path(), 0o700, room(1 << 30, false)).verdict, Verdict::Ok);
+        assert_eq!(directory(dir.path(), 0o755, room(1 << 30, false)).verdict, Verdict::Warning);
+        assert_eq!(directory(dir.path(), 0o755, room(0, false)).verdict, Verdict::Problem);
+        assert_eq!(directory(dir.path(), 0o700, room(1 << 30, true)).verdict, Verdict::Problem);
         let path = dir.path().join(TOKEN_FILE);
         assert_eq!(token(&path).verdict, Verdict::Warning);
         bearer::load_or_create_token(&path).unwrap();

@@ -9,9 +9,6 @@ use p2p_service::state_dir::Room;
 
 use crate::shares::{SetAside, ShareState, Unfit};
 
-/// Below this, in bytes, databases may soon not be written any more.
-const LOW_STATE: u64 = 64 << 20;
-
 /// The key file: still there, still this peer's, and nobody else's to read.
 pub(super) fn identity(path: &Path, id: PeerId) -> Check {
     const NAME: &str = "identity";
@@ -36,23 +33,9 @@ pub(super) fn state(path: &Path, room: io::Result<Room>) -> Check {
     const NAME: &str = "state";
     let shown = path.display();
     match room {
-        Ok(Room { is_read_only: true, .. }) => Check::problem(
-            NAME,
-            format!("the disk of the state directory {shown} is mounted read-only"),
-        )
-        .advise(
-            "the kernel's log may say why: `journalctl -k`; nothing can be kept until it is writable again",
-        ),
-        Ok(Room { free_files: Some(0), .. }) => Check::problem(
-            NAME,
-            format!("no more files can be made on the disk of the state directory {shown}"),
-        )
-        .advise("its inodes are used up: remove files there (`df -i` shows them)"),
-        Ok(Room { free, .. }) if free < LOW_STATE => {
-            Check::problem(NAME, format!("{} free for the state directory {shown}", size(free)))
-                .advise("make room there: the catalog and the transfers are kept in it")
-        }
-        Ok(Room { free, .. }) => Check::ok(NAME, format!("state directory {shown}, {} free", size(free))),
+        Ok(room) => room
+            .problem(path, "the catalog and the transfers are kept in it")
+            .unwrap_or_else(|| Check::ok(NAME, format!("state directory {shown}, {} free", size(room.free)))),
         Err(error) => Check::problem(NAME, format!("the state directory {shown} cannot be used: {error}"))
             .advise("is its disk mounted, and does it belong to the user that p2pd runs as?"),
     }

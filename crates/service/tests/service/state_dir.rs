@@ -6,7 +6,7 @@ use std::path::Path;
 
 use axum::http::{HeaderMap, header};
 use p2p_service::bearer::{authorized, load_or_create_token};
-use p2p_service::state_dir::{StateDir, StateDirError, write_private};
+use p2p_service::state_dir::{Room, StateDir, StateDirError, write_private};
 
 fn mode(path: &Path) -> u32 {
     fs::metadata(path).unwrap().permissions().mode() & 0o777
@@ -90,6 +90,25 @@ fn private_files_are_replaced_whole_and_never_readable_by_others() {
     assert!(error.starts_with(&format!("cannot write {}", dir.path().join("taken").display())), "{error}");
     let names: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(names.len(), 2, "a failure leaves nothing behind: {names:?}");
+}
+
+#[test]
+fn a_disk_on_which_nothing_can_be_kept_is_a_problem() {
+    let dir = tempfile::tempdir().unwrap();
+    let problem = |free, free_files, is_read_only| {
+        let found = Room { free, free_files, is_read_only }.problem(dir.path(), "it is used");
+        found.map(|check| (check.found, check.advice.concat()))
+    };
+    for free_files in [None, Some(1)] {
+        assert_eq!(problem(64 << 20, free_files, false), None);
+    }
+    let (found, advice) = problem((63 << 20) + 1, None, false).unwrap();
+    assert_eq!(found, format!("63 MiB free for the state directory {}", dir.path().display()));
+    assert_eq!(advice, "make room there: it is used");
+    assert!(problem(u64::MAX, Some(0), false).unwrap().1.contains("df -i"));
+    assert!(problem(0, Some(0), true).unwrap().0.contains("read-only"));
+    assert!(!Room::of(dir.path()).unwrap().is_read_only, "a directory was made there just now");
+    assert!(Room::of(&dir.path().join("missing")).is_err());
 }
 
 #[test]
