@@ -16,6 +16,8 @@ const DEADLINE: Duration = Duration::from_secs(10);
 pub struct Reach {
     /// How each address of this peer came out.
     pub checks: Vec<AddressCheck>,
+    /// The addresses that this peer itself tells others. The maestro adds where it sees the peer.
+    pub announced: Vec<String>,
     /// The address from which the maestro sees this peer.
     pub seen: String,
     /// How far this machine's clock is ahead of the maestro's, in milliseconds.
@@ -40,6 +42,7 @@ impl Maestro {
                 let answer = answer.into_inner();
                 Ok(Reach {
                     checks: answer.checks,
+                    announced: myself.addresses.clone(),
                     seen: answer.seen,
                     clock_ahead_ms: ahead(began_ms, answer.now_ms, now_ms()),
                     version: answer.version,

@@ -114,7 +114,9 @@ pub(super) fn clock(ahead_ms: Option<i64>) -> Check {
     }
 }
 
-/// Whether other peers can connect to this one.
+/// Whether other peers can connect to this one. Beside what is announced the maestro tries where it sees this peer, at the
+/// port that it listens on, and tells others of that address too. Where a router forwards another port, which is then
+/// the announced one, nobody need answer there.
 pub(super) fn reachable(reach: Result<&Reach, &String>, listens: SocketAddr, firewalls: Firewalls) -> Check {
     const NAME: &str = "reachable";
     let reach = match reach {
@@ -125,8 +127,6 @@ pub(super) fn reachable(reach: Result<&Reach, &String>, listens: SocketAddr, fir
     let told = |check: &AddressCheck| format!("{}: {}", check.address, check.message);
     let tried: Vec<&AddressCheck> =
         reach.checks.iter().filter(|check| check.outcome() != Outcome::NotTried).collect();
-    let failed: Vec<String> =
-        tried.iter().filter(|check| check.outcome() != Outcome::Reachable).map(|check| told(check)).collect();
     if tried.is_empty() {
         let why = of(Outcome::NotTried).next().map(told).unwrap_or_default();
         return Check::skipped(NAME, format!("the maestro has not tried: {why}"));
@@ -136,6 +136,8 @@ pub(super) fn reachable(reach: Result<&Reach, &String>, listens: SocketAddr, fir
         true => String::new(),
         false => format!("; not tried, being other hosts: {}", elsewhere.join(", ")),
     };
+    let told_of =
+        |checks: &[&AddressCheck]| checks.iter().map(|check| told(check)).collect::<Vec<_>>().join("; ");
     if let Some(reached) = of(Outcome::Reachable).next() {
         let from = match reach.seen.parse::<IpAddr>() {
             Ok(seen) if seen.is_loopback() => " (from this machine: of others that says nothing)",
@@ -144,17 +146,30 @@ pub(super) fn reachable(reach: Result<&Reach, &String>, listens: SocketAddr, fir
         let took = reached.took_ms;
         let found =
             format!("the maestro reaches this peer at {} in {took} ms{from}{untried}", reached.address);
-        return match failed.is_empty() {
+        let is_wrong = |check: &&AddressCheck| {
+            check.outcome() != Outcome::Reachable && is_announced(check, &reach.announced)
+        };
+        let wrong: Vec<&AddressCheck> = tried.into_iter().filter(is_wrong).collect();
+        return match wrong.is_empty() {
             true => Check::ok(NAME, found),
-            false => Check::warning(NAME, format!("{found}; but not at {}", failed.join("; "))).advise(
+            false => Check::warning(NAME, format!("{found}; but not at {}", told_of(&wrong))).advise(
                 "correct [grpc] announce in p2pd.toml: peers lose time with addresses that do not answer",
             ),
         };
     }
-    let check = Check::problem(
-        NAME,
-        format!("other peers cannot connect to this one: {}{untried}", failed.join("; ")),
-    );
+    let says_something = |check: &&AddressCheck| has_announced_port(check, &reach.announced);
+    if !reach.announced.is_empty() && !tried.iter().any(says_something) {
+        let found = format!(
+            "the maestro tries none of the addresses that this peer announces ({}), and cannot reach it where it sees it \
+             ({})",
+            elsewhere.join(", "),
+            told_of(&tried)
+        );
+        return Check::skipped(NAME, found)
+            .advise("from another machine of the network: `p2pctl list --peer` with this peer's name");
+    }
+    let check =
+        Check::problem(NAME, format!("other peers cannot connect to this one: {}{untried}", told_of(&tried)));
     let port = listens.port();
     if of(Outcome::OtherPeer).chain(of(Outcome::NotTls)).next().is_some() {
         return check.advise(
@@ -172,6 +187,22 @@ pub(super) fn reachable(reach: Result<&Reach, &String>, listens: SocketAddr, fir
         "behind a router that translates addresses: forward TCP port {port} to this machine, and name the outer \
          address in [grpc] announce"
     ))
+}
+
+/// Whether this peer itself tells others this address. The maestro writes IPv4 as IPv4.
+fn is_announced(check: &AddressCheck, announced: &[String]) -> bool {
+    let canonical = |text: &str| {
+        let address = text.parse::<SocketAddr>().ok()?;
+        Some((address.ip().to_canonical(), address.port()))
+    };
+    let tried = canonical(&check.address);
+    tried.is_some() && announced.iter().any(|own| canonical(own) == tried)
+}
+
+/// Whether this peer announces the port of this address, at whichever host.
+fn has_announced_port(check: &AddressCheck, announced: &[String]) -> bool {
+    let port = |address: &str| address.rsplit_once(':').map(|(_, port)| port.to_owned());
+    announced.iter().any(|own| port(own) == port(&check.address))
 }
 
 /// Whether those who work together are of releases that do.

@@ -76,9 +76,20 @@ fn address(address: &str, outcome: Outcome) -> AddressCheck {
     }
 }
 
+/// All that was looked at is announced.
 fn reached(listens: &str, seen: &str, checks: &[(&str, Outcome)]) -> Check {
-    let checks = checks.iter().map(|(text, outcome)| address(text, *outcome)).collect();
-    let reach = Reach { checks, seen: seen.to_owned(), clock_ahead_ms: 0, version: "0.1.0".to_owned() };
+    let announced: Vec<&str> = checks.iter().map(|(text, _)| *text).collect();
+    announcing(&announced, listens, seen, checks)
+}
+
+fn announcing(announced: &[&str], listens: &str, seen: &str, checks: &[(&str, Outcome)]) -> Check {
+    let reach = Reach {
+        checks: checks.iter().map(|(text, outcome)| address(text, *outcome)).collect(),
+        announced: announced.iter().map(|text| (*text).to_owned()).collect(),
+        seen: seen.to_owned(),
+        clock_ahead_ms: 0,
+        version: "0.1.0".to_owned(),
+    };
     let none = Firewalls::at(Path::new("/no/such/root"));
     reachable(Ok(&reach), listens.parse().unwrap(), none)
 }
@@ -99,6 +110,35 @@ fn who_can_be_reached_is_told_by_whom_and_where() {
         reachable(Err(&"why".to_owned()), "[::]:1".parse().unwrap(), Firewalls::at(Path::new("/x"))).verdict,
         Skipped
     );
+}
+
+#[test]
+fn an_address_that_the_maestro_adds_is_no_fault_where_another_port_is_announced() {
+    use Outcome::{NotTried, OtherPeer, Reachable, Refused, Silent};
+    let (added, forwarded) = ("192.0.2.1:9002", "192.0.2.1:19002");
+    for outcome in [Refused, Silent, OtherPeer] {
+        let looks = [(added, outcome), (forwarded, Reachable)];
+        for own in [forwarded, "[::ffff:192.0.2.1]:19002"] {
+            let well = announcing(&[own], "[::]:9002", "192.0.2.1", &looks);
+            assert!(well.verdict == Well && well.advice.is_empty(), "{well:?}");
+            assert!(well.found.contains(forwarded) && !well.found.contains(added), "{well:?}");
+        }
+        let both = announcing(&[forwarded, added], "[::]:9002", "192.0.2.1", &looks);
+        assert!(
+            both.verdict == Warning && both.found.contains("not at 192.0.2.1:9002"),
+            "it is announced: {both:?}"
+        );
+    }
+    // The maestro looks up no names: of the address that counts nobody knows.
+    let name = "ada.example:19002";
+    let unknown = announcing(&[name], "[::]:9002", "192.0.2.1", &[(added, Refused), (name, NotTried)]);
+    assert!(unknown.verdict == Skipped && unknown.found.contains(name), "{unknown:?}");
+    let name = "ada.example:9002";
+    let closed = announcing(&[name], "[::]:9002", "192.0.2.1", &[(added, Refused), (name, NotTried)]);
+    assert_eq!(closed.verdict, Problem, "the port is the announced one");
+    assert_eq!(announcing(&[], "[::]:9002", "192.0.2.1", &[(added, Refused)]).verdict, Problem);
+    let wrong = announcing(&[forwarded], "[::]:9002", "192.0.2.1", &[(added, Refused), (forwarded, Refused)]);
+    assert_eq!(wrong.verdict, Problem);
 }
 
 #[test]
