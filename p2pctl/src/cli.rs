@@ -359,8 +359,9 @@ pub(crate) enum ShareVerb {
     Add(AddShare),
     /// Share a directory no more that was added; its files stay
     #[command(
-        after_help = "Examples:\n  p2pctl share remove iso\n\nShares of the configuration file are its \
-                            administrator's: take them out there."
+        after_help = "Examples:\n  p2pctl share remove iso\n\nWhoever may use p2pd's socket can remove what was \
+                            added, whoever added it. Shares of the configuration file are its administrator's: take \
+                            them out there."
     )]
     Remove {
         /// The share's name, as `p2pctl shares` shows it
@@ -372,9 +373,11 @@ pub(crate) enum ShareVerb {
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  p2pctl share add /data/iso\n  p2pctl share add \"$PWD\" --visible friends\n  \
-                        p2pctl share add /data/in --name incoming --downloads\n\nYou can share \
-                        the directories that are yours; root can share any, and say where fetched files land.\n\nWhere the sandbox of p2pd's service or \
-                        the directory's modes are in the way, it says so and prints the commands that help."
+                        p2pctl share add /data/in --name incoming --downloads\n\nRoot, and the user that p2pd runs as, \
+                        can share any directory that does not hold p2pd's own state; other users those that they own. Where \
+                        fetched files land (--downloads) is for root and the user of p2pd alone to say.\n\nWhere the \
+                        sandbox of p2pd's service or the directory's modes are in the way, it says so and prints the \
+                        commands that help."
 )]
 pub(crate) struct AddShare {
     /// The directory: its whole path, from the root
@@ -385,7 +388,7 @@ pub(crate) struct AddShare {
     /// Who may see it: network (members of the network, and friends) or friends
     #[arg(long, value_name = "WHO", default_value = "network", hide_possible_values = true)]
     pub(crate) visible: Visible,
-    /// Fetched files land in it
+    /// Fetched files land in it from now on, and no more where they landed before
     #[arg(long)]
     pub(crate) downloads: bool,
 }

@@ -1,7 +1,7 @@
 //! The control API: HTTP and JSON on a Unix socket, for `p2pctl`.
 //!
-//! Whoever may open the socket may do everything, so nothing is checked here but the sense of a request; each is logged
-//! with its caller.
+//! Whoever may open the socket may do nearly everything, so little is checked here but the sense of a request: only what
+//! a caller may share, which `shares` decides. Each request is logged with its caller.
 
 mod config;
 mod contents;

@@ -18,7 +18,8 @@ pub(super) async fn list(State(api): State<Arc<Api>>) -> Result<Json<ShareList>,
     Ok(Json(ShareList { shares: own::shares(&api).await? }))
 }
 
-/// Shares another directory, at once and after every restart.
+/// Shares another directory, at once and after every restart. Root, and the user that the daemon runs as, may share any;
+/// another caller a directory that is its own, and not for downloads.
 #[utoipa::path(
     post,
     path = "/v1/shares",
@@ -37,7 +38,7 @@ pub(super) async fn add(
     Ok((StatusCode::CREATED, Json(row.ok_or_else(gone)?)))
 }
 
-/// Shares a directory no more that was added before. Its files stay.
+/// Shares a directory no more that was added before, by whomever. Its files stay.
 #[utoipa::path(
     delete,
     path = "/v1/shares/{name}",
