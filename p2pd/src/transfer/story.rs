@@ -98,12 +98,13 @@ pub(super) fn asked_again(transfer: &Transfer, by: &AskedBy) {
 
 pub(super) fn goes_on(transfer: &Transfer) {
     let (here, all) = (size(transfer.done_bytes), transfer.size.map_or_else(|| "?".to_owned(), size));
+    let does = if transfer.held { "stays paused" } else { "goes on" };
     tracing::info!(
         transfer_id = transfer.id,
         file = transfer.name,
         content_hash = transfer.content,
         bytes = transfer.done_bytes,
-        "{} goes on after the start of p2pd: {here} of {all} are here",
+        "{} {does} after the start of p2pd: {here} of {all} are here",
         what(transfer),
     );
 }
