@@ -66,8 +66,10 @@ pub(crate) enum Verb {
     Locate(Locate),
     /// Fetch a file, from everyone who has it
     Fetch(Fetch),
-    /// Show what is being fetched, and end it
+    /// Show what is being fetched; pause it, resume it, end it
     Transfers(Transfers),
+    /// Show or set how fast file data goes out and comes in, at the most
+    Limit(Limit),
     /// List the peers of the network, and friends
     #[command(after_help = "Examples:\n  p2pctl peers\n  p2pctl peers --json | jq -r '.peers[].peer_id'")]
     Peers,
@@ -100,8 +102,6 @@ pub(crate) enum Verb {
         /// The shell
         shell: clap_complete::Shell,
     },
-    /// Show or set how fast file data goes out and comes in, at the most
-    Limit(Limit),
     /// Write the manual pages of p2pctl, for its package
     #[command(hide = true, after_help = "Examples:\n  p2pctl manual target/man")]
     Manual {
@@ -117,14 +117,16 @@ pub(crate) enum Verb {
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  p2pctl limit\n  p2pctl limit --up 20MiB --down 100MiB\n  p2pctl limit --up off\n  \
-                  p2pctl limit --as-configured\n\nRates are per second, over all peers. They hold at once, over restarts \
-                  too, until they are set again."
+                  p2pctl limit --as-configured\n\nWithout an option it shows what is in force. Rates are bytes per second, \
+                  over all peers: 20MiB, 2.5MB, or off for as fast as it goes. They hold at once and over restarts, and go \
+                  before [limits] of p2pd.toml until --as-configured; a direction that is not named stays as it is.\n\nWhat \
+                  peers fetch from each other in pieces counts; REST and the whole files of the first system do not."
 )]
 pub(crate) struct Limit {
-    /// Send no faster: 20MiB, 2.5MB, or off
+    /// Send no faster than this
     #[arg(long, value_name = "RATE")]
     pub(crate) up: Option<Rate>,
-    /// Fetch no faster
+    /// Fetch no faster than this
     #[arg(long, value_name = "RATE")]
     pub(crate) down: Option<Rate>,
     /// Forget what was set here: what the configuration says counts again
@@ -225,7 +227,7 @@ pub(crate) struct Fetch {
 #[command(args_conflicts_with_subcommands = true)]
 #[command(
     after_help = "Examples:\n  p2pctl transfers\n  p2pctl transfers --watch\n  p2pctl transfers pause 7\n  \
-                  p2pctl transfers cancel 7"
+                  p2pctl transfers resume 7\n  p2pctl transfers cancel 7"
 )]
 pub(crate) struct Transfers {
     /// Show them as they go on, until Ctrl-C
@@ -333,7 +335,8 @@ pub(crate) enum ConfigVerb {
     #[command(after_help = "Examples:\n  p2pctl config show\n  p2pctl config show --json\n\n\
                             What a reload could not change is shown with the value that it has after a restart. The daemon \
                             reads its file again with `systemctl reload p2pd`; `p2pd --check-config` says what is wrong \
-                            with it.")]
+                            with it. What users set by command is no part of it: `p2pctl shares` and `p2pctl limit` show \
+                            that.")]
     Show,
 }
 

@@ -17,6 +17,9 @@ pub(super) async fn show(State(api): State<Arc<Api>>) -> Json<LimitsAnswer> {
 }
 
 /// Sets limits, at once and over restarts.
+///
+/// They go before the configured ones. What peers fetch from each other in pieces counts; REST and the whole files of the
+/// first system do not.
 #[utoipa::path(
     post,
     path = "/v1/limits",

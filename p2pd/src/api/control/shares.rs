@@ -18,8 +18,10 @@ pub(super) async fn list(State(api): State<Arc<Api>>) -> Result<Json<ShareList>,
     Ok(Json(ShareList { shares: own::shares(&api).await? }))
 }
 
-/// Shares another directory, at once and after every restart. Root, and the user that the daemon runs as, may share any;
-/// another caller a directory that is its own, and not for downloads.
+/// Shares another directory, at once and after every restart.
+///
+/// Root, and the user that the daemon runs as, may share any directory; another caller one that it owns, and not for
+/// downloads. What is not the caller's to share is refused with 403, `share-not-yours`.
 #[utoipa::path(
     post,
     path = "/v1/shares",

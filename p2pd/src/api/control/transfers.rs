@@ -61,6 +61,8 @@ pub(super) async fn show(
 }
 
 /// Ends a transfer, and forgets what it has so far.
+///
+/// One that has ended already is refused with 409.
 #[utoipa::path(
     delete,
     path = "/v1/transfers/{id}",
@@ -76,7 +78,9 @@ pub(super) async fn cancel(
     Ok(Json(api.transfers.cancel(id, &asked_by(caller)).await?))
 }
 
-/// Pauses a transfer until it is resumed. What it has stays.
+/// Pauses a transfer until it is resumed, over restarts too. What it has stays.
+///
+/// One that has ended is refused with 409.
 #[utoipa::path(
     post,
     path = "/v1/transfers/{id}/pause",
@@ -93,6 +97,8 @@ pub(super) async fn pause(
 }
 
 /// Lets a transfer that was paused go on.
+///
+/// One that was not is left as it is; one that has ended is refused with 409.
 #[utoipa::path(
     post,
     path = "/v1/transfers/{id}/resume",
