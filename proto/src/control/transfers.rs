@@ -106,7 +106,7 @@ pub enum SourceState {
     Active,
     /// It could not be reached, or broke off; it is tried again.
     Lost,
-    /// It sent false bytes, or does not have what was said of it; not asked again for this content.
+    /// It sent false bytes, or breaks the protocol; not asked again in this transfer.
     Dropped,
 }
 
