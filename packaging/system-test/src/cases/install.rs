@@ -95,6 +95,8 @@ fn manuals_and_completions(site: &Site<'_>) -> Result<String> {
         "/usr/share/zsh/vendor-completions/_p2pctl",
         "/usr/share/fish/vendor_completions.d/p2pctl.fish",
         "/usr/share/doc/p2pd/copyright",
+        "/usr/share/doc/p2pd/hardening.md",
+        "/usr/share/doc/p2pd/packages.md",
         "/usr/share/doc/p2pd/changelog.Debian.gz",
     ] {
         uno.must(&format!("test -s {file}"))?;
