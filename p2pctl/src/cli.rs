@@ -124,10 +124,10 @@ pub(crate) enum Verb {
 )]
 pub(crate) struct Limit {
     /// Send no faster than this
-    #[arg(long, value_name = "RATE")]
+    #[arg(long, value_name = "RATE", allow_hyphen_values = true)]
     pub(crate) up: Option<Rate>,
     /// Fetch no faster than this
-    #[arg(long, value_name = "RATE")]
+    #[arg(long, value_name = "RATE", allow_hyphen_values = true)]
     pub(crate) down: Option<Rate>,
     /// Forget what was set here: what the configuration says counts again
     #[arg(long)]
