@@ -377,10 +377,9 @@ pub(crate) enum ShareVerb {
 #[command(
     after_help = "Examples:\n  p2pctl share add /data/iso\n  p2pctl share add \"$PWD\" --visible friends\n  \
                         p2pctl share add /data/in --name incoming --downloads\n\nRoot, and the user that p2pd runs as, \
-                        can share any directory that does not hold p2pd's own state; other users those that they own. Where \
-                        fetched files land (--downloads) is for root and the user of p2pd alone to say.\n\nWhere the \
-                        sandbox of p2pd's service or the directory's modes are in the way, it says so and prints the \
-                        commands that help."
+                        can share any directory but p2pd's own; other users those that they own. Where fetched files \
+                        land (--downloads) is for root and the user of p2pd alone to say.\n\nWhere the sandbox of p2pd's \
+                        service or the directory's modes are in the way, it says so and prints the commands that help."
 )]
 pub(crate) struct AddShare {
     /// The directory: its whole path, from the root
