@@ -234,7 +234,8 @@ impl Transfers {
     }
 }
 
-fn fresh(name: FileName, content: Option<ContentHash>, size: Option<u64>) -> Transfer {
+/// A transfer that has not begun.
+pub(super) fn fresh(name: FileName, content: Option<ContentHash>, size: Option<u64>) -> Transfer {
     Transfer {
         id: 0,
         name: name.to_string(),

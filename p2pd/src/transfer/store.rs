@@ -189,8 +189,8 @@ impl Store {
     pub(super) async fn forget_proven(&self, id: u64, nothing: Vec<u8>) -> Result<(), StoreError> {
         self.set_proven(id, None, nothing).await?;
         self.run(|connection| {
-            connection.pragma_query(None, "wal_checkpoint(FULL)", |_| Ok(()))?;
-            Ok(())
+            // `pragma_query` takes the name of a pragma and nothing beside it.
+            Ok(connection.query_row("PRAGMA wal_checkpoint(FULL)", [], |_| Ok(()))?)
         })
         .await
     }
@@ -306,4 +306,31 @@ fn to_json(value: &impl serde::Serialize) -> Result<String, StoreError> {
 
 fn from_json<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, StoreError> {
     serde_json::from_str(text).map_err(|error| StoreError::Damaged(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use p2p_content::{ContentHasher, FileName};
+
+    use super::super::fetch::fresh;
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_forgotten_is_forgotten_on_the_disk() {
+        let mut hasher = ContentHasher::new();
+        hasher.update(&vec![7; (2 << 20) + 5]);
+        let (content, manifest) = hasher.finish();
+        let (size, count) = (manifest.pieces().len(), manifest.pieces().count());
+        let dir = tempfile::tempdir().unwrap();
+        let (path, copy) = (dir.path().join("transfers.sqlite"), dir.path().join("copy.sqlite"));
+        let store = Store::open(&path).unwrap();
+        let transfer = fresh(FileName::parse("a.bin").unwrap(), Some(content), Some(size));
+        let id = store.add(transfer, Terms::default()).await.unwrap().id;
+        store.set_proven(id, Some(manifest.to_bytes()), Bitmap::full(count).to_bytes()).await.unwrap();
+        store.forget_proven(id, Bitmap::new(count).to_bytes()).await.unwrap();
+        // Without its log: as if nothing of that had come to the disk.
+        std::fs::copy(&path, &copy).unwrap();
+        let proven = Store::open(&copy).unwrap().proven(id, content, size).await.unwrap();
+        assert_eq!(proven.unwrap().pieces, Bitmap::new(count));
+    }
 }
