@@ -19,6 +19,12 @@ use rustix::io::Errno;
 use super::store::{Store, StoreError};
 use crate::shares::{DownloadDir, PublishError};
 
+#[cfg(test)]
+mod power_cut;
+
+/// Makes durable what was written to a file. It is kept as a value so that a test can be the disk.
+type Flush = Arc<dyn Fn(&File) -> io::Result<()> + Send + Sync>;
+
 /// The part file.
 pub(super) struct Sink {
     id: u64,
@@ -27,6 +33,7 @@ pub(super) struct Sink {
     file: Arc<File>,
     manifest: Arc<Manifest>,
     store: Store,
+    flush: Flush,
 }
 
 /// Why a piece or a file could not be kept.
@@ -125,7 +132,8 @@ impl Sink {
         let (proofs, at, part) = (Arc::clone(&manifest), dir.clone(), key.clone());
         let opened = blocking(move || open_part(&at, &part, &proofs, remembered, reserve)).await?;
         let (file, pieces) = opened;
-        Ok((Self { id, key, dir, file: Arc::new(file), manifest, store }, pieces))
+        let (file, flush) = (Arc::new(file), Arc::new(File::sync_data));
+        Ok((Self { id, key, dir, file, manifest, store, flush }, pieces))
     }
 
     /// The transfer's number.
@@ -158,9 +166,8 @@ impl Sink {
 
     /// Makes what is written durable, and then remembers these pieces.
     pub(super) async fn remember(&self, pieces: Bitmap) -> Result<(), SinkError> {
-        let file = Arc::clone(&self.file);
-        blocking(move || file.sync_data().map_err(|error| SinkError::of_io(error, "writing the file")))
-            .await?;
+        let (file, flush) = (Arc::clone(&self.file), Arc::clone(&self.flush));
+        blocking(move || flush(&file).map_err(|error| SinkError::of_io(error, "writing the file"))).await?;
         Ok(self.store.set_proven(self.id, None, pieces.to_bytes()).await?)
     }
 
