@@ -19,6 +19,8 @@ use std::time::{Duration, Instant};
 use p2p_content::Bitmap;
 
 mod bits;
+#[cfg(test)]
+mod crowd;
 mod pace;
 #[cfg(test)]
 mod simulation;

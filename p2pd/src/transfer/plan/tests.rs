@@ -19,6 +19,37 @@ fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)
 }
 
+/// Each piece has one state, and whatever is counted comes out the same where it is counted anew.
+pub(super) fn check_books(plan: &Plan) {
+    for piece in 0..plan.here.count() {
+        let (here, asked) = (plan.here.get(piece), plan.open.contains_key(&piece));
+        // A second copy may be on its way when it is here.
+        let states = [plan.free.get(piece), asked && !here, here];
+        let count = states.into_iter().filter(|is_in| *is_in).count();
+        assert_eq!(count, 1, "piece {piece} is free, asked for, here: {states:?}");
+        let holds = |source: &&Source| matches!(&source.has, Has::Some(bits) if bits.get(piece));
+        let holders = plan.sources.values().filter(holds).count();
+        assert_eq!(usize::from(plan.rarity.counts[piece as usize]), holders, "piece {piece}");
+        let levels = plan.rarity.levels.iter().enumerate().filter(|(_, bits)| bits.get(piece));
+        let levels: Vec<usize> = levels.map(|(level, _)| level).collect();
+        assert_eq!(levels, [plan.rarity.level(piece)], "piece {piece}");
+    }
+    assert_eq!(plan.free.is_empty(), plan.free.iter().next().is_none());
+    let mut open: HashMap<SourceKey, usize> = HashMap::new();
+    for (piece, asked) in &plan.open {
+        assert!(!asked.is_empty(), "piece {piece} is asked of nobody");
+        for (nth, Asked { source, .. }) in asked.iter().enumerate() {
+            let is_twice = asked[..nth].iter().any(|other| other.source == *source);
+            assert!(!is_twice, "piece {piece} is asked twice of {source}");
+            *open.entry(*source).or_default() += 1;
+        }
+    }
+    for (key, source) in &plan.sources {
+        assert_eq!(source.open, open.remove(key).unwrap_or_default(), "asked of {key}");
+    }
+    assert!(open.is_empty(), "{open:?} are asked of sources that are gone");
+}
+
 /// Lets a source show that it gives a piece in this time.
 fn at_pace(plan: &mut Plan, source: SourceKey, each: Duration, now: &mut Instant) {
     for piece in plan.requests(source, *now, first) {
@@ -245,6 +276,7 @@ proptest! {
                 }
                 prop_assert!(open[&source].len() <= *WINDOW.end());
             }
+            check_books(&plan);
         }
         prop_assert!(held.is_full(), "{} of {count} are here", held.count_ones());
     }
