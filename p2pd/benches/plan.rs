@@ -1,0 +1,212 @@
+//! What an event costs the plan of a transfer with 10,000 pieces and 100 sources; it is to be 10 µs or less. An event is
+//! that something happened, and that every source is then asked for what it has room for, as the engine does it.
+//!
+//! `cargo bench --package p2pd --bench plan`
+
+use criterion::Criterion;
+
+/// Where the plan is in the program, to which no bench can be linked: it is pure, and needs nothing else of it.
+#[allow(
+    dead_code,
+    unused_imports,
+    reason = "what only the engine and the plan's own tests use comes with it"
+)]
+#[path = "../src/transfer"]
+mod transfer {
+    mod plan;
+
+    use std::collections::{BTreeMap, VecDeque};
+    use std::hint::black_box;
+    use std::time::{Duration, Instant};
+
+    use criterion::Criterion;
+    use p2p_content::Bitmap;
+    use rand::rngs::StdRng;
+    use rand::{RngExt, SeedableRng};
+
+    use plan::{Plan, SourceKey};
+
+    const PIECES: u32 = 10_000;
+    const SOURCES: u32 = 100;
+    /// Of so many sources one has everything; the others fetch it too, and have about as much of it as this peer.
+    const WHOLE_OF: u32 = 10;
+    /// Time from one piece to the next, over all sources: pieces of 1 MiB at 1 GiB/s.
+    const EACH: Duration = Duration::from_millis(1);
+    /// Events after which another transfer is looked at.
+    const EVENTS: u32 = 10_000;
+
+    /// A transfer on its way.
+    struct Scene {
+        plan: Plan,
+        random: StdRng,
+        now: Instant,
+        here: Bitmap,
+        sources: BTreeMap<SourceKey, Member>,
+        next_key: SourceKey,
+        events: u32,
+    }
+
+    struct Member {
+        owes: VecDeque<u32>,
+        /// `None`: everything.
+        has: Option<Bitmap>,
+    }
+
+    impl Scene {
+        /// With about this share of the pieces here.
+        fn new(share: f64) -> Self {
+            let mut random = StdRng::seed_from_u64(1);
+            let here = some(&mut random, share);
+            let (plan, now, sources) = (Plan::new(&here), Instant::now(), BTreeMap::new());
+            let mut scene = Self { plan, random, now, here, sources, next_key: 0, events: 0 };
+            for _ in 0..SOURCES {
+                let next = scene.next_member();
+                scene.join(next);
+            }
+            scene.ask();
+            scene
+        }
+
+        fn share(&self) -> f64 {
+            f64::from(self.here.count_ones()) / f64::from(PIECES)
+        }
+
+        fn next_member(&mut self) -> Member {
+            let is_whole = self.next_key.is_multiple_of(WHOLE_OF);
+            let share = self.share();
+            let has = (!is_whole).then(|| some(&mut self.random, share));
+            Member { owes: VecDeque::new(), has }
+        }
+
+        fn join(&mut self, member: Member) {
+            let key = self.next_key;
+            self.next_key += 1;
+            self.plan.join(key);
+            match &member.has {
+                None => self.plan.has_all(key),
+                Some(pieces) => self.plan.gained(key, pieces.iter_ones()),
+            }
+            self.sources.insert(key, member);
+        }
+
+        fn ask(&mut self) {
+            let Self { plan, random, now, sources, .. } = self;
+            for key in plan.sources() {
+                let asked = plan.requests(key, *now, |below| random.random_range(0..below));
+                if let Some(source) = sources.get_mut(&key) {
+                    source.owes.extend(asked);
+                }
+            }
+        }
+
+        /// One of those sources that are so; any one where none is.
+        fn any(&mut self, is_so: impl Fn(&Member) -> bool) -> SourceKey {
+            let keys = self.sources.iter().filter(|(_, source)| is_so(source)).map(|(key, _)| *key);
+            let mut keys: Vec<SourceKey> = keys.collect();
+            if keys.is_empty() {
+                keys.extend(self.sources.keys());
+            }
+            keys[self.random.random_range(0..keys.len())]
+        }
+
+        /// A source gives the piece that it has owed for the longest time.
+        fn arrived(&mut self) -> Duration {
+            let key = self.any(|source| !source.owes.is_empty());
+            let piece = self.sources.get_mut(&key).and_then(|source| source.owes.pop_front());
+            let Some(piece) = piece else { return Duration::ZERO };
+            self.now += EACH;
+            self.here.set(piece);
+            self.timed(|scene| {
+                black_box(scene.plan.arrived(key, piece, scene.now));
+            })
+        }
+
+        /// A source that fetches the content too has one piece more.
+        fn gained(&mut self) -> Duration {
+            let key = self.any(|source| source.has.as_ref().is_some_and(|has| !has.is_full()));
+            let Some(has) = self.sources.get_mut(&key).and_then(|source| source.has.as_mut()) else {
+                return Duration::ZERO;
+            };
+            let mut piece = self.random.random_range(0..PIECES);
+            while !has.is_full() && !has.set(piece) {
+                piece = (piece + 1) % PIECES;
+            }
+            self.timed(|scene| scene.plan.gained(key, [piece]))
+        }
+
+        /// A source goes, and then another one comes.
+        fn changed(&mut self) -> Duration {
+            let key = self.any(|_| true);
+            self.sources.remove(&key);
+            let next = self.next_member();
+            self.timed(|scene| scene.plan.leave(key)) + self.timed(|scene| scene.join(next))
+        }
+
+        /// As they come in a swarm: the others get as many pieces as this peer, and now and then one of them changes.
+        fn mixed(&mut self) -> Duration {
+            match self.random.random_range(0..1000) {
+                0 => self.changed(),
+                1..500 => self.gained(),
+                _ => self.arrived(),
+            }
+        }
+
+        /// Time that an event takes, with everybody being asked after it.
+        fn timed(&mut self, event: impl FnOnce(&mut Self)) -> Duration {
+            let began = Instant::now();
+            event(self);
+            self.ask();
+            began.elapsed()
+        }
+    }
+
+    /// So large a share of all pieces, at random.
+    fn some(random: &mut StdRng, share: f64) -> Bitmap {
+        let mut pieces = Bitmap::new(PIECES);
+        for piece in 0..PIECES {
+            if random.random_bool(share) {
+                pieces.set(piece);
+            }
+        }
+        pieces
+    }
+
+    /// Measures one kind of event, in transfers of which these shares are here when they are looked at first and last.
+    fn measure(
+        criterion: &mut Criterion,
+        what: &str,
+        (first, last): (f64, f64),
+        event: impl Fn(&mut Scene) -> Duration,
+    ) {
+        let mut scene = Scene::new(first);
+        criterion.bench_function(what, |bencher| {
+            bencher.iter_custom(|events| {
+                let mut took = Duration::ZERO;
+                for _ in 0..events {
+                    if scene.events >= EVENTS || scene.share() >= last {
+                        scene = Scene::new(first);
+                    }
+                    scene.events += 1;
+                    took += event(&mut scene);
+                }
+                took
+            });
+        });
+    }
+
+    pub(super) fn measure_all(criterion: &mut Criterion) {
+        let middle = (0.5, 0.9);
+        measure(criterion, "a piece arrived", middle, Scene::arrived);
+        measure(criterion, "a source gained a piece", middle, Scene::gained);
+        measure(criterion, "a source left and one joined", middle, Scene::changed);
+        measure(criterion, "all of these mixed", middle, Scene::mixed);
+        // Two for each source: all of them are asked for.
+        measure(criterion, "a piece arrived when nothing is free", (0.98, 1.0), Scene::arrived);
+    }
+}
+
+fn main() {
+    let mut criterion = Criterion::default().without_plots().configure_from_args();
+    transfer::measure_all(&mut criterion);
+    criterion.final_summary();
+}
