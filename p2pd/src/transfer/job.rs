@@ -1,6 +1,7 @@
 //! One transfer: what is known of it, and the loop that brings it to its end.
 
 use std::collections::{HashMap, VecDeque};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -222,11 +223,15 @@ impl Job {
             return plain::run(shared, self, name, stop).await;
         }
         let content = transfer.content.as_deref().and_then(|text| text.parse::<ContentHash>().ok());
-        if let Some(content) = content
-            && let Some((path, manifest)) = shared.under(&name, content).await
-        {
+        if let Some(content) = content {
             // It is here by now: copied in by the user, or published just before the daemon was killed.
-            return Outcome::Whole { path, manifest: Arc::new(manifest), serving: None };
+            let found = tokio::select! {
+                found = self.published(shared, &name, content) => found,
+                () = stop.cancelled() => return Outcome::Stopped,
+            };
+            if let Some((path, manifest)) = found {
+                return Outcome::Whole { path, manifest: Arc::new(manifest), serving: None };
+            }
         }
         match (content, transfer.size) {
             (Some(content), Some(size)) => engine::run(shared, self, content, size, name, before, stop).await,
@@ -234,13 +239,29 @@ impl Job {
         }
     }
 
-    /// The whole file goes into the catalog by the same door as one that the user copied in.
-    async fn entered(
+    /// The file, where it has its name already. A daemon that ends between giving it the name and entering it into the
+    /// catalog leaves no part of it, and a file that nobody has looked at.
+    async fn published(
         &self,
         shared: &Shared,
-        path: std::path::PathBuf,
-        manifest: &Manifest,
-    ) -> Result<(), String> {
+        name: &FileName,
+        content: ContentHash,
+    ) -> Option<(PathBuf, Manifest)> {
+        if let Some(found) = shared.under(name, content).await {
+            return Some(found);
+        }
+        let (key, dir, wanted) = (self.part_key()?, shared.shares.downloads(), name.clone());
+        let is_left = sink::blocking(move || Ok(dir.exists(&wanted)? && !dir.parts()?.contains(&key)));
+        if !is_left.await.unwrap_or(false) {
+            return None;
+        }
+        // Where that fails, the transfer begins anew, as it would without.
+        let _ = shared.shares.refresh().await;
+        shared.under(name, content).await
+    }
+
+    /// The whole file goes into the catalog by the same door as one that the user copied in.
+    async fn entered(&self, shared: &Shared, path: PathBuf, manifest: &Manifest) -> Result<(), String> {
         let transfer = self.snapshot();
         let name = FileName::parse(&transfer.name).map_err(|error| error.to_string())?;
         let share = shared.shares.downloads().share().to_owned();
