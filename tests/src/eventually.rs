@@ -8,11 +8,35 @@ use tokio::time::{Instant, sleep, timeout_at};
 /// Between two looks: short against every deadline of the tests, long against what a look costs.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
+/// Between two looks for what is over soon.
+const LOOK_CLOSELY_EVERY: Duration = Duration::from_millis(1);
+
 /// Looks with `probe` until it gives a value, which is returned. An error of the probe means "not yet", and why.
 ///
 /// # Errors
 /// Where the deadline passes: with `what` was waited for and the probe's last reason.
 pub async fn eventually<T>(
+    deadline: Duration,
+    what: &str,
+    probe: impl AsyncFnMut() -> Result<T>,
+) -> Result<T> {
+    looked_for(LOOK_EVERY, deadline, what, probe).await
+}
+
+/// The same for a moment that is soon over: looks as often as the clock allows, with a probe that costs nothing.
+///
+/// # Errors
+/// As [`eventually`].
+pub async fn as_soon_as<T>(
+    deadline: Duration,
+    what: &str,
+    probe: impl AsyncFnMut() -> Result<T>,
+) -> Result<T> {
+    looked_for(LOOK_CLOSELY_EVERY, deadline, what, probe).await
+}
+
+async fn looked_for<T>(
+    every: Duration,
     deadline: Duration,
     what: &str,
     mut probe: impl AsyncFnMut() -> Result<T>,
@@ -30,7 +54,7 @@ pub async fn eventually<T>(
                 return Err(last.unwrap_or_else(silent)).with_context(|| missed(deadline, what));
             }
         }
-        sleep(LOOK_EVERY).await;
+        sleep(every).await;
     }
 }
 

@@ -29,7 +29,7 @@ pub use anonymous::call_without_certificate;
 pub use control::{Ctl, Said};
 pub use daemon::{Daemon, Ended, Launch, Ready};
 pub use demonstration::{MAESTRO_GRPC, PORTS, demonstration};
-pub use eventually::eventually;
+pub use eventually::{as_soon_as, eventually};
 pub use files::{hash_of_file, random_bytes, random_file, size_of_tree, write_file};
 pub use journal::{Entry, Journal};
 pub use lab::Lab;

@@ -9,8 +9,9 @@ use anyhow::{Context, Result, ensure};
 /// The acceptance tests that take long, one after another, with their figures.
 pub(crate) fn test_large() -> Result<()> {
     // The whole workspace's features, as `cargo test --workspace` has them: nothing is built a second time.
-    let arguments = ["test", "--workspace", "--test", "large", "--test", "fault_suite", "--"];
-    run(&[&arguments[..], &["--ignored", "--nocapture", "--test-threads=1"]].concat())
+    let suites = ["--test", "large", "--test", "fault_suite", "--test", "crash_suite"];
+    let arguments = ["--", "--ignored", "--nocapture", "--test-threads=1"];
+    run(&[&["test", "--workspace"][..], &suites, &arguments].concat())
 }
 
 /// The benches.

@@ -22,7 +22,7 @@ struct Cli {
 enum Command {
     /// Start a maestro and three peers, walk through what they do, and stay up to be tried
     Demo(demo::Options),
-    /// Run the acceptance tests that take long: gigabytes, thousands of files
+    /// Run the acceptance tests that take long: gigabytes, thousands of files, hundreds of faults and kills
     TestLarge,
     /// Measure against other programs, in release builds
     Bench {
