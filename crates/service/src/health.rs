@@ -76,7 +76,8 @@ impl Health {
         let mut stuck = Vec::new();
         for heart in self.lock().known.values_mut() {
             let silent = heart.beat_at.map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
-            if silent > heart.patience {
+            // What was found stuck stays so until it beats: no late look excuses it.
+            if silent > heart.patience || heart.is_reported {
                 let is_news = !std::mem::replace(&mut heart.is_reported, true);
                 stuck.push(Stuck { name: heart.name.clone(), silent, is_news });
             }
@@ -84,10 +85,10 @@ impl Health {
         stuck
     }
 
-    /// Counts all silence from this moment on: nobody could beat before.
-    fn forgive(&self, now: Instant) {
+    /// Leaves this time out of all silence: nobody could beat in it.
+    fn forgive(&self, lost: Duration) {
         for heart in self.lock().known.values_mut() {
-            heart.beat_at = heart.beat_at.map(|_| now);
+            heart.beat_at = heart.beat_at.map(|at| at + lost);
         }
     }
 
@@ -178,8 +179,9 @@ impl Watchdog {
             loop {
                 let now = Instant::now();
                 // Who is late itself, as after a SIGSTOP, cannot blame the others: they had no time either.
-                if now.duration_since(looked_at) > every * 2 {
-                    health.forgive(now);
+                let took = now.duration_since(looked_at);
+                if took > every * 2 {
+                    health.forgive(took);
                 }
                 looked_at = now;
                 let stuck = health.stuck(now);
@@ -225,7 +227,7 @@ mod tests {
     fn only_who_is_silent_for_too_long_is_stuck() {
         let health = Health::default();
         let (short, long) = (Duration::from_secs(1), Duration::from_secs(100));
-        let (a, _b) = (health.heartbeat("a", short), health.heartbeat("b", long));
+        let (a, b) = (health.heartbeat("a", short), health.heartbeat("b", long));
         let resting = health.heartbeat("resting", short);
         resting.rest();
         let gone = health.heartbeat("gone", short);
@@ -235,11 +237,27 @@ mod tests {
         assert_eq!(names(&health.stuck(now + 2 * short)), [("a", true)]);
         assert_eq!(names(&health.stuck(now + 3 * short)), [("a", false)], "said once");
         assert_eq!(names(&health.stuck(now + 2 * long)), [("a", false), ("b", true)]);
-        health.forgive(now + 2 * long);
-        assert_eq!(health.stuck(now + 2 * long), []);
+        health.forgive(2 * long);
+        assert_eq!(
+            names(&health.stuck(now + 2 * long)),
+            [("a", false), ("b", false)],
+            "who is stuck stays so"
+        );
         a.beat();
+        b.beat();
         resting.beat();
         assert_eq!(names(&health.stuck(now + 2 * short)), [("a", true), ("resting", true)]);
+    }
+
+    #[test]
+    fn time_that_nobody_had_is_nobodys_silence() {
+        let health = Health::default();
+        let patience = Duration::from_secs(10);
+        let _heart = health.heartbeat("a", patience);
+        let now = Instant::now();
+        health.forgive(Duration::from_secs(3600));
+        assert_eq!(health.stuck(now + Duration::from_secs(3600)), []);
+        assert_eq!(names(&health.stuck(now + Duration::from_secs(3600) + 2 * patience)), [("a", true)]);
     }
 
     #[tokio::test(start_paused = true)]
