@@ -9,7 +9,7 @@ use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use p2p_content::{Bitmap, ContentHash, FalsePiece, FileName, Manifest};
@@ -34,6 +34,8 @@ pub(super) struct Sink {
     manifest: Arc<Manifest>,
     store: Store,
     flush: Flush,
+    /// The pieces that were remembered last.
+    durable: Arc<Mutex<Bitmap>>,
 }
 
 /// Why a piece or a file could not be kept.
@@ -129,11 +131,13 @@ impl Sink {
             store.forget_proven(id, nothing.to_bytes()).await?;
             remembered = Some(nothing);
         }
+        let durable = remembered.clone().unwrap_or_else(|| Bitmap::new(manifest.pieces().count()));
         let (proofs, at, part) = (Arc::clone(&manifest), dir.clone(), key.clone());
         let opened = blocking(move || open_part(&at, &part, &proofs, remembered, reserve)).await?;
         let (file, pieces) = opened;
         let (file, flush) = (Arc::new(file), Arc::new(File::sync_data));
-        Ok((Self { id, key, dir, file, manifest, store, flush }, pieces))
+        let durable = Arc::new(Mutex::new(durable));
+        Ok((Self { id, key, dir, file, manifest, store, flush, durable }, pieces))
     }
 
     /// The transfer's number.
@@ -164,11 +168,24 @@ impl Sink {
         .await
     }
 
-    /// Makes what is written durable, and then remembers these pieces.
+    /// Makes what is written durable, and then remembers these pieces. Where that fails, what is not remembered is
+    /// fetched again.
     pub(super) async fn remember(&self, pieces: Bitmap) -> Result<(), SinkError> {
         let (file, flush) = (Arc::clone(&self.file), Arc::clone(&self.flush));
-        blocking(move || flush(&file).map_err(|error| SinkError::of_io(error, "writing the file"))).await?;
-        Ok(self.store.set_proven(self.id, None, pieces.to_bytes()).await?)
+        let (manifest, durable) = (Arc::clone(&self.manifest), Arc::clone(&self.durable));
+        let flushed = move || match flush(&file) {
+            Ok(()) => Ok(()),
+            Err(error) => {
+                // The kernel tells of a lost write once, and what it still has of it in memory would prove itself.
+                let lost = durable.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                empty(&file, &manifest, lost.iter_missing());
+                Err(SinkError::of_io(error, "writing the file"))
+            }
+        };
+        blocking(flushed).await?;
+        self.store.set_proven(self.id, None, pieces.to_bytes()).await?;
+        *self.durable.lock().unwrap_or_else(PoisonError::into_inner) = pieces;
+        Ok(())
     }
 
     /// Gives the whole file its name.
@@ -263,6 +280,25 @@ fn allocate(file: &File, len: u64) -> io::Result<()> {
             Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => file.set_len(len),
             done => Ok(done?),
         },
+    }
+}
+
+/// Leaves holes where these pieces are; zeros where the file system knows no holes.
+fn empty(file: &File, manifest: &Manifest, pieces: impl Iterator<Item = u32>) {
+    let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+    for piece in pieces {
+        let range = manifest.pieces().range(piece);
+        let len = range.end - range.start;
+        let emptied = fallocate(file, flags, range.start, len)
+            .map_err(io::Error::from)
+            .or_else(|_| file.write_all_at(&vec![0; usize::try_from(len).unwrap_or_default()], range.start));
+        if let Err(error) = emptied {
+            tracing::error!(
+                %error,
+                "piece {piece} of an unfinished file may be lost on the disk, and cannot be emptied: {error}; cancel the \
+                 transfer and fetch the file again"
+            );
+        }
     }
 }
 

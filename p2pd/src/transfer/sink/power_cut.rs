@@ -346,3 +346,29 @@ async fn no_power_cut_makes_a_piece_count_that_is_not_there() {
         Case::new(&house, seed).await.run().await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_failed_flush_may_have_lost_is_fetched_again() {
+    let house = House::new().await;
+    for seed in 0..8 {
+        let mut case = Case::new(&house, seed).await;
+        let (mut sink, mut held) = case.open(None).await;
+        case.store.set_proven(case.id, Some(case.manifest.to_bytes()), held.to_bytes()).await.unwrap();
+        while held.count_ones() < case.count() / 2 {
+            case.write_one(&sink, &mut held).await;
+        }
+        sink.remember(held.clone()).await.unwrap();
+        let remembered = held.clone();
+        while !held.is_full() {
+            case.write_one(&sink, &mut held).await;
+        }
+        sink.flush = Arc::new(|_: &File| Err(std::io::ErrorKind::Other.into()));
+        assert!(matches!(sink.remember(held).await, Err(SinkError::Io(_))));
+        drop(sink);
+        // The kernel would say now that all is well.
+        let (sink, held) = case.open(case.remembered(&case.store).await).await;
+        assert_eq!(held.to_bytes(), remembered.to_bytes());
+        drop(sink);
+        discard(house.downloads.clone(), case.key()).await.unwrap();
+    }
+}
