@@ -180,7 +180,8 @@ impl Job {
                 () = tokio::time::sleep(wait.mul_f64(rand::random_range(0.75..1.25))) => {}
             }
         };
-        if ended == TransferState::Cancelled
+        // One that came by another way leaves its part too. What failed may be tried again under another name.
+        if matches!(ended, TransferState::Cancelled | TransferState::Done)
             && let Some(key) = self.part_key()
             && let Err(error) = sink::discard(shared.shares.downloads(), key).await
         {
