@@ -90,12 +90,14 @@ mod transfer {
         }
 
         fn ask(&mut self) {
+            self.plan.sources().into_iter().for_each(|key| self.ask_one(key));
+        }
+
+        fn ask_one(&mut self, key: SourceKey) {
             let Self { plan, random, now, sources, .. } = self;
-            for key in plan.sources() {
-                let asked = plan.requests(key, *now, |below| random.random_range(0..below));
-                if let Some(source) = sources.get_mut(&key) {
-                    source.owes.extend(asked);
-                }
+            let asked = plan.requests(key, *now, |below| random.random_range(0..below));
+            if let Some(source) = sources.get_mut(&key) {
+                source.owes.extend(asked);
             }
         }
 
@@ -116,7 +118,7 @@ mod transfer {
             let Some(piece) = piece else { return Duration::ZERO };
             self.now += EACH;
             self.here.set(piece);
-            self.timed(|scene| {
+            self.timed(Some(key), |scene| {
                 black_box(scene.plan.arrived(key, piece, scene.now));
             })
         }
@@ -131,7 +133,7 @@ mod transfer {
             while !has.is_full() && !has.set(piece) {
                 piece = (piece + 1) % PIECES;
             }
-            self.timed(|scene| scene.plan.gained(key, [piece]))
+            self.timed(Some(key), |scene| scene.plan.gained(key, [piece]))
         }
 
         /// A source goes, and then another one comes.
@@ -139,7 +141,7 @@ mod transfer {
             let key = self.any(|_| true);
             self.sources.remove(&key);
             let next = self.next_member();
-            self.timed(|scene| scene.plan.leave(key)) + self.timed(|scene| scene.join(next))
+            self.timed(None, |scene| scene.plan.leave(key)) + self.timed(None, |scene| scene.join(next))
         }
 
         /// As they come in a swarm: the others get as many pieces as this peer, and now and then one of them changes.
@@ -151,11 +153,15 @@ mod transfer {
             }
         }
 
-        /// Time that an event takes, with everybody being asked after it.
-        fn timed(&mut self, event: impl FnOnce(&mut Self)) -> Duration {
+        /// Time that an event takes, with those being asked after it whom the engine then asks: the source that it is
+        /// about, or everybody where it changes what all can be asked for.
+        fn timed(&mut self, about: Option<SourceKey>, event: impl FnOnce(&mut Self)) -> Duration {
             let began = Instant::now();
             event(self);
-            self.ask();
+            match about.filter(|_| !self.plan.is_end_game()) {
+                Some(key) => self.ask_one(key),
+                None => self.ask(),
+            }
             began.elapsed()
         }
     }

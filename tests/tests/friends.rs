@@ -164,7 +164,7 @@ fn asked_for(name: &str) -> FriendQuery {
 async fn gets(client: &mut MemberClient, content: ContentHash) -> (bool, bool) {
     let content = Bytes::copy_from_slice(content.as_bytes());
     let manifest = client.get_manifest(ManifestRequest { content: content.clone() }).await.is_ok();
-    let request = PullRequest { id: 7, content, offset: 0, length: 1 };
+    let request = PullRequest { id: 7, content, offset: 0, length: 1, ..PullRequest::default() };
     let Ok(answers) = client.pull(tokio_stream::once(request)).await else { return (manifest, false) };
     let bytes = match answers.into_inner().message().await {
         Ok(Some(answer)) => {

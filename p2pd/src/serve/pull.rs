@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::os::unix::fs::FileExt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -34,6 +34,34 @@ struct Reading {
     held: Result<Arc<Held>, NoBytes>,
 }
 
+/// The requests of a stream that are not answered yet, and whether the caller still wants them.
+#[derive(Clone, Default)]
+struct Open(Arc<Mutex<HashMap<u64, bool>>>);
+
+impl Open {
+    fn asked(&self, id: u64) {
+        self.lock().insert(id, true);
+    }
+
+    fn withdraw(&self, id: u64) {
+        if let Some(is_wanted) = self.lock().get_mut(&id) {
+            *is_wanted = false;
+        }
+    }
+
+    fn is_wanted(&self, id: u64) -> bool {
+        self.lock().get(&id).is_none_or(|is_wanted| *is_wanted)
+    }
+
+    fn answered(&self, id: u64) {
+        self.lock().remove(&id);
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<u64, bool>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// Answers, framed as they go out.
 pub(super) type Answers = mpsc::Sender<Result<Bytes, Status>>;
 
@@ -46,10 +74,15 @@ pub(super) async fn serve(
     answers: Answers,
 ) {
     let (queue, readings) = mpsc::channel(QUEUED);
-    let (out, from) = (answers.clone(), contents.clone());
-    let reader = tokio::task::spawn_blocking(move || read_all(readings, &from, &out));
+    let (out, from, unanswered) = (answers.clone(), contents.clone(), Open::default());
+    let asked_for = unanswered.clone();
+    let reader = tokio::task::spawn_blocking(move || read_all(readings, &from, &out, &unanswered));
     let mut open: HashMap<ContentHash, (Arc<Held>, Instant)> = HashMap::new();
     while let Ok(Some(request)) = requests.message().await {
+        if request.withdraw {
+            asked_for.withdraw(request.id);
+            continue;
+        }
         let asked = ContentHash::try_from(request.content.as_ref());
         let held = match asked {
             Ok(_) if !admission.still_admits(guest) => Err(NoBytes::NotFound),
@@ -73,6 +106,7 @@ pub(super) async fn serve(
         {
             swarm.promised(piece, guest.id);
         }
+        asked_for.asked(id);
         if queue.send(Reading { id, offset, length, held }).await.is_err() {
             break;
         }
@@ -89,18 +123,25 @@ fn whole_piece(size: u64, offset: u64, length: u64) -> Option<u32> {
     (length > 0 && pieces.range(piece) == (offset..offset.checked_add(length)?)).then_some(piece)
 }
 
-fn read_all(mut readings: mpsc::Receiver<Reading>, contents: &Contents, answers: &Answers) {
+fn read_all(mut readings: mpsc::Receiver<Reading>, contents: &Contents, answers: &Answers, open: &Open) {
     let served = contents.served();
     while let Some(reading) = readings.blocking_recv() {
-        if read_one(&reading, contents, answers, &served).is_err() {
+        if read_one(&reading, contents, answers, &served, open).is_err() {
             // The caller has gone.
             return;
         }
+        open.answered(reading.id);
     }
 }
 
 /// Fails only where nobody takes the answers any more.
-fn read_one(reading: &Reading, contents: &Contents, answers: &Answers, served: &Served) -> Result<(), ()> {
+fn read_one(
+    reading: &Reading,
+    contents: &Contents,
+    answers: &Answers,
+    served: &Served,
+    open: &Open,
+) -> Result<(), ()> {
     let id = reading.id;
     let send = |framed| answers.blocking_send(Ok(framed)).map_err(|_| ());
     let refuse = |reason: Reason, message: &str| {
@@ -124,6 +165,9 @@ fn read_one(reading: &Reading, contents: &Contents, answers: &Answers, served: &
         let len = usize::try_from(end - offset).unwrap_or(usize::MAX).min(PULL_CHUNK_LEN);
         if !contents.limits().up().take_blocking(len as u64, || !answers.is_closed()) {
             return Err(());
+        }
+        if !open.is_wanted(id) {
+            return refuse(Reason::Withdrawn, "withdrawn");
         }
         let head = pull::head(id, len);
         let chunk = contents.buffers().filled(&head, len, |chunk| held.file.read_exact_at(chunk, offset));

@@ -21,7 +21,7 @@ use super::jobs::Shared;
 use super::manifest;
 use super::plan::{Arrival, Plan, SourceKey};
 use super::sink::{Kept, Sink, SinkError};
-use super::source::{Event, Gone, News, SourceTask};
+use super::source::{Event, Gone, News, Order, SourceTask};
 use super::swarm::Serving;
 use crate::catalog::Viewer;
 use crate::discovery::{PeerRef, Query};
@@ -38,6 +38,8 @@ const SOURCES: usize = 32;
 const INTRODUCED: usize = 16;
 /// Of each source a piece may be in memory, not whole yet: so there are fewer sources where pieces are long. At least two.
 const ARRIVING_LEN: u64 = 64 << 20;
+/// Orders that wait for a source's task: as many as it can be asked for, and to leave all of them.
+const ORDERS: usize = 128;
 /// How long nobody may have anything that is missing here before the run ends, and others have their turn.
 const STARVED: Duration = Duration::from_secs(15);
 /// How often more sources are looked for while it runs.
@@ -100,7 +102,7 @@ struct Running {
     peer: PeerRef,
     /// Who has it was said by a source only.
     introduced: bool,
-    requests: mpsc::Sender<u32>,
+    orders: mpsc::Sender<Order>,
 }
 
 /// Runs a transfer of this content until something ends it.
@@ -228,6 +230,11 @@ impl Engine<'_> {
                     }
                     Event::News { source, news } => self.learn(source, news),
                     Event::Piece { source, piece, chunks } => self.arrived(&sink, source, piece, chunks),
+                    Event::Withdrawn { source, piece, len } => {
+                        self.job.wasted(len);
+                        self.plan.withdrawn(source, piece);
+                        self.ask(source);
+                    }
                     Event::Gone { source, why: gone } => {
                         if let Some(reason) = self.gone(source, gone) {
                             why = reason;
@@ -248,14 +255,16 @@ impl Engine<'_> {
                             durable.wrote(manifest.pieces().piece_len());
                             self.gave(source, piece, &manifest);
                         }
-                        Ok(Kept::False(false_piece)) => self.false_piece(source, piece, &false_piece.to_string(), &manifest),
+                        Ok(Kept::False(false_piece)) => {
+                            self.false_piece(source, piece, &false_piece.to_string(), &manifest);
+                            self.ask_everyone();
+                        }
                         Err(error) => {
                             heart.rest();
                             durable.settle(&sink, &self.pieces).await;
                             return error.into();
                         }
                     }
-                    self.ask_everyone();
                 }
                 Some(done) = durable.task.join_next(), if !durable.task.is_empty() => {
                     if let Ok(Err(error)) = done {
@@ -297,7 +306,7 @@ impl Engine<'_> {
             let new = self.job.remember_fetchers(news.fetchers);
             self.add_sources(new, true);
         }
-        self.ask_everyone();
+        self.ask(source);
     }
 
     fn add_sources(&mut self, peers: Vec<PeerRef>, introduced: bool) {
@@ -314,7 +323,7 @@ impl Engine<'_> {
             }
             let key = self.next_key;
             self.next_key += 1;
-            let (requests, asked) = mpsc::channel(64);
+            let (orders, told) = mpsc::channel(ORDERS);
             let task = SourceTask {
                 key,
                 peer: peer.clone(),
@@ -324,7 +333,7 @@ impl Engine<'_> {
                 fetcher: self.fetcher.clone(),
                 connections: self.shared.connections.clone(),
                 limits: self.shared.limits.clone(),
-                requests: asked,
+                orders: told,
                 events: self.events.clone(),
             };
             self.tasks.spawn(task.run());
@@ -332,33 +341,45 @@ impl Engine<'_> {
             if !introduced {
                 self.job.source_joined(&peer);
             }
-            self.sources.insert(key, Running { peer, introduced, requests });
+            self.sources.insert(key, Running { peer, introduced, orders });
         }
     }
 
     fn ask_everyone(&mut self) {
-        let now = Instant::now();
-        for source in self.plan.sources() {
-            for piece in self.plan.requests(source, now, |below| rand::random_range(0..below)) {
-                let sent = self.sources.get(&source).is_some_and(|to| to.requests.try_send(piece).is_ok());
-                if !sent {
-                    // Its task has ended; that it is gone is on its way.
-                    self.plan.leave(source);
-                    break;
-                }
+        self.plan.sources().into_iter().for_each(|source| self.ask(source));
+    }
+
+    /// Until everything is asked for, what happens to one source changes nothing of what the others can be asked for.
+    fn ask(&mut self, source: SourceKey) {
+        for piece in self.plan.requests(source, Instant::now(), |below| rand::random_range(0..below)) {
+            if !self.order(source, Order::Ask(piece)) {
+                // Its task has ended; that it is gone is on its way.
+                self.plan.leave(source);
+                break;
             }
         }
     }
 
+    fn order(&self, source: SourceKey, order: Order) -> bool {
+        self.sources.get(&source).is_some_and(|to| to.orders.try_send(order).is_ok())
+    }
+
     fn arrived(&mut self, sink: &Arc<Sink>, source: SourceKey, piece: u32, chunks: Vec<bytes::Bytes>) {
         if self.plan.arrived(source, piece, Instant::now()) == Arrival::Wanted {
+            for other in self.plan.others(piece) {
+                // Where it cannot be told, its copy comes for nothing.
+                self.order(other, Order::Leave(piece));
+            }
             let sink = Arc::clone(sink);
             self.writes.spawn(async move { (source, piece, sink.keep(piece, chunks).await) });
         } else {
             let len = chunks.iter().map(bytes::Bytes::len).sum::<usize>();
             self.job.wasted(len as u64);
         }
-        self.ask_everyone();
+        match self.plan.is_end_game() {
+            true => self.ask_everyone(),
+            false => self.ask(source),
+        }
     }
 
     fn gave(&self, source: SourceKey, piece: u32, manifest: &Manifest) {

@@ -8,12 +8,13 @@
 //! 2. **A window per source**, of as much as it gives in [`HORIZON`]: enough to keep a long link full, and no more than
 //!    can be waited for when it turns slow.
 //! 3. **Work is stolen** from slow and silent sources: a source that has nothing else to do is given the piece that will
-//!    take longest elsewhere, if it would be faster. This is the end game too; a piece is asked of two at the most.
+//!    take longest elsewhere, if it would be faster. This is the end game too; a piece is asked of two at the most, and
+//!    whoever comes second is told to leave it.
 //! 4. What a lost source was asked for is free again. A piece that came out false is asked of somebody else.
 //!
 //! An event costs a few walks over bitmaps: 10,000 pieces are 157 words.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use p2p_content::Bitmap;
@@ -64,7 +65,8 @@ struct Asked {
 #[derive(Debug)]
 struct Source {
     has: Has,
-    open: usize,
+    /// What it was asked for and has not given, in the order in which it was asked.
+    queue: Vec<u32>,
     pace: Pace,
 }
 
@@ -106,7 +108,7 @@ impl Plan {
     /// A source of which nothing else is known yet.
     pub(super) fn join(&mut self, source: SourceKey) {
         let has = Has::Some(Bits::new(self.free.count()));
-        self.sources.insert(source, Source { has, open: 0, pace: Pace::default() });
+        self.sources.insert(source, Source { has, queue: Vec::new(), pace: Pace::default() });
     }
 
     /// The source has every piece.
@@ -137,17 +139,16 @@ impl Plan {
 
     /// The source is gone; what only it was asked for is free again.
     pub(super) fn leave(&mut self, source: SourceKey) {
-        if let Some(Source { has: Has::Some(bits), .. }) = self.sources.remove(&source) {
+        let Some(state) = self.sources.remove(&source) else { return };
+        if let Has::Some(bits) = &state.has {
             bits.iter().for_each(|piece| self.rarity.lose(piece));
         }
-        let (here, free) = (&self.here, &mut self.free);
-        self.open.retain(|piece, asked| {
-            asked.retain(|asked| asked.source != source);
-            if asked.is_empty() && !here.get(*piece) {
-                free.set(*piece);
+        for piece in state.queue {
+            self.closed(source, piece);
+            if !self.here.get(piece) && !self.open.contains_key(&piece) {
+                self.free.set(piece);
             }
-            !asked.is_empty()
-        });
+        }
     }
 
     /// The pieces to ask of this source now. `pick` gives a random number below its argument.
@@ -159,18 +160,18 @@ impl Plan {
     ) -> Vec<u32> {
         let mut pieces = Vec::new();
         while let Some(state) = self.sources.get(&source)
-            && state.open < state.pace.window()
+            && state.queue.len() < state.pace.window()
         {
             let next = match self.rarest(&state.has, &mut pick) {
                 // More than one at a time would only be taken from each other.
-                None if state.open == 0 => self.slowest(source, state, now),
+                None if state.queue.is_empty() => self.slowest(source, state, now),
                 found => found,
             };
             let Some(piece) = next else { break };
             self.free.clear(piece);
             self.open.entry(piece).or_default().push(Asked { source, since: now });
             if let Some(state) = self.sources.get_mut(&source) {
-                state.open += 1;
+                state.queue.push(piece);
                 state.pace.asked(now);
             }
             pieces.push(piece);
@@ -190,22 +191,15 @@ impl Plan {
 
     /// The piece that will take longest where it was asked for, if this source would be faster.
     fn slowest(&self, thief: SourceKey, state: &Source, now: Instant) -> Option<u32> {
-        let mut asked: Vec<(u32, Asked)> =
-            self.open.iter().flat_map(|(piece, asked)| asked.iter().map(|asked| (*piece, *asked))).collect();
-        asked.sort_by_key(|(piece, asked)| (asked.since, *piece));
         let own = state.pace.expected(1);
-        let mut places: HashMap<SourceKey, u32> = HashMap::new();
-        let mut latest = None;
-        for (piece, asked) in asked {
-            let place = places.entry(asked.source).or_default();
-            *place += 1;
-            let Some(owner) = self.sources.get(&asked.source) else { continue };
-            let left = owner.pace.left(*place, now);
-            if left > own && self.may_copy(piece, thief, state, now) {
-                latest = latest.max(Some((left, piece)));
-            }
-        }
-        latest.map(|(_, piece)| piece)
+        let latest = |owner: &Source| {
+            let queue = (1..).zip(&owner.queue).collect::<Vec<(u32, &u32)>>();
+            let late = queue.into_iter().rev().map(|(place, piece)| (owner.pace.left(place, now), *piece));
+            // Who comes earlier in a queue takes less long.
+            let mut late = late.take_while(|(left, _)| *left > own);
+            late.find(|(_, piece)| self.may_copy(*piece, thief, state, now))
+        };
+        self.sources.values().filter_map(latest).max().map(|(_, piece)| piece)
     }
 
     /// Whether this source may be asked for a piece that others were asked for.
@@ -221,22 +215,49 @@ impl Plan {
 
     /// The source gave the piece.
     pub(super) fn arrived(&mut self, source: SourceKey, piece: u32, now: Instant) -> Arrival {
-        if let Some(state) = self.sources.get_mut(&source) {
-            state.open = state.open.saturating_sub(1);
+        if let Some(state) = self.sources.get_mut(&source)
+            && let Some(place) = state.queue.iter().position(|asked| *asked == piece)
+        {
+            state.queue.remove(place);
             state.pace.arrived(now);
         }
-        if let Some(asked) = self.open.get_mut(&piece) {
-            asked.retain(|asked| asked.source != source);
-            if asked.is_empty() {
-                self.open.remove(&piece);
-            }
-        }
+        self.closed(source, piece);
         self.free.clear(piece);
         if piece >= self.here.count() || self.here.get(piece) {
             return Arrival::Unwanted;
         }
         self.here.set(piece);
         Arrival::Wanted
+    }
+
+    /// Those who were asked for the piece too, and need not give it any more.
+    pub(super) fn others(&self, piece: u32) -> Vec<SourceKey> {
+        let asked = self.open.get(&piece).map(Vec::as_slice).unwrap_or_default();
+        asked.iter().map(|asked| asked.source).collect()
+    }
+
+    /// The source was told to leave the piece, and has not given it.
+    pub(super) fn withdrawn(&mut self, source: SourceKey, piece: u32) {
+        if let Some(state) = self.sources.get_mut(&source)
+            && let Some(place) = state.queue.iter().position(|asked| *asked == piece)
+        {
+            state.queue.remove(place);
+            state.pace.withdrawn();
+        }
+        self.closed(source, piece);
+        // What had come of somebody else may have been false meanwhile.
+        if piece < self.here.count() && !self.here.get(piece) && !self.open.contains_key(&piece) {
+            self.free.set(piece);
+        }
+    }
+
+    fn closed(&mut self, source: SourceKey, piece: u32) {
+        if let Some(asked) = self.open.get_mut(&piece) {
+            asked.retain(|asked| asked.source != source);
+            if asked.is_empty() {
+                self.open.remove(&piece);
+            }
+        }
     }
 
     /// The piece that had arrived is not kept after all: it is false, or could not be written.
@@ -250,6 +271,11 @@ impl Plan {
     /// The keys of all sources.
     pub(super) fn sources(&self) -> Vec<SourceKey> {
         self.sources.keys().copied().collect()
+    }
+
+    /// Whether everything that is missing is asked for: what is left to do is to take work from each other.
+    pub(super) fn is_end_game(&self) -> bool {
+        self.free.is_empty()
     }
 
     /// Whether nobody is asked for anything.

@@ -47,6 +47,15 @@ pub(super) enum Event {
         /// Its bytes.
         chunks: Vec<Bytes>,
     },
+    /// It was told to leave a piece, and has not given all of it.
+    Withdrawn {
+        /// Who.
+        source: SourceKey,
+        /// Which.
+        piece: u32,
+        /// Bytes of it that had come.
+        len: u64,
+    },
     /// It gives nothing more.
     Gone {
         /// Who.
@@ -77,6 +86,14 @@ pub(super) enum Gone {
     Dropped(String),
 }
 
+/// What the engine tells a source's task.
+pub(super) enum Order {
+    /// To ask for the piece.
+    Ask(u32),
+    /// That the piece has come from somebody else.
+    Leave(u32),
+}
+
 /// A source's task.
 pub(super) struct SourceTask {
     pub(super) key: SourceKey,
@@ -89,7 +106,7 @@ pub(super) struct SourceTask {
     pub(super) fetcher: Option<PeerInfo>,
     pub(super) connections: Connections,
     pub(super) limits: Limits,
-    pub(super) requests: mpsc::Receiver<u32>,
+    pub(super) orders: mpsc::Receiver<Order>,
     pub(super) events: mpsc::Sender<Event>,
 }
 
@@ -136,10 +153,26 @@ impl SourceTask {
         let (mut wanted, mut ask_at) = (VecDeque::new(), Instant::now());
         loop {
             tokio::select! {
-                asked = self.requests.recv() => {
-                    let Some(piece) = asked else { return Ok(()) };
-                    wanted.push_back(piece);
-                }
+                order = self.orders.recv() => match order {
+                    None => return Ok(()),
+                    Some(Order::Ask(piece)) => wanted.push_back(piece),
+                    Some(Order::Leave(piece)) => {
+                        if let Some(place) = wanted.iter().position(|other| *other == piece) {
+                            wanted.remove(place);
+                            let event = Event::Withdrawn { source: self.key, piece, len: 0 };
+                            if self.events.send(event).await.is_err() {
+                                return Ok(());
+                            }
+                        } else if let Some(part) = parts.get_mut(&piece) {
+                            part.is_left = true;
+                            let request =
+                                PullRequest { id: piece.into(), withdraw: true, ..PullRequest::default() };
+                            if up.send(request).await.is_err() {
+                                return Err(Gone::Lost("it closed the stream".to_owned()));
+                            }
+                        }
+                    }
+                },
                 () = sleep_until(ask_at), if !wanted.is_empty() => {
                     let Some(request) = wanted.front().map(|piece| self.request(*piece)) else { continue };
                     match self.limits.down().take(request.length, Instant::now().into_std()) {
@@ -159,8 +192,7 @@ impl SourceTask {
                     silent_at = Instant::now() + SILENCE;
                     let answer = answer.map_err(|status| self.gone(&status))?;
                     let answer = answer.ok_or_else(|| Gone::Lost("it closed the stream".to_owned()))?;
-                    if let Some((piece, chunks)) = self.take(answer, &mut parts)? {
-                        let event = Event::Piece { source: self.key, piece, chunks };
+                    if let Some(event) = self.take(answer, &mut parts)? {
                         if self.events.send(event).await.is_err() {
                             return Ok(());
                         }
@@ -233,18 +265,21 @@ impl SourceTask {
             content: self.content.as_bytes().to_vec().into(),
             offset: range.start,
             length: range.end - range.start,
+            withdraw: false,
         }
     }
 
-    /// Adds an answer to its piece; the piece where that made it whole.
-    fn take(
-        &self,
-        answer: Answer,
-        parts: &mut HashMap<u32, Assembly>,
-    ) -> Result<Option<(u32, Vec<Bytes>)>, Gone> {
+    /// Adds an answer to its piece; what to say where that was the last one.
+    fn take(&self, answer: Answer, parts: &mut HashMap<u32, Assembly>) -> Result<Option<Event>, Gone> {
         let unasked = || Gone::Dropped("it answered what was not asked".to_owned());
         let piece = u32::try_from(answer.id).map_err(|_| unasked())?;
+        let source = self.key;
         if let Some(refusal) = answer.refusal {
+            if refusal.reason() == Reason::Withdrawn
+                && let Some(part) = parts.remove(&piece).filter(|part| part.is_left)
+            {
+                return Ok(Some(Event::Withdrawn { source, piece, len: part.len }));
+            }
             let why = match Reason::try_from(refusal.reason) {
                 Ok(Reason::Changed) => "its file changed".to_owned(),
                 Ok(Reason::NotFound) => "it does not have it for this peer".to_owned(),
@@ -271,7 +306,8 @@ impl SourceTask {
             return Err(Gone::Dropped("it sent more than was asked".to_owned()));
         }
         let whole = part.len == range.end - range.start;
-        Ok(whole.then(|| parts.remove(&piece)).flatten().map(|part| (piece, part.chunks)))
+        let part = whole.then(|| parts.remove(&piece)).flatten();
+        Ok(part.map(|part| Event::Piece { source, piece, chunks: part.chunks }))
     }
 
     fn gone(&self, status: &Status) -> Gone {
@@ -302,4 +338,6 @@ async fn next(
 struct Assembly {
     chunks: Vec<Bytes>,
     len: u64,
+    /// The source was told that it is no longer wanted.
+    is_left: bool,
 }

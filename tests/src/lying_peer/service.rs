@@ -132,6 +132,10 @@ impl Peer for Service {
         tokio::spawn(async move {
             let serve = async {
                 while let Ok(Some(request)) = requests.message().await {
+                    // Whoever is told to leave a request may answer it all the same.
+                    if request.withdraw {
+                        continue;
+                    }
                     if service.answer(&request, &answers).await.is_none() {
                         return;
                     }

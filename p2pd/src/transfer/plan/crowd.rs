@@ -1,7 +1,7 @@
 //! Sources of all manners at once, few and many: whoever else is there, everything comes as long as of each piece one
 //! honest source stays.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 
 use proptest::prelude::*;
 use rand::rngs::StdRng;

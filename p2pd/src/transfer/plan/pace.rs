@@ -39,6 +39,12 @@ impl Pace {
         self.since = (self.open > 0).then_some(now);
     }
 
+    /// It need not give one piece that it was asked for.
+    pub(super) fn withdrawn(&mut self) {
+        self.open = self.open.saturating_sub(1);
+        self.since = self.since.filter(|_| self.open > 0);
+    }
+
     /// Requests that it may have open.
     pub(super) fn window(&self) -> usize {
         let wanted = match self.interval {

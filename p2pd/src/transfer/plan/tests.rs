@@ -35,17 +35,19 @@ pub(super) fn check_books(plan: &Plan) {
         assert_eq!(levels, [plan.rarity.level(piece)], "piece {piece}");
     }
     assert_eq!(plan.free.is_empty(), plan.free.iter().next().is_none());
-    let mut open: HashMap<SourceKey, usize> = HashMap::new();
+    let mut open: HashMap<SourceKey, Vec<u32>> = HashMap::new();
     for (piece, asked) in &plan.open {
         assert!(!asked.is_empty(), "piece {piece} is asked of nobody");
         for (nth, Asked { source, .. }) in asked.iter().enumerate() {
             let is_twice = asked[..nth].iter().any(|other| other.source == *source);
             assert!(!is_twice, "piece {piece} is asked twice of {source}");
-            *open.entry(*source).or_default() += 1;
+            open.entry(*source).or_default().push(*piece);
         }
     }
     for (key, source) in &plan.sources {
-        assert_eq!(source.open, open.remove(key).unwrap_or_default(), "asked of {key}");
+        let mut queue = source.queue.clone();
+        queue.sort_unstable();
+        assert_eq!(queue, open.remove(key).unwrap_or_default(), "asked of {key}");
     }
     assert!(open.is_empty(), "{open:?} are asked of sources that are gone");
 }
@@ -133,6 +135,7 @@ fn an_idle_source_takes_what_would_come_last_and_only_if_it_is_faster() {
     assert!(plan.requests(3, now + ms(200), first).is_empty(), "600 ms are left, and it needs 700");
     assert_eq!(plan.requests(2, now + ms(200), first), [7], "the one at the end of the slow one's queue");
     assert_eq!(plan.arrived(2, 7, now + ms(300)), Arrival::Wanted);
+    assert_eq!(plan.others(7), [1], "who was asked for it too, and need not give it");
     assert!(plan.requests(2, now + ms(300), first).is_empty(), "100 ms are left, as many as it needs");
     assert_eq!(plan.requests(2, now + ms(500), first), [6], "overdue by 100 ms");
     assert_eq!(plan.arrived(1, 6, now + ms(501)), Arrival::Wanted);
@@ -182,6 +185,7 @@ enum Step {
     /// The one in this place of what is open.
     Answer(usize),
     AnswerFalsely(usize),
+    Withdraw(usize),
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -194,6 +198,7 @@ fn step() -> impl Strategy<Value = Step> {
         any::<usize>().prop_map(Step::Answer),
         any::<usize>().prop_map(Step::Answer),
         any::<usize>().prop_map(Step::AnswerFalsely),
+        any::<usize>().prop_map(Step::Withdraw),
     ]
 }
 
@@ -262,6 +267,11 @@ proptest! {
                     } else {
                         prop_assert!(held.get(piece));
                     }
+                }
+                Step::Withdraw(index) if known && !open[&source].is_empty() => {
+                    let asked = open.get_mut(&source).unwrap();
+                    let piece = asked.remove(index % asked.len());
+                    plan.withdrawn(source, piece);
                 }
                 _ => {}
             }
