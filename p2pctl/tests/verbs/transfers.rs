@@ -9,7 +9,7 @@ use crate::listing::{HASH, ID};
 pub(crate) fn transfer(id: u64, state: &str) -> Value {
     let done = state == "done";
     json!({"id": id, "name": "docs/a.txt", "content": HASH, "size": 1024, "done_bytes": if done { 1024 } else { 512 },
-           "wasted_bytes": 0, "state": state, "reason": null, "proven": true,
+           "wasted_bytes": 0, "state": state, "reason": null, "held": false, "proven": true,
            "sources": [{"peer_id": ID, "name": "P2", "bytes": 512, "state": "active", "reason": null}],
            "rate": 256, "eta_secs": 2, "created_ms": 0, "ended_ms": null,
            "path": if done { json!("/nowhere/docs/a.txt") } else { Value::Null }})
