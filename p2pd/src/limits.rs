@@ -15,6 +15,9 @@ use crate::kept::Kept;
 
 /// Time that may pass unused and is made up for afterwards.
 const BURST: Duration = Duration::from_millis(100);
+/// Turns that fit into a second, and what is taken in one at the least.
+const TURNS: u64 = 32;
+const LEAST_PORTION: usize = 8 << 10;
 /// How long nobody waits without looking whether the rate is another by now.
 pub const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
@@ -41,7 +44,8 @@ struct Said {
 pub struct Limits(Arc<Inner>);
 
 struct Inner {
-    kept: Kept,
+    /// Held while it is written: what two users say at once both counts.
+    kept: Mutex<Kept>,
     state: Mutex<State>,
     up: Lane,
     down: Lane,
@@ -62,7 +66,12 @@ impl Limits {
         let kept = Kept::at(path);
         let said = kept.read()?;
         let state = Mutex::new(State { configured, said });
-        let limits = Self(Arc::new(Inner { kept, state, up: Lane::default(), down: Lane::default() }));
+        let limits = Self(Arc::new(Inner {
+            kept: Mutex::new(kept),
+            state,
+            up: Lane::default(),
+            down: Lane::default(),
+        }));
         limits.enforce();
         Ok(limits)
     }
@@ -78,10 +87,11 @@ impl Limits {
     /// # Errors
     /// Where it cannot be kept; nothing has changed then.
     pub fn set(&self, request: &SetLimits) -> io::Result<()> {
+        let kept = self.0.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let mut said = if request.as_configured { Said::default() } else { self.lock().said };
         said.up = request.up.or(said.up);
         said.down = request.down.or(said.down);
-        self.0.kept.write(&said)?;
+        kept.write(&said)?;
         self.lock().said = said;
         self.enforce();
         Ok(())
@@ -161,6 +171,15 @@ impl Lane {
         true
     }
 
+    /// How much to take at once: as little as lets many take turns within seconds, at a low rate too.
+    pub fn portion(&self, most: usize) -> usize {
+        let rate = self.0.lock().unwrap_or_else(PoisonError::into_inner).rate;
+        match rate {
+            0 => most,
+            _ => usize::try_from(rate / TURNS).unwrap_or(most).clamp(LEAST_PORTION.min(most), most),
+        }
+    }
+
     fn keep_to(&self, rate: u64) {
         let mut pace = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if pace.rate != rate {
@@ -223,6 +242,17 @@ mod tests {
         lane.keep_to(1);
         lane.take(1 << 20, start).unwrap();
         assert!(!lane.take_blocking(1, || false));
+    }
+
+    #[test]
+    fn at_a_low_rate_the_turns_are_short() {
+        let lane = Lane::default();
+        assert_eq!(lane.portion(256 << 10), 256 << 10);
+        for (rate, portion) in [(1, 8 << 10), (1 << 20, 32 << 10), (1 << 30, 256 << 10)] {
+            lane.keep_to(rate);
+            assert_eq!(lane.portion(256 << 10), portion, "at {rate}");
+        }
+        assert_eq!(lane.portion(5), 5, "there is no more");
     }
 
     #[test]
