@@ -88,6 +88,7 @@ impl Transfers {
             Some(peer) => self.shared.locator.locate_at(peer, &order.what).await,
             None => self.shared.locator.locate(&order.what).await,
         };
+        let _beginning = self.shared.beginning.lock().await;
         let mut candidates = located.candidates;
         // Bytes that nobody vouches for are no alternative to a content that proves itself.
         if order.from.is_none() && candidates.iter().any(|candidate| candidate.content.is_some()) {
@@ -170,6 +171,7 @@ impl Transfers {
         size: u64,
         name: FileName,
     ) -> Result<Transfer, FetchError> {
+        let _beginning = self.shared.beginning.lock().await;
         if let Some(fact) = self.under(&name).await? {
             return match fact.content == content {
                 true => Ok(self.already(&fact)),

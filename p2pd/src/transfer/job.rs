@@ -90,6 +90,10 @@ impl Job {
         self.write_down(shared, Transfer { held, ..self.snapshot() }).await;
         self.change(|transfer| transfer.held = held);
         self.held.send_replace(held);
+        if self.snapshot().state.is_ended() {
+            // It came to its end meanwhile, and that may have been written down before.
+            self.store(shared).await;
+        }
     }
 
     /// Until its user has paused it, or lets it go on.
@@ -302,7 +306,7 @@ impl Job {
     pub(super) async fn find_sources(&self, shared: &Shared, query: &Query) -> Vec<PeerRef> {
         let mut found = match &self.terms.only_from {
             Some(peer) => vec![peer.clone()],
-            None => sources_of(shared.locator.locate(query).await),
+            None => sources_of(shared.locator.locate(query).await, query),
         };
         found.retain(|peer| !self.is_dropped(peer.id()));
         found
@@ -316,9 +320,10 @@ impl Job {
     ) -> impl Future<Output = Vec<PeerRef>> + Send + 'static {
         let (locator, only_from) = (shared.locator.clone(), self.terms.only_from.clone());
         async move {
+            let query = Query::Content(content);
             match only_from {
                 Some(peer) => vec![peer],
-                None => sources_of(locator.locate(&Query::Content(content)).await),
+                None => sources_of(locator.locate(&query).await, &query),
             }
         }
     }
@@ -358,9 +363,12 @@ impl Job {
     }
 
     pub(super) fn is_dropped(&self, id: Option<PeerId>) -> bool {
-        let id = id.map(|id| id.to_string());
+        // A plain peer has none, and what one of them did is not held against the others.
+        let Some(id) = id.map(|id| id.to_string()) else { return false };
         let known = self.known.borrow();
-        known.sources.iter().any(|source| source.state == SourceState::Dropped && source.peer.peer_id == id)
+        known.sources.iter().any(|source| {
+            source.state == SourceState::Dropped && source.peer.peer_id.as_deref() == Some(id.as_str())
+        })
     }
 
     pub(super) fn source_joined(&self, peer: &PeerRef) {
@@ -478,8 +486,14 @@ impl Job {
     }
 }
 
-fn sources_of(located: crate::discovery::Located) -> Vec<PeerRef> {
-    let sources = located.candidates.into_iter().flat_map(|candidate| candidate.sources);
+/// Who answers with another content than was asked for is none.
+fn sources_of(located: crate::discovery::Located, query: &Query) -> Vec<PeerRef> {
+    let is_asked = |content: Option<ContentHash>| match query {
+        Query::Content(asked) => content == Some(*asked),
+        Query::Name(_) => true,
+    };
+    let candidates = located.candidates.into_iter().filter(|candidate| is_asked(candidate.content));
+    let sources = candidates.flat_map(|candidate| candidate.sources);
     let others = sources.filter(|source| source.origin != p2p_proto::control::Origin::Own);
     others.map(|source| source.peer).collect()
 }

@@ -46,6 +46,8 @@ pub(super) struct Shared {
     pub(super) settings: watch::Receiver<TransferSettings>,
     pub(super) tasks: Tasks,
     pub(super) turns: Semaphore,
+    /// Held from the look at what there is to the beginning of a transfer: two who ask at once get the same one.
+    pub(super) beginning: tokio::sync::Mutex<()>,
     pub(super) jobs: Mutex<BTreeMap<u64, Arc<Job>>>,
 }
 
@@ -103,6 +105,7 @@ impl Transfers {
             settings,
             tasks: tasks.clone(),
             turns: Semaphore::new(running.max(1)),
+            beginning: tokio::sync::Mutex::default(),
             jobs: Mutex::default(),
         });
         let jobs: Vec<_> = kept.into_iter().map(|kept| Job::new(kept.transfer, kept.terms)).collect();
