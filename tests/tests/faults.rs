@@ -210,9 +210,15 @@ async fn a_peer_with_a_new_catalog_replaces_its_old_one() {
     assert_eq!(names, ["b.txt", "c.txt"]);
 }
 
-/// P2 fetches `mentira.bin`, of 24 pieces, from the honest P1 and from a peer of this conduct.
-async fn fetched_beside(conduct: Conduct) -> (Network, LyingPeer, Transfer) {
-    let network = Network::builder().peers(2).files(|number, shared| match number {
+/// P2 fetches `mentira.bin`, of 24 pieces, from the honest P1, which sends at this rate at the most (0: any), and from a
+/// peer of this conduct.
+async fn fetched_beside(conduct: Conduct, honest_rate: u64) -> (Network, LyingPeer, Transfer) {
+    let builder = Network::builder().peers(2).peers_with(|number, settings| {
+        if number == 1 {
+            settings.set("limits.up_bytes_per_sec", i64::try_from(honest_rate).unwrap());
+        }
+    });
+    let network = builder.files(|number, shared| match number {
         1 => random_file(&shared.join("mentira.bin"), 24 * MIB, 9).map(drop),
         _ => Ok(()),
     });
@@ -233,7 +239,9 @@ async fn fetched_beside(conduct: Conduct) -> (Network, LyingPeer, Transfer) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_source_that_lies_is_dropped_and_named() {
     for every in [1, 5] {
-        let (network, liar, done) = fetched_beside(Conduct::false_pieces(every)).await;
+        // Of the 24 pieces, 5 are false at the least. An honest source that is slow gives fewer than those 5 before the
+        // liar has given the others: so it is asked for one of them, whatever the order.
+        let (network, liar, done) = fetched_beside(Conduct::false_pieces(every), 8 * MIB).await;
         assert!(liar.given_bytes() > 0, "it was asked");
         let source = done.sources.iter().find(|source| source.peer.name == "mentiroso").unwrap();
         assert_eq!(source.state, SourceState::Dropped, "{source:?}");
@@ -253,7 +261,7 @@ async fn a_source_that_lies_is_dropped_and_named() {
 async fn a_false_manifest_a_silent_and_a_slow_source_hold_nothing_up() {
     for conduct in [Conduct::FalseManifest, Conduct::Silent, Conduct::slow(64 * 1024)] {
         let began = std::time::Instant::now();
-        let (_network, _liar, done) = fetched_beside(conduct).await;
+        let (_network, _liar, done) = fetched_beside(conduct, 0).await;
         println!("beside {conduct:?}: {} ms", began.elapsed().as_millis());
         let honest = done.sources.iter().find(|source| source.peer.name == "P1").unwrap();
         // Who lies about the manifest may give true bytes.
