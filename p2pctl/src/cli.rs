@@ -195,16 +195,28 @@ pub(crate) struct Locate {
 }
 
 /// `fetch`.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 #[command(after_help = "Examples:\n  p2pctl fetch archivo1.txt\n  p2pctl fetch archivo1.txt --from P2\n  \
                         p2pctl fetch archivo1.txt -o ~/Downloads/\n  p2pctl fetch backup.tar -o - | tar x\n  \
-                        p2pctl fetch archivo1.txt | b3sum --check\n  p2pctl fetch big.iso --detach\n\n\
+                        p2pctl fetch archivo1.txt | b3sum --check\n  p2pctl fetch big.iso --detach\n  \
+                        p2pctl fetch -r datasets/imagenet --dry-run\n  p2pctl fetch -r datasets/imagenet\n  \
+                        p2pctl fetch 'photos/**/*.jpg' --from P2\n\n\
                         It ends by printing the file's hash and path, as b3sum does. Ctrl-C leaves the transfer running: \
-                        the same command comes back to it.")]
+                        the same command comes back to it.\n\n\
+                        A directory (-r) or a pattern is one transfer: what has the same content here is not fetched, and \
+                        if a name stands for several contents, or for another file here, nothing is. A pattern has * or ?, \
+                        which stand for what has no /; ** stands for any directories, and [ab] for one of these characters. \
+                        Quote it, or the shell reads it first.")]
 pub(crate) struct Fetch {
-    /// A name, or a BLAKE3 hash as b3sum prints it
-    #[arg(value_name = "NAME|HASH")]
+    /// A name, a BLAKE3 hash as b3sum prints it, a directory with -r, or a pattern such as 'data/**'
+    #[arg(value_name = "NAME|HASH|PATTERN")]
     pub(crate) what: String,
+    /// Fetch a whole directory of the network
+    #[arg(short, long, conflicts_with_all = ["output", "save_as"])]
+    pub(crate) recursive: bool,
+    /// Of a directory or a pattern: only say what would be fetched, how much it is, and from whom
+    #[arg(long, conflicts_with_all = ["output", "save_as", "detach"])]
+    pub(crate) dry_run: bool,
     /// Put a copy there that is yours: a file, a directory, or - for standard output
     #[arg(short, long, value_name = "PATH")]
     pub(crate) output: Option<PathBuf>,

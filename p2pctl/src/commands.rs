@@ -16,6 +16,7 @@ mod share;
 mod shares;
 mod status;
 mod transfers;
+mod tree;
 
 use crate::cli::{Cli, Verb};
 use crate::client::Client;

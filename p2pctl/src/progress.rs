@@ -155,7 +155,10 @@ fn amount(done: u64, of: Option<u64>) -> String {
 }
 
 fn transfer_message(transfer: &Transfer) -> String {
-    let amount = amount(transfer.done_bytes, transfer.size);
+    let mut amount = amount(transfer.done_bytes, transfer.size);
+    if let Some(files) = transfer.files {
+        amount.push_str(&format!("  {}/{files} files", transfer.files_done.unwrap_or_default()));
+    }
     match transfer.state {
         TransferState::Running => {
             let left = transfer.eta_secs.map(|secs| format!("  {} left", duration(secs))).unwrap_or_default();

@@ -8,6 +8,7 @@ mod doctor;
 mod limits;
 mod shares;
 mod transfers;
+mod trees;
 
 pub use config::{ConfigAnswer, ConfigEntry, ConfigOrigin};
 pub use doctor::{Doctor, UnfitShare, Watches};
@@ -17,6 +18,7 @@ pub use transfers::{
     FetchRequest, SendQuery, SendState, Sending, SourceState, Transfer, TransferList, TransferSource,
     TransferState,
 };
+pub use trees::{TreeAnswer, TreeConflict, TreeRequest};
 
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};

@@ -6,7 +6,7 @@ use std::path::Path;
 use hyper::Method;
 use p2p_proto::control::{FetchRequest, Transfer, TransferState};
 
-use super::follow;
+use super::{follow, tree};
 use crate::cli;
 use crate::client::{CALL, Client};
 use crate::deliver::Target;
@@ -17,20 +17,26 @@ use crate::progress::Progress;
 
 /// How far a fetch got, for what Ctrl-C says.
 #[derive(Clone)]
-enum Phase {
+pub(super) enum Phase {
+    /// It is not known yet what there is.
     Asking,
+    /// The daemon fetches it.
     Fetching { id: u64, name: String },
+    /// It is here, and being copied.
     Delivering { path: String },
 }
 
 /// Runs `fetch`.
 pub(super) async fn run(client: &Client, out: &Output, args: cli::Fetch) -> Result<(), Failure> {
-    let again = format!("p2pctl fetch {}", quoted(&args.what));
+    let is_tree = tree::is_one(&args);
+    let recursive = if args.recursive { "-r " } else { "" };
+    let again = format!("p2pctl fetch {recursive}{}", quoted(&args.what));
     let phase = RefCell::new(Phase::Asking);
     let ended = tokio::select! {
         biased;
         _ = tokio::signal::ctrl_c() => None,
-        ended = fetch(client, out, args, &phase) => Some(ended),
+        ended = tree::fetch(client, out, &args, &phase), if is_tree => Some(ended),
+        ended = fetch(client, out, args.clone(), &phase), if !is_tree => Some(ended),
     };
     match ended {
         Some(result) => result,
@@ -101,7 +107,7 @@ fn is_hash(what: &str) -> bool {
     what.len() == 64 && what.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
-fn ended_well(transfer: &Transfer) -> Result<(), Failure> {
+pub(super) fn ended_well(transfer: &Transfer) -> Result<(), Failure> {
     let Transfer { id, name, state, reason, .. } = transfer;
     let why = reason.as_deref().unwrap_or("p2pd does not say why; its log does: `journalctl -u p2pd`");
     match state {
@@ -116,7 +122,7 @@ fn ended_well(transfer: &Transfer) -> Result<(), Failure> {
     }
 }
 
-fn detached(out: &Output, transfer: &Transfer) -> Result<(), Failure> {
+pub(super) fn detached(out: &Output, transfer: &Transfer) -> Result<(), Failure> {
     out.line(&transfer.id.to_string())?;
     if transfer.state == TransferState::Done {
         out.note(&format!("{} is here already: {}", transfer.name, transfer.path.as_deref().unwrap_or("?")));

@@ -193,6 +193,10 @@ fn done(transfer: &Transfer) -> String {
 
 fn remarks(transfer: &Transfer) -> Vec<String> {
     let mut remarks: Vec<String> = Vec::new();
+    if let Some(files) = transfer.files {
+        let done = transfer.files_done.unwrap_or_default();
+        remarks.push(format!("{done} of {}", count(files, "file", "files")));
+    }
     if let Some(reason) = transfer.reason.as_ref().filter(|_| transfer.state != TransferState::Done) {
         remarks.push(reason.clone());
     }

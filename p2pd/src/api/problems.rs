@@ -15,6 +15,8 @@ use crate::discovery::{AskError, Candidate, FindPeerError, FriendError, JoinErro
 use crate::shares::{AddError, RemoveError, ShareError, Unfit};
 use crate::transfer::{ChangeError, FetchError, IntakeError, SendError};
 
+mod trees;
+
 /// How many of several contents, and how many sources of each, an answer names.
 const LISTED: usize = 10;
 

@@ -327,6 +327,11 @@ impl Locator {
         friends.chain(members.map(|member| (member, Origin::Cache))).collect()
     }
 
+    /// Peers that can be asked for their files where the maestro cannot: friends, then remembered members; not all of many.
+    pub fn others(&self) -> Vec<PeerRef> {
+        self.reachable().into_iter().take(BROWSED).map(|(peer, _)| peer).collect()
+    }
+
     async fn browse_reachable(&self, query: &PageQuery, why: String) -> Result<Page, AskError> {
         let reachable = self.reachable();
         if reachable.is_empty() && self.maestro.status().is_none() {

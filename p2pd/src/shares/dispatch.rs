@@ -9,9 +9,12 @@ use super::keeper::Keeper;
 use super::kept::{Kept, RunningScan};
 use super::look::Looker;
 use super::presence;
+use super::root::Place;
 use super::scan::Scan;
-use super::work::{Adopted, Batch, Done, state};
+use super::settle::Due;
+use super::work::{About, Adopted, Batch, Done, state};
 use super::{Refreshed, ShareError};
+use crate::catalog::{Fact, FactChange};
 
 /// How many names one piece of work looks at.
 const NAMES_AT_ONCE: usize = 64;
@@ -227,26 +230,93 @@ impl Keeper {
         manifest: Manifest,
         reply: Adopted,
     ) {
-        let Some(kept) = self.shares.iter_mut().find(|kept| *kept.name == *share) else {
-            let _ = reply.send(Err(ShareError::NotShared { share: share.to_owned() }));
-            return;
-        };
-        let place = match &kept.place {
-            Ok(place) => place.clone(),
-            Err(reason) => {
-                let (share, reason) = (share.to_owned(), reason.to_string());
-                let _ = reply.send(Err(ShareError::Unavailable { share, reason }));
+        let (id, place) = match self.place_of(share) {
+            Ok(found) => found,
+            Err(error) => {
+                let _ = reply.send(Err(error));
                 return;
             }
         };
+        let Some(at) = self.position(id) else { return };
+        let kept = &mut self.shares[at];
         // The watches may have told of it first: hashing what is proven already would be in vain.
         let due = kept.pending.claim(name.as_str());
         self.workers.cancel(kept.id, &due.name);
-        let (id, share) = (kept.id, Arc::clone(&kept.name));
+        let share = Arc::clone(&kept.name);
         self.jobs.spawn_blocking(move || {
             let result = state(&place, &share, name, content, manifest);
             Done::Stated { share: id, due, reply, result }
         });
+    }
+
+    /// The life of a share, and where it is.
+    fn place_of(&self, share: &str) -> Result<(u64, Place), ShareError> {
+        let kept = self.shares.iter().find(|kept| *kept.name == *share);
+        let kept = kept.ok_or_else(|| ShareError::NotShared { share: share.to_owned() })?;
+        match &kept.place {
+            Ok(place) => Ok((kept.id, place.clone())),
+            Err(reason) => {
+                Err(ShareError::Unavailable { share: share.to_owned(), reason: reason.to_string() })
+            }
+        }
+    }
+
+    /// [`adopt`](Keeper::adopt) of many files at once.
+    pub(super) fn adopt_all(
+        &mut self,
+        share: &str,
+        files: Vec<(FileName, ContentHash, Manifest)>,
+        reply: Adopted,
+    ) {
+        let (id, place) = match self.place_of(share) {
+            Ok(found) => found,
+            Err(error) => {
+                let _ = reply.send(Err(error));
+                return;
+            }
+        };
+        let Some(at) = self.position(id) else { return };
+        let kept = &mut self.shares[at];
+        let dues: Vec<_> = files.iter().map(|(name, ..)| kept.pending.claim(name.as_str())).collect();
+        dues.iter().for_each(|due| self.workers.cancel(id, &due.name));
+        let share = Arc::clone(&kept.name);
+        self.jobs.spawn_blocking(move || {
+            let stated = files.into_iter().zip(dues);
+            let stated = stated.map(|((name, content, manifest), due)| {
+                (due, state(&place, &share, name, content, manifest))
+            });
+            Done::StatedAll { share: id, files: stated.collect(), reply }
+        });
+    }
+
+    pub(super) fn on_stated_all(
+        &mut self,
+        share: u64,
+        files: Vec<(Due, Result<(Fact, Manifest), ShareError>)>,
+        reply: Adopted,
+        now: Instant,
+    ) {
+        let mut changes = Vec::with_capacity(files.len());
+        for (due, result) in files {
+            match result {
+                Ok((fact, manifest)) => {
+                    let change = FactChange::Upsert { fact, manifest: Some(manifest) };
+                    changes.push((change, About { share, due, reply: None }));
+                }
+                Err(error) => {
+                    tracing::debug!(%error, "a fetched file is not adopted: {error}");
+                    self.settled(share, &due);
+                }
+            }
+        }
+        let Some((_, last)) = changes.last_mut() else {
+            let _ = reply.send(Ok(0));
+            return;
+        };
+        // They are made in their order: once the last one is, all are.
+        last.reply = Some(reply);
+        changes.into_iter().for_each(|(change, about)| self.change(change, about, now));
+        self.flush_at = now;
     }
 
     fn next_wake(&self, now: Instant) -> Instant {

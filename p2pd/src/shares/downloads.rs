@@ -15,6 +15,10 @@ use rustix::process::Gid;
 use super::board::{self, BoardReader, NoPlace};
 use super::root::{Place, Root};
 
+mod together;
+
+pub use together::{Together, Under};
+
 /// The share that downloads land in. Cheap to clone; it follows the share when its disk comes and goes. All its calls
 /// block.
 #[derive(Debug, Clone)]

@@ -50,6 +50,11 @@ pub(super) enum Command {
         manifest: Box<Manifest>,
         reply: Adopted,
     },
+    AdoptAll {
+        share: String,
+        files: Vec<(FileName, ContentHash, Manifest)>,
+        reply: Adopted,
+    },
     Reload {
         configs: Vec<ShareConfig>,
         reply: oneshot::Sender<Result<(), ShareError>>,
@@ -186,6 +191,7 @@ impl Keeper {
             Command::Adopt { share, name, content, manifest, reply } => {
                 self.adopt(&share, name, content, *manifest, reply);
             }
+            Command::AdoptAll { share, files, reply } => self.adopt_all(&share, files, reply),
             Command::Reload { configs, reply } => {
                 self.roster.set_configured(configs);
                 let result = self.take_roster().await;
@@ -304,6 +310,7 @@ impl Keeper {
                     let _ = reply.send(Err(error));
                 }
             },
+            Done::StatedAll { share, files, reply } => self.on_stated_all(share, files, reply, now),
             Done::Applied { batch, result } => self.on_applied(batch, result, now),
         }
     }
@@ -403,7 +410,7 @@ impl Keeper {
     }
 
     /// Has a change made, with others.
-    fn change(&mut self, change: FactChange, about: About, now: Instant) {
+    pub(super) fn change(&mut self, change: FactChange, about: About, now: Instant) {
         if self.changes.is_empty() {
             self.flush_at = now + self.timing.debounce;
         }
@@ -412,7 +419,7 @@ impl Keeper {
     }
 
     /// What was found of a file is in the catalog, or need not be.
-    fn settled(&mut self, share: u64, due: &Due) {
+    pub(super) fn settled(&mut self, share: u64, due: &Due) {
         if let Some(at) = self.position(share) {
             self.shares[at].pending.finish(&due.name, due.ticket);
             self.refreshes.settled(share, &due.name);

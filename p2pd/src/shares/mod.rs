@@ -49,7 +49,7 @@ use tokio::sync::watch::Receiver;
 use tokio::sync::{mpsc, oneshot};
 
 pub use change::{AddError, RemoveError};
-pub use downloads::{DownloadDir, PublishError};
+pub use downloads::{DownloadDir, PublishError, Together, Under};
 pub use fitness::Unfit;
 pub use roster::SetAside;
 
@@ -273,6 +273,23 @@ impl Shares {
         let (reply, answer) = oneshot::channel();
         let (share, name) = (share.to_owned(), name.clone());
         let adopt = Command::Adopt { share, name, content, manifest: Box::new(manifest), reply };
+        self.commands.send(adopt).await.map_err(|_| ShareError::Closed)?;
+        answer.await.map_err(|_| ShareError::Closed)?
+    }
+
+    /// [`adopt`](Shares::adopt) of many files of one share, in one change of the catalog. Those that are not there as they
+    /// were said to be are left to the next look at them.
+    ///
+    /// # Errors
+    ///
+    /// [`ShareError::NotShared`], [`ShareError::Unavailable`], [`ShareError::Closed`].
+    pub async fn adopt_all(
+        &self,
+        share: &str,
+        files: Vec<(FileName, ContentHash, Manifest)>,
+    ) -> Result<u64, ShareError> {
+        let (reply, answer) = oneshot::channel();
+        let adopt = Command::AdoptAll { share: share.to_owned(), files, reply };
         self.commands.send(adopt).await.map_err(|_| ShareError::Closed)?;
         answer.await.map_err(|_| ShareError::Closed)?
     }

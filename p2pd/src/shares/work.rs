@@ -41,6 +41,11 @@ pub(super) enum Done {
         reply: Adopted,
         result: Result<(Fact, Manifest), ShareError>,
     },
+    StatedAll {
+        share: u64,
+        files: Vec<(Due, Result<(Fact, Manifest), ShareError>)>,
+        reply: Adopted,
+    },
     Applied {
         batch: Batch,
         result: Result<Applied, CatalogError>,

@@ -54,6 +54,8 @@ pub(super) enum Outcome {
         /// Gives its pieces to others until the file is in the catalog.
         serving: Option<Serving>,
     },
+    /// All files of a directory are whole, and have their names.
+    Directory { path: PathBuf },
     /// There is nobody to ask now.
     NoSources {
         why: String,

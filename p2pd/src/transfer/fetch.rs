@@ -237,10 +237,10 @@ impl Transfers {
 }
 
 /// A transfer that has not begun.
-pub(super) fn fresh(name: FileName, content: Option<ContentHash>, size: Option<u64>) -> Transfer {
+pub(super) fn fresh(name: impl Into<String>, content: Option<ContentHash>, size: Option<u64>) -> Transfer {
     Transfer {
         id: 0,
-        name: name.to_string(),
+        name: name.into(),
         content: content.map(|content| content.to_string()),
         size,
         done_bytes: 0,
@@ -255,5 +255,7 @@ pub(super) fn fresh(name: FileName, content: Option<ContentHash>, size: Option<u
         created_ms: now_ms(),
         ended_ms: None,
         path: None,
+        files: None,
+        files_done: None,
     }
 }

@@ -6,8 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use p2p_content::{ContentHash, FileName, Manifest};
-use p2p_identity::PeerId;
-use p2p_proto::control::{PeerName, SourceState, Transfer, TransferSource, TransferState};
+use p2p_proto::control::{Transfer, TransferState};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -18,7 +17,10 @@ use super::sink;
 use super::store::Terms;
 use super::story;
 use super::swarm::Serving;
-use crate::discovery::{PeerRef, Query, now_ms};
+use super::tree;
+use crate::discovery::{PeerRef, now_ms};
+
+mod sources;
 
 /// Pauses between looks for a source, or for room on the disk.
 const FIRST_WAIT: Duration = Duration::from_secs(1);
@@ -34,6 +36,8 @@ const STORED_EVERY: Duration = Duration::from_secs(2);
 pub(super) struct Job {
     pub(super) id: u64,
     pub(super) terms: Terms,
+    /// The directory's transfer that this one is a part of.
+    part_of: Option<Arc<Job>>,
     known: watch::Sender<Transfer>,
     held: watch::Sender<bool>,
     cancel: CancellationToken,
@@ -52,6 +56,7 @@ impl Job {
         Self {
             id: transfer.id,
             terms,
+            part_of: None,
             done_before: transfer.done_bytes,
             held: watch::Sender::new(transfer.held),
             known: watch::Sender::new(transfer),
@@ -61,6 +66,11 @@ impl Job {
             fetchers: Mutex::default(),
             ran: Mutex::default(),
         }
+    }
+
+    /// The transfer of one long file of a directory.
+    pub(super) fn part(transfer: Transfer, terms: Terms, of: Arc<Job>) -> Self {
+        Self { part_of: Some(of), ..Self::new(transfer, terms) }
     }
 
     pub(super) fn snapshot(&self) -> Transfer {
@@ -149,6 +159,10 @@ impl Job {
                         }
                     }
                 }
+                Outcome::Directory { path } => {
+                    self.change(|transfer| transfer.path = Some(path.display().to_string()));
+                    break TransferState::Done;
+                }
                 Outcome::Stopped if self.is_cancelled() => break TransferState::Cancelled,
                 Outcome::Stopped if stopping.is_cancelled() => {
                     self.store(&shared).await;
@@ -193,14 +207,15 @@ impl Job {
             let id = self.id;
             tracing::warn!(transfer_id = id, %error, "the unfinished file of transfer {id} stays for now: {error}");
         }
+        tree::clear(&shared, &self).await;
         let why = self.snapshot().reason.filter(|_| ended == TransferState::Failed);
         self.finish(&shared, ended, why).await;
     }
 
     /// One run, which puts its things in order whatever stops it: the daemon's end, or its user.
     async fn attempt(
-        &self,
-        shared: &Shared,
+        self: &Arc<Self>,
+        shared: &Arc<Shared>,
         before: Option<Serving>,
         stopping: &CancellationToken,
     ) -> Outcome {
@@ -219,8 +234,16 @@ impl Job {
         }
     }
 
-    async fn once(&self, shared: &Shared, before: Option<Serving>, stop: &CancellationToken) -> Outcome {
+    pub(super) async fn once(
+        self: &Arc<Self>,
+        shared: &Arc<Shared>,
+        before: Option<Serving>,
+        stop: &CancellationToken,
+    ) -> Outcome {
         let transfer = self.snapshot();
+        if transfer.files.is_some() {
+            return tree::run(shared, self, stop).await;
+        }
         let Ok(name) = FileName::parse(&transfer.name) else {
             return Outcome::Failed(format!("{:?} is no name", transfer.name));
         };
@@ -266,7 +289,12 @@ impl Job {
     }
 
     /// The whole file goes into the catalog by the same door as one that the user copied in.
-    async fn entered(&self, shared: &Shared, path: PathBuf, manifest: &Manifest) -> Result<(), String> {
+    pub(super) async fn entered(
+        &self,
+        shared: &Shared,
+        path: PathBuf,
+        manifest: &Manifest,
+    ) -> Result<(), String> {
         let transfer = self.snapshot();
         let name = FileName::parse(&transfer.name).map_err(|error| error.to_string())?;
         let share = shared.shares.downloads().share().to_owned();
@@ -302,113 +330,10 @@ impl Job {
         }
     }
 
-    /// Those who can be asked for the content now.
-    pub(super) async fn find_sources(&self, shared: &Shared, query: &Query) -> Vec<PeerRef> {
-        let mut found = match &self.terms.only_from {
-            Some(peer) => vec![peer.clone()],
-            None => sources_of(shared.locator.locate(query).await, query),
-        };
-        found.retain(|peer| !self.is_dropped(peer.id()));
-        found
-    }
-
-    /// Looks for more sources, beside a run.
-    pub(super) fn look(
-        &self,
-        shared: &Shared,
-        content: ContentHash,
-    ) -> impl Future<Output = Vec<PeerRef>> + Send + 'static {
-        let (locator, only_from) = (shared.locator.clone(), self.terms.only_from.clone());
-        async move {
-            let query = Query::Content(content);
-            match only_from {
-                Some(peer) => vec![peer],
-                None => sources_of(locator.locate(&query).await, &query),
-            }
-        }
-    }
-
     /// The name of its part file; `None` while its content is not known.
     pub(super) fn part_key(&self) -> Option<String> {
         let content = self.known.borrow().content.as_deref()?.parse().ok()?;
         Some(sink::part_key(content, self.id))
-    }
-
-    /// Others that fetch the same, as far as sources spoke of them.
-    pub(super) fn fetchers(&self) -> Vec<PeerRef> {
-        let known = self.fetchers.lock().unwrap_or_else(PoisonError::into_inner);
-        known.iter().filter(|peer| !self.is_dropped(peer.id())).cloned().collect()
-    }
-
-    /// Remembers those that a source spoke of, as far as there is room. Those that it now speaks of.
-    pub(super) fn remember_fetchers(&self, peers: Vec<PeerRef>) -> Vec<PeerRef> {
-        let mut known = self.fetchers.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut taken = Vec::new();
-        for peer in peers {
-            match known.iter().position(|other| other.id() == peer.id()) {
-                // It may be elsewhere by now.
-                Some(at) => known[at] = peer.clone(),
-                None if known.len() < FETCHERS => known.push(peer.clone()),
-                None => continue,
-            }
-            taken.push(peer);
-        }
-        taken
-    }
-
-    /// Whether its user has been told of this source.
-    pub(super) fn is_source(&self, peer: &PeerRef) -> bool {
-        let id = peer.id().map(|id| id.to_string());
-        self.known.borrow().sources.iter().any(|source| source.peer.peer_id == id)
-    }
-
-    pub(super) fn is_dropped(&self, id: Option<PeerId>) -> bool {
-        // A plain peer has none, and what one of them did is not held against the others.
-        let Some(id) = id.map(|id| id.to_string()) else { return false };
-        let known = self.known.borrow();
-        known.sources.iter().any(|source| {
-            source.state == SourceState::Dropped && source.peer.peer_id.as_deref() == Some(id.as_str())
-        })
-    }
-
-    pub(super) fn source_joined(&self, peer: &PeerRef) {
-        let is_news = self.say_of(peer, None);
-        story::source_joined(self.id, peer, is_news);
-        self.change_source(peer, |source| (source.state, source.reason) = (SourceState::Active, None));
-    }
-
-    pub(super) fn source_gave(&self, peer: &PeerRef, bytes: u64) {
-        self.change_source(peer, |source| source.bytes += bytes);
-    }
-
-    pub(super) fn source_lost(&self, peer: &PeerRef, why: &str) {
-        story::source_lost(self.id, peer, why, self.say_of(peer, Some(why)));
-        let why = why.to_owned();
-        self.change_source(peer, |source| (source.state, source.reason) = (SourceState::Lost, Some(why)));
-    }
-
-    pub(super) fn source_dropped(&self, peer: &PeerRef, why: &str, content: ContentHash) {
-        story::source_dropped(self.id, peer, why, content);
-        let why = why.to_owned();
-        self.change_source(peer, |source| (source.state, source.reason) = (SourceState::Dropped, Some(why)));
-    }
-
-    /// Whether the log was not told this of the source yet: one that comes and goes all night fills no journal.
-    fn say_of(&self, peer: &PeerRef, why: Option<&str>) -> bool {
-        let key = peer.id().map_or_else(|| peer.name().to_owned(), |id| id.to_string());
-        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
-        match (said.get(&key), why) {
-            (Some(_), None) => false,
-            (Some(last), Some(why)) if last == why => false,
-            _ => {
-                said.insert(key, why.unwrap_or_default().to_owned());
-                true
-            }
-        }
-    }
-
-    pub(super) fn wasted(&self, bytes: u64) {
-        self.change(|transfer| transfer.wasted_bytes += bytes);
     }
 
     /// Shows how far it is, and how fast.
@@ -468,32 +393,4 @@ impl Job {
             );
         }
     }
-
-    fn change_source(&self, peer: &PeerRef, change: impl FnOnce(&mut TransferSource)) {
-        let name = PeerName { peer_id: peer.id().map(|id| id.to_string()), name: peer.name().to_owned() };
-        self.change(|transfer| {
-            let is_it = |source: &TransferSource| match &name.peer_id {
-                Some(id) => source.peer.peer_id.as_ref() == Some(id),
-                None => source.peer.name == name.name,
-            };
-            let at = transfer.sources.iter().position(is_it).unwrap_or_else(|| {
-                let (bytes, state) = (0, SourceState::Active);
-                transfer.sources.push(TransferSource { peer: name.clone(), bytes, state, reason: None });
-                transfer.sources.len() - 1
-            });
-            change(&mut transfer.sources[at]);
-        });
-    }
-}
-
-/// Who answers with another content than was asked for is none.
-fn sources_of(located: crate::discovery::Located, query: &Query) -> Vec<PeerRef> {
-    let is_asked = |content: Option<ContentHash>| match query {
-        Query::Content(asked) => content == Some(*asked),
-        Query::Name(_) => true,
-    };
-    let candidates = located.candidates.into_iter().filter(|candidate| is_asked(candidate.content));
-    let sources = candidates.flat_map(|candidate| candidate.sources);
-    let others = sources.filter(|source| source.origin != p2p_proto::control::Origin::Own);
-    others.map(|source| source.peer).collect()
 }

@@ -14,6 +14,7 @@ use super::sink;
 use super::store::{Store, StoreError, Terms};
 use super::story::{self, AskedBy};
 use super::swarm::Swarms;
+use super::tree;
 use crate::catalog::Viewer;
 use crate::discovery::{Connections, Locator, Myself};
 use crate::limits::Limits;
@@ -109,8 +110,10 @@ impl Transfers {
             jobs: Mutex::default(),
         });
         let jobs: Vec<_> = kept.into_iter().map(|kept| Job::new(kept.transfer, kept.terms)).collect();
-        let open = jobs.iter().filter(|job| !job.snapshot().state.is_ended()).filter_map(Job::part_key);
-        if let Err(error) = sink::discard_all_but(shared.shares.downloads(), open.collect()).await {
+        let open: Vec<_> = jobs.iter().filter(|job| !job.snapshot().state.is_ended()).collect();
+        let parts = tree::part_keys(&shared.store, &open).await?;
+        let keys = open.iter().filter_map(|job| job.part_key());
+        if let Err(error) = sink::discard_all_but(shared.shares.downloads(), keys.collect(), parts).await {
             tracing::info!(%error, "unfinished files were not looked through: {error}");
         }
         let transfers = Self { shared };
@@ -197,7 +200,7 @@ impl Transfers {
         Ok(transfer)
     }
 
-    fn enter(&self, job: Job) {
+    pub(super) fn enter(&self, job: Job) {
         let ended = job.snapshot().state.is_ended();
         let job = Arc::new(job);
         self.lock().insert(job.id, Arc::clone(&job));

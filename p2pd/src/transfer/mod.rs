@@ -21,6 +21,7 @@ mod source;
 mod store;
 mod story;
 mod swarm;
+mod tree;
 
 pub use fetch::{FetchError, FetchOrder};
 pub use intake::{Intake, IntakeError, Received};
@@ -30,3 +31,4 @@ pub use send::{SendError, Sends};
 pub use store::{Store, StoreError};
 pub use story::AskedBy;
 pub use swarm::{Follower, Swarm, Swarms, Unfinished};
+pub use tree::{Conflict, Pattern, PatternError, TreeError, TreeFound, TreeOrder};

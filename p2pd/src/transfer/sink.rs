@@ -206,10 +206,17 @@ pub(super) async fn discard(dir: DownloadDir, key: String) -> Result<(), SinkErr
 }
 
 /// Removes the part files that no open transfer has: of uploads that a crash broke off, of transfers that ended while
-/// the share was not there.
-pub(super) async fn discard_all_but(dir: DownloadDir, open: Vec<String>) -> Result<(), SinkError> {
+/// the share was not there. Of directories there are many, with these beginnings.
+pub(super) async fn discard_all_but(
+    dir: DownloadDir,
+    open: Vec<String>,
+    beginnings: Vec<String>,
+) -> Result<(), SinkError> {
+    let is_open = move |key: &String| {
+        open.contains(key) || beginnings.iter().any(|beginning| key.starts_with(beginning))
+    };
     blocking(move || {
-        for key in dir.parts()?.into_iter().filter(|key| !open.contains(key)) {
+        for key in dir.parts()?.into_iter().filter(|key| !is_open(key)) {
             tracing::info!(path = key, "removing an unfinished file that belongs to no transfer: {key}");
             dir.remove_part(&key)?;
         }

@@ -12,7 +12,8 @@ use serde::{Deserialize, Serialize};
 use crate::discovery::PeerRef;
 
 /// The shape of the database, by version.
-const MIGRATIONS: [&str; 1] = ["
+const MIGRATIONS: [&str; 2] = [
+    "
     CREATE TABLE transfers (
         id          INTEGER PRIMARY KEY AUTOINCREMENT,
         ended       INTEGER NOT NULL,
@@ -30,7 +31,14 @@ const MIGRATIONS: [&str; 1] = ["
         created_ms  INTEGER NOT NULL,
         PRIMARY KEY (content, peer)
     ) STRICT, WITHOUT ROWID;
-"];
+",
+    trees::MIGRATION,
+];
+
+/// The files of directories that are fetched.
+mod trees;
+
+pub(super) use trees::TreeFile;
 
 /// Ended transfers that are remembered.
 const ENDED_KEPT: u32 = 1000;
@@ -139,6 +147,7 @@ impl Store {
                 params![transfer.id, ended, body],
             )?;
             if ended {
+                trees::forget(connection, transfer.id)?;
                 connection.execute(
                     "DELETE FROM transfers WHERE ended AND id <=
                      (SELECT id FROM transfers WHERE ended ORDER BY id DESC LIMIT 1 OFFSET ?1)",
@@ -153,17 +162,8 @@ impl Store {
     /// All that is remembered, the oldest first.
     pub(super) async fn all(&self) -> Result<Vec<Kept>, StoreError> {
         self.run(|connection| {
-            let mut statement = connection.prepare("SELECT id, body, terms FROM transfers ORDER BY id")?;
-            let rows = statement.query_map([], |row| {
-                Ok((row.get::<_, u64>(0)?, row.get::<_, String>(1)?, row.get::<_, String>(2)?))
-            })?;
-            let mut all = Vec::new();
-            for row in rows {
-                let (id, body, terms) = row?;
-                let transfer: Transfer = from_json(&body)?;
-                all.push(Kept { transfer: Transfer { id, ..transfer }, terms: from_json(&terms)? });
-            }
-            Ok(all)
+            trees::forget_unbegun(connection)?;
+            kept(connection, "part_of IS NULL", &[])
         })
         .await
     }
@@ -299,6 +299,26 @@ impl Store {
             Err(_) => Err(StoreError::Damaged("the daemon is ending".to_owned())),
         }
     }
+}
+
+/// The transfers of which this is true.
+fn kept(
+    connection: &Connection,
+    which: &str,
+    values: &[&dyn rusqlite::ToSql],
+) -> Result<Vec<Kept>, StoreError> {
+    let sql = format!("SELECT id, body, terms FROM transfers WHERE {which} ORDER BY id");
+    let mut statement = connection.prepare(&sql)?;
+    let rows = statement.query_map(values, |row| {
+        Ok((row.get::<_, u64>(0)?, row.get::<_, String>(1)?, row.get::<_, String>(2)?))
+    })?;
+    let mut all = Vec::new();
+    for row in rows {
+        let (id, body, terms) = row?;
+        let transfer: Transfer = from_json(&body)?;
+        all.push(Kept { transfer: Transfer { id, ..transfer }, terms: from_json(&terms)? });
+    }
+    Ok(all)
 }
 
 fn to_json(value: &impl serde::Serialize) -> Result<String, StoreError> {

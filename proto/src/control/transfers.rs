@@ -19,14 +19,14 @@ pub struct FetchRequest {
     pub save_as: Option<String>,
 }
 
-/// A transfer: a persistent job that turns a content into a file.
+/// A transfer: a persistent job that turns a content into a file, or a directory of the network into files.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Transfer {
     /// Its number on this peer.
     pub id: u64,
-    /// The name of the file that it makes.
+    /// The name of the file that it makes; of a whole directory its name with `/` at the end, or the pattern.
     pub name: String,
-    /// Its content; absent for an unproven file until it has arrived.
+    /// Its content; absent for an unproven file until it has arrived, and for a directory.
     pub content: Option<String>,
     /// Bytes; absent where nobody knows yet.
     pub size: Option<u64>,
@@ -53,8 +53,14 @@ pub struct Transfer {
     pub created_ms: i64,
     /// When it ended.
     pub ended_ms: Option<i64>,
-    /// Absolute path of the file, once it is whole.
+    /// Absolute path of the file, once it is whole; of a directory, once all its files are.
     pub path: Option<String>,
+    /// Of a directory: how many files it has, those included that were here before. Absent for one file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub files: Option<u64>,
+    /// Of a directory: how many of its files are here under their names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub files_done: Option<u64>,
 }
 
 /// Where a transfer stands.

@@ -1,12 +1,14 @@
 //! The OpenAPI document of the control API.
 
 use axum::Json;
-use p2p_proto::control::{FilesQuery, LocateQuery, SendQuery};
+use p2p_proto::control::{FilesQuery, LocateQuery, SendQuery, TreeRequest};
 use utoipa::openapi::RefOr;
 use utoipa::openapi::path::ParameterIn;
 use utoipa::{IntoParams, Modify, OpenApi};
 
-use super::{config, contents, doctor, files, friends, limits, network, sends, shares, status, transfers};
+use super::{
+    config, contents, doctor, files, friends, limits, network, sends, shares, status, transfers, trees,
+};
 use crate::api::openapi::{WithProblems, operations};
 
 #[derive(OpenApi)]
@@ -36,6 +38,8 @@ use crate::api::openapi::{WithProblems, operations};
         transfers::pause,
         transfers::resume,
         transfers::events,
+        trees::look,
+        trees::fetch,
         friends::peers,
         friends::list,
         friends::add,
@@ -61,6 +65,7 @@ impl Modify for WithQueries {
             ("/v1/files", FilesQuery::into_params(place)),
             ("/v1/locate", LocateQuery::into_params(place)),
             ("/v1/sends", SendQuery::into_params(place)),
+            ("/v1/trees", TreeRequest::into_params(place)),
         ];
         for (path, query) in queries {
             let item = document.paths.paths.get_mut(path);

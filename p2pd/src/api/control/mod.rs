@@ -15,6 +15,7 @@ mod sends;
 mod shares;
 mod status;
 mod transfers;
+mod trees;
 
 use std::sync::Arc;
 
@@ -57,6 +58,8 @@ fn routes() -> Vec<Route> {
         Route::post("/v1/transfers/{id}/pause", transfers::pause),
         Route::post("/v1/transfers/{id}/resume", transfers::resume),
         Route::get("/v1/transfers/{id}/events", transfers::events),
+        Route::get("/v1/trees", trees::look),
+        Route::post("/v1/trees", trees::fetch),
         Route::get("/v1/limits", limits::show),
         Route::post("/v1/limits", limits::set),
         Route::get("/v1/peers", friends::peers),

@@ -114,7 +114,7 @@ pub(super) async fn resume(
     Ok(Json(api.transfers.hold(id, false, &asked_by(caller)).await?))
 }
 
-fn asked_by(caller: UnixCaller) -> AskedBy {
+pub(super) fn asked_by(caller: UnixCaller) -> AskedBy {
     AskedBy::User { uid: caller.uid, pid: caller.pid }
 }
 

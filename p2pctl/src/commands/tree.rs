@@ -1,0 +1,122 @@
+//! `fetch -r` and `fetch PATTERN`: a whole directory, by one transfer.
+
+use std::cell::RefCell;
+
+use hyper::Method;
+use p2p_proto::control::{Transfer, TransferState, TreeAnswer, TreeConflict, TreeRequest};
+
+use super::fetch::{Phase, detached, ended_well};
+use super::follow;
+use crate::cli;
+use crate::client::{Client, LONG_CALL};
+use crate::exit::Exit;
+use crate::failure::Failure;
+use crate::output::{Output, count, peer, query, size};
+use crate::progress::Progress;
+
+/// Whether this is about a directory or a pattern, and not about one file.
+pub(super) fn is_one(args: &cli::Fetch) -> bool {
+    args.recursive || args.dry_run || args.what.contains(['*', '?'])
+}
+
+/// Runs `fetch` of a directory or a pattern.
+pub(super) async fn fetch(
+    client: &Client,
+    out: &Output,
+    args: &cli::Fetch,
+    phase: &RefCell<Phase>,
+) -> Result<(), Failure> {
+    if args.output.is_some() || args.save_as.is_some() {
+        let message =
+            "-o and --as are for one file; a directory comes into the share, under the names that it has";
+        return Err(Failure::new(Exit::Usage, "one-file-only", message.to_owned())
+            .hint("copy it from there afterwards, or fetch its files one by one"));
+    }
+    let what = match (args.recursive, args.what.contains(['*', '?'])) {
+        // What is a pattern is one with -r too.
+        (true, false) => format!("{}/", args.what.trim_end_matches('/')),
+        _ => args.what.clone(),
+    };
+    let request = TreeRequest { what, from: args.from.clone() };
+    if args.dry_run {
+        return dry_run(client, out, &request).await;
+    }
+    let path = "/v1/trees";
+    let started = client.json::<Transfer>(Method::POST, path, Some(&request), LONG_CALL).await?;
+    if args.detach {
+        return match out.json() {
+            true => out.raw(&started.raw),
+            false => detached(out, &started.value),
+        };
+    }
+    phase.replace(Phase::Fetching { id: started.value.id, name: started.value.name.clone() });
+    let mut progress = Progress::new(*out);
+    let was_here = started.value.state == TransferState::Done;
+    let transfer = follow::transfer(client, started, &mut progress).await?;
+    progress.clear();
+    ended_well(&transfer)?;
+    if out.json() {
+        return Ok(());
+    }
+    let files = count(transfer.files.unwrap_or_default(), "file", "files");
+    let bytes = size(transfer.size.unwrap_or_default());
+    out.note(&match was_here {
+        true => format!("All of {} is here already: {files}, {bytes}.", transfer.name),
+        false => format!("{files}, {bytes}."),
+    });
+    out.line(transfer.path.as_deref().unwrap_or(&transfer.name))
+}
+
+async fn dry_run(client: &Client, out: &Output, request: &TreeRequest) -> Result<(), Failure> {
+    let route = Route::new("/v1/trees").with("what", &request.what);
+    let answer = client.json::<TreeAnswer>(Method::GET, &path, None::<&()>, LONG_CALL).await?;
+    if out.json() {
+        out.raw(&answer.raw)?;
+    } else {
+        tell(out, &answer.value)?;
+    }
+    match answer.value.conflicts {
+        0 => Ok(()),
+        _ => Err(Failure::quiet(Exit::Choice)),
+    }
+}
+
+fn tell(out: &Output, found: &TreeAnswer) -> Result<(), Failure> {
+    let files = |number| count(number, "file", "files");
+    out.line(&format!("to fetch  {}, {}", files(found.files), size(found.bytes)))?;
+    if found.here_files > 0 {
+        out.line(&format!("is here   {}, {}", files(found.here_files), size(found.here_bytes)))?;
+    }
+    if found.unproven_files > 0 {
+        let unproven = files(found.unproven_files);
+        out.line(&format!(
+            "left out  {unproven} that only plain peers have: nobody vouches for their bytes"
+        ))?;
+    }
+    if found.files > 0 {
+        let sources: Vec<String> = found.sources.iter().map(peer).collect();
+        let sources = if sources.is_empty() { "nobody now".to_owned() } else { sources.join(", ") };
+        out.line(&format!("from      {sources}"))?;
+    }
+    if let Some(free) = found.free_bytes {
+        out.line(&format!("free      {}", size(free)))?;
+    }
+    for TreeConflict { name, here, contents } in &found.first_conflicts {
+        let why = match here {
+            true => "another file is here under this name".to_owned(),
+            false => format!("{} different contents", contents.len()),
+        };
+        out.line(&format!("choose    {name}: {why}"))?;
+    }
+    let more = found.conflicts.saturating_sub(found.first_conflicts.len() as u64);
+    if more > 0 {
+        out.line(&format!("choose    {more} more"))?;
+    }
+    if found.conflicts > 0 {
+        out.note("Nothing is fetched while names need a choice: --from PEER takes what that peer has.");
+    }
+    if let Some(why) = &found.incomplete {
+        out.warn(&format!("there may be more: {why}"));
+    }
+    Ok(())
+}

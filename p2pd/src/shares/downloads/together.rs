@@ -1,0 +1,243 @@
+//! Many small files into the downloads at once: written as parts, made durable together, and then given their names.
+//!
+//! What makes thousands of files slow is waiting for the disk once per file. Here it is waited for once per batch: the
+//! whole file system is flushed, then all parts are renamed, then their directories are flushed.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::OwnedFd;
+
+use bytes::Bytes;
+use p2p_content::{FileName, PARTIAL_DIR};
+use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::io::Errno;
+use rustix::process::Gid;
+
+use super::{DownloadDir, PublishError, check_key, io_error, open_directory, open_parts, rename_to_free};
+use crate::shares::root::{Place, Root, is_gone};
+
+/// Directories that are flushed one by one; where there are more, the whole file system is.
+const FLUSHED_SINGLY: usize = 4;
+
+/// The directory of the parts, held open from the first part of a batch until all have their names: an error of the disk
+/// in between is then told to who flushes it. All its calls block.
+#[derive(Debug)]
+pub struct Together {
+    root: Root,
+    place: Place,
+    parts: OwnedFd,
+}
+
+/// What is under a name already.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Under {
+    /// Nothing.
+    Nothing,
+    /// A file with these bytes.
+    Bytes(Vec<u8>),
+    /// Something else: a longer file, a directory, a link, or a file that is being written.
+    Other,
+}
+
+impl DownloadDir {
+    /// Opens the directory of the parts for a batch.
+    ///
+    /// # Errors
+    /// [`PublishError::Unavailable`], [`PublishError::Io`].
+    pub fn together(&self) -> Result<Together, PublishError> {
+        let (root, place) = self.root()?;
+        let parts = open_parts(&root, true).map_err(|error| io_error(place.path.join(PARTIAL_DIR), error))?;
+        Ok(Together { root, place, parts })
+    }
+}
+
+impl Together {
+    /// Writes the part `key` anew, with the mode that any new file of the program has: nobody else can enter the
+    /// directory that it lies in.
+    ///
+    /// # Errors
+    /// [`PublishError::BadKey`], [`PublishError::Io`].
+    pub fn write(&self, key: &str, chunks: &[Bytes]) -> Result<(), PublishError> {
+        check_key(key)?;
+        let at = |source| PublishError::Io { path: self.place.path.join(PARTIAL_DIR).join(key), source };
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mode = Mode::RUSR | Mode::WUSR | Mode::RGRP | Mode::WGRP | Mode::ROTH | Mode::WOTH;
+        let file = rustix::fs::openat(&self.parts, key, flags, mode);
+        let mut file = File::from(file.map_err(|error| at(error.into()))?);
+        chunks.iter().try_for_each(|chunk| file.write_all(chunk)).map_err(at)
+    }
+
+    /// The bytes of the part `key`; `None` where there is none, or it has another length than `len`.
+    ///
+    /// # Errors
+    /// [`PublishError::Io`].
+    pub fn read(&self, key: &str, len: u64) -> Result<Option<Vec<u8>>, PublishError> {
+        check_key(key)?;
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let file = match rustix::fs::openat(&self.parts, key, flags, Mode::empty()) {
+            Err(Errno::NOENT) => return Ok(None),
+            opened => opened.map_err(io::Error::from),
+        };
+        let bytes = file.and_then(|file| bytes_of(File::from(file), len));
+        bytes.map_err(|source| PublishError::Io { path: self.place.path.join(PARTIAL_DIR).join(key), source })
+    }
+
+    /// What is under these names, in their order; of a file the bytes, where they are as many as said.
+    ///
+    /// # Errors
+    /// [`PublishError::Io`].
+    pub fn under<'n>(
+        &self,
+        names: impl Iterator<Item = (&'n FileName, u64)>,
+    ) -> Result<Vec<Under>, PublishError> {
+        let mut parents: HashMap<&str, Option<OwnedFd>> = HashMap::new();
+        let mut all = Vec::new();
+        for (name, len) in names {
+            let (directories, last) = split(name);
+            if !parents.contains_key(directories) {
+                let opened = match self.root.directory(directories) {
+                    Ok(opened) => Some(opened),
+                    Err(error) if is_gone(&error) => None,
+                    Err(source) => {
+                        return Err(PublishError::Io { path: self.place.path.join(directories), source });
+                    }
+                };
+                // Names come in their order: what was before is not asked for again.
+                parents.clear();
+                parents.insert(directories, opened);
+            }
+            let parent = parents.get(directories).and_then(Option::as_ref);
+            let is_there = parent.is_some_and(|parent| {
+                !matches!(rustix::fs::statat(parent, last, AtFlags::SYMLINK_NOFOLLOW), Err(Errno::NOENT))
+            });
+            all.push(if is_there { self.look(name, len) } else { Under::Nothing });
+        }
+        Ok(all)
+    }
+
+    fn look(&self, name: &FileName, len: u64) -> Under {
+        let Ok(Some((file, before))) = self.root.open_file(name) else { return Under::Other };
+        match bytes_of(file, len) {
+            // It counts only if it was the same file before and after.
+            Ok(Some(bytes)) => match self.root.open_file(name) {
+                Ok(Some((_, after))) if after.same_bytes(&before) => Under::Bytes(bytes),
+                _ => Under::Other,
+            },
+            _ => Under::Other,
+        }
+    }
+
+    /// Makes all that was written durable.
+    ///
+    /// # Errors
+    /// [`PublishError::Io`]: what was written may be lost, and is to be written anew.
+    pub fn flush(&self) -> Result<(), PublishError> {
+        rustix::fs::syncfs(&self.parts).map_err(|error| io_error(self.place.path.join(PARTIAL_DIR), error))
+    }
+
+    /// Gives the parts their names, with the directories that these call for; the parts are durable by then: the caller's
+    /// duty. When it returns, so are the names that were given. What came of each is in their order:
+    /// [`PublishError::Exists`] where the name is taken.
+    ///
+    /// # Errors
+    /// [`PublishError::Io`] where the names that were given may not be durable.
+    pub fn publish(
+        &self,
+        files: &[(String, FileName)],
+    ) -> Result<Vec<Result<(), PublishError>>, PublishError> {
+        let mut parents: BTreeMap<&str, Result<Parent, Errno>> = BTreeMap::new();
+        let mut touched = 0;
+        let mut results = Vec::with_capacity(files.len());
+        for (key, name) in files {
+            let (directories, last) = split(name);
+            let at = |source: Errno| io_error(self.place.path.join(name.as_str()), source);
+            let parent = parents
+                .entry(directories)
+                .or_insert_with(|| Parent::open(&self.root, directories, &self.parts, &mut touched));
+            let renamed = match parent {
+                Ok(parent) => parent.take(&self.parts, key, last),
+                Err(error) => Err(*error),
+            };
+            results.push(renamed.map_err(|source| match source {
+                Errno::EXIST | Errno::NOTEMPTY | Errno::ISDIR => PublishError::Exists { name: name.clone() },
+                Errno::NOENT => PublishError::NoPart { key: key.clone() },
+                source => at(source),
+            }));
+        }
+        if touched > FLUSHED_SINGLY {
+            self.flush()?;
+        } else {
+            for (directories, parent) in &parents {
+                let Ok(parent) = parent else { continue };
+                parent.flush().map_err(|source| io_error(self.place.path.join(directories), source))?;
+            }
+        }
+        Ok(results)
+    }
+}
+
+/// A directory that files get their names in.
+struct Parent {
+    handle: OwnedFd,
+    /// Those above it in which a directory was made.
+    made_in: Vec<OwnedFd>,
+    /// The group that its files have to be given.
+    group: Option<Gid>,
+}
+
+impl Parent {
+    /// Opens it, and makes it where it is not there. Counts what will have to be flushed.
+    fn open(root: &Root, directories: &str, parts: &OwnedFd, touched: &mut usize) -> Result<Parent, Errno> {
+        let mut handle = open_directory(root.handle(), ".")?;
+        let mut made_in = Vec::new();
+        for step in directories.split('/').filter(|step| !step.is_empty()) {
+            let made = rustix::fs::mkdirat(&handle, step, Mode::RWXU | Mode::RWXG | Mode::RWXO);
+            let next = match made {
+                Ok(()) | Err(Errno::EXIST) => open_directory(&handle, step)?,
+                Err(error) => return Err(error),
+            };
+            let above = std::mem::replace(&mut handle, next);
+            if made.is_ok() {
+                made_in.push(above);
+            }
+        }
+        *touched += 1 + made_in.len();
+        let (own, there) = (rustix::fs::fstat(parts)?, rustix::fs::fstat(&handle)?);
+        let is_setgid = |stat: &rustix::fs::Stat| Mode::from_raw_mode(stat.st_mode).contains(Mode::SGID);
+        // A part has the group of its directory where that is setgid, and the program's otherwise.
+        let group = is_setgid(&there) && !(is_setgid(&own) && own.st_gid == there.st_gid);
+        let group = group.then(|| Gid::from_raw(there.st_gid));
+        Ok(Parent { handle, made_in, group })
+    }
+
+    fn take(&self, parts: &OwnedFd, key: &str, last: &str) -> Result<(), Errno> {
+        if self.group.is_some() {
+            match rustix::fs::chownat(parts, key, None, self.group, AtFlags::SYMLINK_NOFOLLOW) {
+                // A group that this program's user is not in.
+                Ok(()) | Err(Errno::PERM) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        rename_to_free(parts, key, &self.handle, last)
+    }
+
+    fn flush(&self) -> Result<(), Errno> {
+        self.made_in.iter().try_for_each(rustix::fs::fsync)?;
+        rustix::fs::fsync(&self.handle)
+    }
+}
+
+fn split(name: &FileName) -> (&str, &str) {
+    name.as_str().rsplit_once('/').unwrap_or(("", name.as_str()))
+}
+
+fn bytes_of(file: File, len: u64) -> io::Result<Option<Vec<u8>>> {
+    let metadata = file.metadata()?;
+    if !metadata.is_file() || metadata.len() != len {
+        return Ok(None);
+    }
+    let mut bytes = Vec::with_capacity(usize::try_from(len).unwrap_or_default());
+    file.take(len + 1).read_to_end(&mut bytes)?;
+    Ok((bytes.len() as u64 == len).then_some(bytes))
+}

@@ -1,0 +1,317 @@
+//! The files that a directory's transfer has still to get, and the transfers of its long files.
+//!
+//! A row is there from the moment that the directory is listed until its file is here under its name: what is left is
+//! what there is to do. The number of a transfer is reserved before it begins, so that a list of a million files is
+//! written page by page; what is listed for a transfer that never began is forgotten at the next start.
+
+use p2p_content::{ContentHash, FileName};
+use p2p_proto::control::Transfer;
+use rusqlite::{Connection, params};
+
+use super::{Kept, Store, StoreError, Terms, kept, to_json};
+
+pub(super) const MIGRATION: &str = "
+    CREATE TABLE tree_files (
+        transfer    INTEGER NOT NULL,
+        name        TEXT NOT NULL,
+        content     BLOB NOT NULL,
+        size        INTEGER NOT NULL,
+        failed      TEXT,
+        PRIMARY KEY (transfer, name, content)
+    ) STRICT, WITHOUT ROWID;
+    ALTER TABLE transfers ADD COLUMN part_of INTEGER;
+    CREATE INDEX transfers_parts ON transfers (part_of) WHERE part_of IS NOT NULL;
+";
+
+/// A file of a directory that is fetched.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::transfer) struct TreeFile {
+    /// Its name, which it has here too.
+    pub(in crate::transfer) name: FileName,
+    /// Its content.
+    pub(in crate::transfer) content: ContentHash,
+    /// Bytes.
+    pub(in crate::transfer) size: u64,
+}
+
+/// What is left of a directory.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(in crate::transfer) struct TreeLeft {
+    /// Files that are to be fetched.
+    pub(in crate::transfer) files: u64,
+    /// Bytes of all that is not here, also of what cannot get its name.
+    pub(in crate::transfer) bytes: u64,
+    /// Files that cannot get their names.
+    pub(in crate::transfer) failed: u64,
+    /// The first of them, with why.
+    pub(in crate::transfer) first_failed: Option<(String, String)>,
+}
+
+impl Store {
+    /// The number of a transfer that may begin later.
+    pub(in crate::transfer) async fn reserve(&self) -> Result<u64, StoreError> {
+        self.run(|connection| {
+            let transaction = connection.unchecked_transaction()?;
+            transaction.execute("INSERT INTO transfers (ended, body, terms) VALUES (1, '', '')", [])?;
+            let id = transaction.last_insert_rowid();
+            // The sequence remembers the number: nobody else gets it.
+            transaction.execute("DELETE FROM transfers WHERE id = ?1", [id])?;
+            transaction.commit()?;
+            Ok(u64::try_from(id).unwrap_or_default())
+        })
+        .await
+    }
+
+    /// Remembers a transfer whose number was reserved.
+    pub(in crate::transfer) async fn add_reserved(
+        &self,
+        transfer: Transfer,
+        terms: Terms,
+    ) -> Result<Transfer, StoreError> {
+        self.run(move |connection| {
+            connection.execute(
+                "INSERT INTO transfers (id, ended, body, terms) VALUES (?1, ?2, ?3, ?4)",
+                params![transfer.id, transfer.state.is_ended(), to_json(&transfer)?, to_json(&terms)?],
+            )?;
+            Ok(transfer)
+        })
+        .await
+    }
+
+    /// Lists files of a directory. One that is listed already is listed once.
+    pub(in crate::transfer) async fn list_files(
+        &self,
+        id: u64,
+        files: Vec<TreeFile>,
+    ) -> Result<(), StoreError> {
+        self.run(move |connection| {
+            let transaction = connection.unchecked_transaction()?;
+            let mut insert = transaction.prepare_cached(
+                "INSERT OR IGNORE INTO tree_files (transfer, name, content, size) VALUES (?1, ?2, ?3, ?4)",
+            )?;
+            for file in &files {
+                insert.execute(params![id, file.name.as_str(), file.content.as_bytes(), file.size])?;
+            }
+            drop(insert);
+            Ok(transaction.commit()?)
+        })
+        .await
+    }
+
+    /// At most so many of the files that are to be fetched, in order of their names, after this one; those of at most, or
+    /// of more than, so many bytes.
+    pub(in crate::transfer) async fn files_after(
+        &self,
+        id: u64,
+        after: Option<(FileName, ContentHash)>,
+        sizes: std::ops::RangeInclusive<u64>,
+        limit: usize,
+    ) -> Result<Vec<TreeFile>, StoreError> {
+        self.run(move |connection| {
+            let mut statement = connection.prepare_cached(
+                "SELECT name, content, size FROM tree_files
+                 WHERE transfer = ?1 AND (name, content) > (?2, ?3) AND failed IS NULL AND size BETWEEN ?4 AND ?5
+                 ORDER BY name, content LIMIT ?6",
+            )?;
+            let (name, content) = match &after {
+                Some((name, content)) => (name.as_str(), content.as_bytes().as_slice()),
+                None => ("", [].as_slice()),
+            };
+            let end = (*sizes.end()).min(i64::MAX.unsigned_abs());
+            let rows = statement.query_map(params![id, name, content, sizes.start(), end, limit], |row| {
+                Ok((row.get::<_, String>(0)?, row.get::<_, [u8; 32]>(1)?, row.get::<_, u64>(2)?))
+            })?;
+            rows.map(|row| {
+                let (name, content, size) = row?;
+                let name =
+                    FileName::parse(&name).map_err(|error| StoreError::Damaged(error.to_string()))?;
+                Ok(TreeFile { name, content: ContentHash::from_bytes(content), size })
+            })
+            .collect()
+        })
+        .await
+    }
+
+    /// Bytes of the files that are to be fetched and have at most so many each.
+    pub(in crate::transfer) async fn bytes_of_files(&self, id: u64, longest: u64) -> Result<u64, StoreError> {
+        self.run(move |connection| {
+            let sql = "SELECT coalesce(sum(size), 0) FROM tree_files
+                       WHERE transfer = ?1 AND failed IS NULL AND size <= ?2";
+            Ok(connection.query_row(sql, params![id, longest], |row| row.get(0))?)
+        })
+        .await
+    }
+
+    /// These files need not be fetched any more.
+    pub(in crate::transfer) async fn strike_files(
+        &self,
+        id: u64,
+        files: Vec<(FileName, ContentHash)>,
+    ) -> Result<(), StoreError> {
+        self.run(move |connection| {
+            let transaction = connection.unchecked_transaction()?;
+            let mut delete = transaction.prepare_cached(
+                "DELETE FROM tree_files WHERE transfer = ?1 AND name = ?2 AND content = ?3",
+            )?;
+            for (name, content) in &files {
+                delete.execute(params![id, name.as_str(), content.as_bytes()])?;
+            }
+            drop(delete);
+            Ok(transaction.commit()?)
+        })
+        .await
+    }
+
+    /// This file cannot get its name.
+    pub(in crate::transfer) async fn fail_file(
+        &self,
+        id: u64,
+        name: FileName,
+        content: ContentHash,
+        why: String,
+    ) -> Result<(), StoreError> {
+        self.run(move |connection| {
+            connection.execute(
+                "UPDATE tree_files SET failed = ?4 WHERE transfer = ?1 AND name = ?2 AND content = ?3",
+                params![id, name.as_str(), content.as_bytes(), why],
+            )?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// What is left of a directory.
+    pub(in crate::transfer) async fn files_left(&self, id: u64) -> Result<TreeLeft, StoreError> {
+        self.run(move |connection| {
+            let mut left = connection.query_row(
+                "SELECT count(*) - count(failed), coalesce(sum(size), 0), count(failed) FROM tree_files WHERE transfer = ?1",
+                [id],
+                |row| {
+                    let (files, bytes, failed) = (row.get(0)?, row.get(1)?, row.get(2)?);
+                    Ok(TreeLeft { files, bytes, failed, first_failed: None })
+                },
+            )?;
+            if left.failed > 0 {
+                left.first_failed = Some(connection.query_row(
+                    "SELECT name, failed FROM tree_files WHERE transfer = ?1 AND failed IS NOT NULL LIMIT 1",
+                    [id],
+                    |row| Ok((row.get(0)?, row.get(1)?)),
+                )?);
+            }
+            Ok(left)
+        })
+        .await
+    }
+
+    /// Forgets what was listed for a transfer that does not begin.
+    pub(in crate::transfer) async fn forget_files(&self, id: u64) -> Result<(), StoreError> {
+        self.run(move |connection| forget(connection, id)).await
+    }
+
+    /// Remembers the transfer of one long file of a directory.
+    pub(in crate::transfer) async fn add_part(
+        &self,
+        of: u64,
+        transfer: Transfer,
+        terms: Terms,
+    ) -> Result<Transfer, StoreError> {
+        self.run(move |connection| {
+            connection.execute(
+                "INSERT INTO transfers (ended, body, terms, part_of) VALUES (0, ?1, ?2, ?3)",
+                params![to_json(&transfer)?, to_json(&terms)?, of],
+            )?;
+            let id = u64::try_from(connection.last_insert_rowid()).unwrap_or_default();
+            Ok(Transfer { id, ..transfer })
+        })
+        .await
+    }
+
+    /// The transfers of a directory's long files.
+    pub(in crate::transfer) async fn parts_of(&self, of: u64) -> Result<Vec<Kept>, StoreError> {
+        self.run(move |connection| kept(connection, "part_of = ?1", &[&of])).await
+    }
+
+    /// Forgets the transfer of a long file.
+    pub(in crate::transfer) async fn remove_part(&self, id: u64) -> Result<(), StoreError> {
+        self.run(move |connection| {
+            connection.execute("DELETE FROM transfers WHERE id = ?1 AND part_of IS NOT NULL", [id])?;
+            Ok(())
+        })
+        .await
+    }
+}
+
+/// Forgets what a transfer still had to get.
+pub(super) fn forget(connection: &Connection, id: u64) -> Result<(), StoreError> {
+    connection.execute("DELETE FROM tree_files WHERE transfer = ?1", [id])?;
+    connection.execute("DELETE FROM transfers WHERE part_of = ?1", [id])?;
+    Ok(())
+}
+
+/// Forgets what was listed for transfers that never began.
+pub(super) fn forget_unbegun(connection: &Connection) -> Result<(), StoreError> {
+    connection.execute(
+        "DELETE FROM tree_files WHERE transfer NOT IN (SELECT id FROM transfers WHERE ended = 0)",
+        [],
+    )?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::fetch::fresh;
+    use super::*;
+
+    fn file(name: &str, size: u64) -> TreeFile {
+        TreeFile { name: FileName::parse(name).unwrap(), content: ContentHash::of(name.as_bytes()), size }
+    }
+
+    fn key(file: &TreeFile) -> (FileName, ContentHash) {
+        (file.name.clone(), file.content)
+    }
+
+    #[tokio::test]
+    async fn a_list_is_read_page_by_page_and_shrinks() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("transfers.sqlite")).unwrap();
+        let id = store.reserve().await.unwrap();
+        let files = [file("a/1", 1), file("a/2", 9), file("b", 2), file("c", 3)];
+        store.list_files(id, files[..3].to_vec()).await.unwrap();
+        store.list_files(id, files[2..].to_vec()).await.unwrap();
+        let first = store.files_after(id, None, 0..=5, 2).await.unwrap();
+        assert_eq!(first, [files[0].clone(), files[2].clone()]);
+        assert_eq!(store.files_after(id, Some(key(&first[1])), 0..=5, 2).await.unwrap(), [files[3].clone()]);
+        assert_eq!(store.files_after(id, None, 6..=u64::MAX, 2).await.unwrap(), [files[1].clone()]);
+        store.strike_files(id, vec![key(&files[0]), key(&files[1])]).await.unwrap();
+        store.fail_file(id, files[2].name.clone(), files[2].content, "taken".to_owned()).await.unwrap();
+        let left = store.files_left(id).await.unwrap();
+        assert_eq!((left.files, left.bytes, left.failed), (1, 5, 1));
+        assert_eq!(left.first_failed, Some(("b".to_owned(), "taken".to_owned())));
+    }
+
+    #[tokio::test]
+    async fn what_never_began_is_forgotten_and_what_began_is_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("transfers.sqlite");
+        let store = Store::open(&path).unwrap();
+        let (begun, unbegun) = (store.reserve().await.unwrap(), store.reserve().await.unwrap());
+        assert_ne!(begun, unbegun);
+        for id in [begun, unbegun] {
+            store.list_files(id, vec![file("a", 1)]).await.unwrap();
+        }
+        let transfer = Transfer { id: begun, ..fresh(FileName::parse("a").unwrap(), None, None) };
+        store.add_reserved(transfer.clone(), Terms::default()).await.unwrap();
+        let part = store.add_part(begun, transfer.clone(), Terms::default()).await.unwrap();
+        drop(store);
+        let store = Store::open(&path).unwrap();
+        let all: Vec<u64> = store.all().await.unwrap().iter().map(|kept| kept.transfer.id).collect();
+        assert_eq!(all, [begun], "the part is not listed");
+        assert_eq!(store.parts_of(begun).await.unwrap()[0].transfer.id, part.id);
+        assert_eq!(store.files_left(begun).await.unwrap().files, 1);
+        assert_eq!(store.files_left(unbegun).await.unwrap().files, 0);
+        let ended = Transfer { state: p2p_proto::control::TransferState::Cancelled, ..transfer };
+        store.update(ended).await.unwrap();
+        assert_eq!(store.files_left(begun).await.unwrap().files, 0);
+        assert!(store.parts_of(begun).await.unwrap().is_empty());
+    }
+}

@@ -1,0 +1,164 @@
+//! A whole directory as one transfer: thousands of small files, many at a time on one stream per source, and its long files
+//! by the engine that single files have.
+//!
+//! What is to be fetched is [listed](list) in the store before anything is fetched. A run works the list off: [`small`]
+//! asks for the files that are short enough to be proven whole, the [`plan`] decides who is asked for which, a [`stream`]
+//! speaks with one source, a [`batch`] makes many files durable at once and gives them their names; then [`long`] runs the
+//! others, a few at a time. A file is struck off the list only when it is here under its name, durable. Called by `job`.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use p2p_content::{ContentHash, FileName};
+use tokio_util::sync::CancellationToken;
+
+use super::engine::Outcome;
+use super::job::Job;
+use super::jobs::Shared;
+use super::sink::{self, blocking};
+use super::store::{Store, StoreError};
+
+mod batch;
+mod list;
+mod long;
+mod pattern;
+mod plan;
+mod small;
+mod stream;
+
+pub use list::{Conflict, TreeError, TreeFound, TreeOrder};
+pub use pattern::{Pattern, PatternError};
+
+/// Bytes of a file that is fetched whole and proven as a whole; longer ones are fetched in pieces.
+const LONGEST: u64 = 4 << 20;
+
+/// How far a run is.
+struct Tally {
+    /// Bytes of the files that are here under their names.
+    bytes: AtomicU64,
+    /// How many those are.
+    files: AtomicU64,
+}
+
+impl Tally {
+    /// So many more are here.
+    fn add(&self, files: u64, bytes: u64) {
+        self.files.fetch_add(files, Ordering::Relaxed);
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Shows it, with what is proven and has no name yet.
+    fn show(&self, job: &Job, beside: u64) {
+        job.progressed(self.bytes.load(Ordering::Relaxed) + beside);
+        let files = self.files.load(Ordering::Relaxed);
+        job.change(|transfer| transfer.files_done = Some(files));
+    }
+}
+
+/// Runs a directory's transfer until something ends it.
+pub(super) async fn run(shared: &Arc<Shared>, job: &Arc<Job>, stop: &CancellationToken) -> Outcome {
+    match try_run(shared, job, stop).await {
+        Ok(outcome) | Err(outcome) => outcome,
+    }
+}
+
+impl From<StoreError> for Outcome {
+    fn from(error: StoreError) -> Self {
+        Self::Blocked(error.to_string())
+    }
+}
+
+async fn try_run(shared: &Arc<Shared>, job: &Arc<Job>, stop: &CancellationToken) -> Result<Outcome, Outcome> {
+    let before = job.snapshot();
+    let (files, size) = (before.files.unwrap_or_default(), before.size.unwrap_or_default());
+    let left = shared.store.files_left(job.id).await?;
+    let tally = Tally {
+        bytes: AtomicU64::new(size.saturating_sub(left.bytes)),
+        files: AtomicU64::new(files.saturating_sub(left.files + left.failed)),
+    };
+    tally.show(job, 0);
+    let why_small = small::run(shared, job, &tally, stop).await?;
+    let why_long = long::run(shared, job, &tally, stop).await?;
+    tally.show(job, 0);
+    let left = shared.store.files_left(job.id).await?;
+    Ok(match (left.files, left.first_failed) {
+        (0, None) => Outcome::Directory { path: path_of(shared, &before.name) },
+        (0, Some((name, why))) => {
+            let others = match left.failed - 1 {
+                0 => String::new(),
+                others => format!(", and {others} more could not get their names"),
+            };
+            Outcome::Failed(format!("{name}: {why}{others}; all other files are here"))
+        }
+        (missing, _) => {
+            let why =
+                why_small.or(why_long).unwrap_or_else(|| "nobody who can be reached has them".to_owned());
+            Outcome::NoSources { why: format!("{missing} files are missing: {why}"), serving: None }
+        }
+    })
+}
+
+/// The directory that the files are in.
+fn path_of(shared: &Shared, text: &str) -> PathBuf {
+    let dir = shared.shares.downloads();
+    let pattern = Pattern::parse(text).ok();
+    let directory = pattern.as_ref().and_then(Pattern::directory).map(FileName::parse);
+    match directory {
+        Some(Ok(directory)) => dir.absolute(&directory),
+        _ => dir.path().to_owned(),
+    }
+}
+
+/// What the keys of a directory's parts begin with.
+fn beginning(id: u64) -> String {
+    format!("tree-{id}-")
+}
+
+/// The key of a file's part.
+fn part_key(id: u64, name: &FileName) -> String {
+    let hash = ContentHash::of(name.as_str().as_bytes()).to_string();
+    format!("{}{}", beginning(id), &hash[..32])
+}
+
+/// What the keys of the parts begin with that open transfers of directories have.
+pub(super) async fn part_keys(store: &Store, open: &[&Job]) -> Result<Vec<String>, StoreError> {
+    let mut keys = Vec::new();
+    for job in open.iter().filter(|job| job.snapshot().files.is_some()) {
+        keys.push(beginning(job.id));
+        for part in store.parts_of(job.id).await? {
+            keys.extend(Job::new(part.transfer, part.terms).part_key());
+        }
+    }
+    Ok(keys)
+}
+
+/// Removes what a directory's transfer that has ended leaves of unfinished files.
+pub(super) async fn clear(shared: &Shared, job: &Job) {
+    if job.snapshot().files.is_none() {
+        return;
+    }
+    let cleared = async {
+        for beginning in part_keys(&shared.store, &[job]).await? {
+            discard(shared, beginning).await?;
+        }
+        Ok::<_, sink::SinkError>(())
+    };
+    if let Err(error) = cleared.await {
+        // They are removed when the daemon next starts.
+        let id = job.id;
+        tracing::warn!(transfer_id = id, %error, "the unfinished files of transfer {id} stay for now: {error}");
+    }
+}
+
+/// Removes the parts whose keys begin so.
+async fn discard(shared: &Shared, beginning: String) -> Result<(), sink::SinkError> {
+    let dir = shared.shares.downloads();
+    blocking(move || {
+        for key in dir.parts()?.into_iter().filter(|key| key.starts_with(&beginning)) {
+            dir.remove_part(&key)?;
+        }
+        Ok(())
+    })
+    .await
+}

@@ -1,0 +1,193 @@
+//! Files on their way into the share, many at once: proven and written as parts as they come; then all of them are made
+//! durable by one flush, get their names, enter the catalog, and are struck off the list.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use p2p_content::{ContentHash, ContentHasher, FileName, Manifest};
+
+use super::super::jobs::Shared;
+use super::super::plan::SourceKey;
+use super::super::sink::{SinkError, blocking};
+use super::super::store::TreeFile;
+use super::plan::FileKey;
+use super::{discard, part_key};
+use crate::shares::{PublishError, Together, Under};
+
+/// The bytes of a file, as a source gave them.
+pub(super) struct Came {
+    pub(super) key: FileKey,
+    pub(super) source: SourceKey,
+    pub(super) file: TreeFile,
+    pub(super) chunks: Vec<Bytes>,
+}
+
+/// What is here of a file before anybody is asked for it.
+pub(super) enum Found {
+    /// Nothing, or nothing that is right.
+    Nothing,
+    /// All of it.
+    Proven(Proven),
+    /// Something else has its name.
+    Taken,
+}
+
+/// A file that is proven, and not struck off the list yet.
+pub(super) struct Proven {
+    pub(super) file: TreeFile,
+    pub(super) manifest: Manifest,
+    /// Whether it has its name already: a daemon that was killed left it so, or a user put it there.
+    pub(super) has_name: bool,
+}
+
+/// What became of a batch.
+#[derive(Default)]
+pub(super) struct Named {
+    /// Files that are here under their names, and their bytes.
+    pub(super) files: u64,
+    pub(super) bytes: u64,
+}
+
+/// Proves the files, and writes those that are what they should be; `None` for the others. Waits for the disk.
+pub(super) fn keep(
+    together: &Together,
+    id: u64,
+    came: Vec<Came>,
+) -> Result<Vec<(FileKey, SourceKey, u64, Option<Proven>)>, SinkError> {
+    let mut kept = Vec::with_capacity(came.len());
+    for Came { key, source, file, chunks } in came {
+        let mut hasher = ContentHasher::new();
+        chunks.iter().for_each(|chunk| hasher.update(chunk));
+        let (content, manifest) = hasher.finish();
+        let size = file.size;
+        let proven = (content == file.content && manifest.pieces().len() == file.size).then(|| {
+            together.write(&part_key(id, &file.name), &chunks)?;
+            Ok::<_, SinkError>(Proven { file, manifest, has_name: false })
+        });
+        kept.push((key, source, size, proven.transpose()?));
+    }
+    Ok(kept)
+}
+
+/// The keys of the parts that an earlier run left.
+pub(super) async fn left_parts(shared: &Shared, id: u64) -> Result<HashSet<String>, SinkError> {
+    let (dir, beginning) = (shared.shares.downloads(), super::beginning(id));
+    let is_own = move |key: &String| key.starts_with(&beginning);
+    blocking(move || Ok(dir.parts()?.into_iter().filter(is_own).collect())).await
+}
+
+/// What is here of these files already. Waits for the disk.
+pub(super) fn look(
+    together: &Together,
+    id: u64,
+    files: Vec<TreeFile>,
+    parts: &HashSet<String>,
+) -> Result<Vec<(TreeFile, Found)>, SinkError> {
+    let under = together.under(files.iter().map(|file| (&file.name, file.size)))?;
+    let mut found = Vec::with_capacity(files.len());
+    for (file, under) in files.into_iter().zip(under) {
+        let (bytes, has_name) = match under {
+            Under::Bytes(bytes) => (Some(bytes), true),
+            Under::Other => (None, true),
+            Under::Nothing => {
+                let key = part_key(id, &file.name);
+                let bytes = if parts.contains(&key) { together.read(&key, file.size)? } else { None };
+                (bytes, false)
+            }
+        };
+        let manifest = bytes.and_then(|bytes| proof(&file.content, &bytes));
+        let what = match manifest {
+            Some(manifest) => Found::Proven(Proven { file: file.clone(), manifest, has_name }),
+            None if has_name => Found::Taken,
+            None => Found::Nothing,
+        };
+        found.push((file, what));
+    }
+    Ok(found)
+}
+
+fn proof(content: &ContentHash, bytes: &[u8]) -> Option<Manifest> {
+    let mut hasher = ContentHasher::new();
+    hasher.update(bytes);
+    let (found, manifest) = hasher.finish();
+    (found == *content).then_some(manifest)
+}
+
+/// Why a file has no name that another one has.
+pub(super) const TAKEN: &str = "another file is here under this name";
+
+/// Makes the files durable, gives them their names, has them in the catalog, and strikes them off the list.
+pub(super) async fn finish(
+    shared: &Shared,
+    id: u64,
+    together: Arc<Together>,
+    batch: Vec<Proven>,
+) -> Result<Named, SinkError> {
+    let flushed = Arc::clone(&together);
+    if let Err(error) = blocking(move || Ok(flushed.flush()?)).await {
+        // The kernel tells of a lost write once, and what it still has of it in memory would prove itself.
+        discard(shared, super::beginning(id)).await?;
+        return Err(error);
+    }
+    let publishing = move || {
+        let key = |proven: &Proven| (part_key(id, &proven.file.name), proven.file.name.clone());
+        let (mut named, unnamed): (Vec<_>, Vec<_>) = batch.into_iter().partition(|proven| proven.has_name);
+        let results = together.publish(&unnamed.iter().map(key).collect::<Vec<_>>())?;
+        let mut failed = Vec::new();
+        for (proven, result) in unnamed.into_iter().zip(results) {
+            let TreeFile { name, content, size } = proven.file.clone();
+            match result {
+                Ok(()) => named.push(proven),
+                Err(PublishError::Exists { .. }) => {
+                    // Who put it there may have put the same there.
+                    let under = together.under(std::iter::once((&name, size)))?.pop();
+                    match under {
+                        Some(Under::Bytes(bytes)) if proof(&content, &bytes).is_some() => named.push(proven),
+                        _ => failed.push((name, content, TAKEN.to_owned())),
+                    }
+                }
+                Err(error) => match SinkError::from(error) {
+                    SinkError::NoWay(why) => failed.push((name, content, why)),
+                    other => return Err(other),
+                },
+            }
+        }
+        Ok((named, failed))
+    };
+    let (named, failed) = blocking(publishing).await?;
+    for (name, content, why) in failed {
+        fail(shared, id, name, content, why).await?;
+    }
+    let counted =
+        Named { files: named.len() as u64, bytes: named.iter().map(|proven| proven.file.size).sum() };
+    let struck: Vec<_> = named.iter().map(|proven| (proven.file.name.clone(), proven.file.content)).collect();
+    let adopted = named.into_iter().map(|Proven { file, manifest, .. }| (file.name, file.content, manifest));
+    let share = shared.shares.downloads().share().to_owned();
+    if let Err(error) = shared.shares.adopt_all(&share, adopted.collect()).await {
+        // The files are whole and in their places; the watcher finds them there.
+        tracing::warn!(transfer_id = id, %error, "files of transfer {id} are not in the catalog yet: {error}");
+    }
+    shared.store.strike_files(id, struck).await?;
+    Ok(counted)
+}
+
+/// A file cannot get its name: the others go on. What came of it is removed.
+pub(super) async fn fail(
+    shared: &Shared,
+    id: u64,
+    name: FileName,
+    content: ContentHash,
+    why: String,
+) -> Result<(), SinkError> {
+    tracing::warn!(
+        transfer_id = id,
+        file = %name,
+        content_hash = %content,
+        reason = why,
+        "transfer {id} does not get {name}: {why}"
+    );
+    let (dir, key) = (shared.shares.downloads(), part_key(id, &name));
+    blocking(move || Ok(dir.remove_part(&key)?)).await?;
+    Ok(shared.store.fail_file(id, name, content, why).await?)
+}

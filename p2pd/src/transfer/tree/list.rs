@@ -1,0 +1,490 @@
+//! From a directory or a pattern to the list of what is to be fetched: read page by page from whoever knows the files,
+//! compared with what is here, and refused where a name needs a choice. Nothing is fetched before that.
+
+use std::collections::VecDeque;
+
+use p2p_content::{ContentHash, FileName};
+use p2p_proto::control::{Transfer, TransferState};
+
+use super::super::fetch::fresh;
+use super::super::jobs::{Shared, Transfers};
+use super::super::store::{StoreError, Terms, TreeFile};
+use super::super::story::{self, AskedBy};
+use super::Pattern;
+use crate::catalog::{Catalog, CatalogError, Fact, ListQuery, Viewer};
+use crate::discovery::{AskError, Page, PageQuery, PeerRef, Query, now_ms};
+use crate::transfer::job::Job;
+
+/// Files that are asked for, and compared, at once.
+const PAGE: u32 = 2000;
+/// Conflicts that are told one by one.
+const CONFLICTS: usize = 20;
+/// Files whose sources are looked up to say who has them.
+const LOOKED_UP: usize = 16;
+
+/// What somebody asks for.
+#[derive(Debug, Clone)]
+pub struct TreeOrder {
+    /// The directory, or the pattern.
+    pub what: Pattern,
+    /// Only from this peer.
+    pub from: Option<PeerRef>,
+    /// Who asks.
+    pub by: AskedBy,
+}
+
+/// A name that needs a choice.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Conflict {
+    /// The name.
+    pub name: FileName,
+    /// Whether another file is here under it.
+    pub here: bool,
+    /// The different contents that others have under it.
+    pub contents: Vec<ContentHash>,
+}
+
+/// What a directory comes to.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TreeFound {
+    /// Files that are to be fetched.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Files that are here with the same content.
+    pub here_files: u64,
+    /// Their bytes.
+    pub here_bytes: u64,
+    /// Files that nobody vouches for: they are left out.
+    pub unproven: u64,
+    /// Names that need a choice.
+    pub conflicts: u64,
+    /// The first of them.
+    pub first_conflicts: Vec<Conflict>,
+    /// Peers that have at least one of the files that were looked up.
+    pub sources: Vec<PeerRef>,
+    /// Bytes that can be written where they would land.
+    pub free_bytes: Option<u64>,
+    /// What could not be asked, and why.
+    pub incomplete: Option<String>,
+}
+
+/// Why no transfer begins.
+#[derive(Debug, thiserror::Error)]
+pub enum TreeError {
+    /// Nobody has any of it.
+    #[error("nobody who can be asked has files of {what}")]
+    NotFound {
+        /// What was asked for.
+        what: String,
+        /// Who could not be asked, and why; what was left out.
+        incomplete: Option<String>,
+    },
+    /// Names need a choice.
+    #[error("{conflicts} names in {what} need a choice, and nothing was fetched")]
+    Conflicts {
+        /// What was asked for.
+        what: String,
+        /// How many.
+        conflicts: u64,
+        /// The first of them.
+        first: Vec<Conflict>,
+    },
+    /// Whoever knows the files cannot be asked.
+    #[error(transparent)]
+    Ask(#[from] AskError),
+    /// The catalog failed.
+    #[error(transparent)]
+    Catalog(#[from] CatalogError),
+    /// The list of transfers failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl Transfers {
+    /// What fetching a directory comes to. Nothing is fetched, and nothing is kept.
+    ///
+    /// # Errors
+    /// Where nobody has any of it, or who knows cannot be asked.
+    pub async fn look_at_tree(&self, order: &TreeOrder) -> Result<TreeFound, TreeError> {
+        let listed = self.listed(order).await?;
+        let mut found = listed.found.clone();
+        let lookups = listed.sample.iter().map(async |content| {
+            let query = Query::Content(*content);
+            self.shared.locator.locate(&query).await
+        });
+        match &order.from {
+            Some(peer) => found.sources = vec![peer.clone()],
+            None => {
+                let located = futures::future::join_all(lookups).await;
+                let sources = located.into_iter().flat_map(|located| located.candidates);
+                for source in sources.flat_map(|candidate| candidate.sources) {
+                    let is_known = |known: &PeerRef| known.id() == source.peer.id();
+                    let is_own = source.peer.id() == Some(self.shared.myself.id);
+                    if !is_own && source.peer.id().is_some() && !found.sources.iter().any(is_known) {
+                        found.sources.push(source.peer);
+                    }
+                }
+            }
+        }
+        let dir = self.shared.shares.downloads();
+        let free = tokio::task::spawn_blocking(move || dir.free_bytes()).await;
+        found.free_bytes = free.ok().and_then(Result::ok);
+        Ok(found)
+    }
+
+    /// Begins the transfer of a directory, or joins the one that is under way. Where all of it is here already, the
+    /// transfer has ended when this returns, and has the number 0.
+    ///
+    /// # Errors
+    /// A [`TreeError`]; nothing was fetched then.
+    pub async fn fetch_tree(&self, order: TreeOrder) -> Result<Transfer, TreeError> {
+        if let Some(open) = self.open_tree(&order) {
+            return Ok(open);
+        }
+        let listed = self.listed(&order).await?;
+        let TreeFound { files, bytes, here_files, here_bytes, .. } = listed.found;
+        let what = order.what.text().to_owned();
+        if listed.found.conflicts > 0 {
+            let TreeFound { conflicts, first_conflicts: first, .. } = listed.found.clone();
+            return Err(TreeError::Conflicts { what, conflicts, first });
+        }
+        let _beginning = self.shared.beginning.lock().await;
+        if let Some(open) = self.open_tree(&order) {
+            return Ok(open);
+        }
+        let transfer = Transfer {
+            id: listed.id,
+            size: Some(bytes + here_bytes),
+            done_bytes: here_bytes,
+            proven: true,
+            files: Some(files + here_files),
+            files_done: Some(here_files),
+            ..fresh(what.clone(), None, None)
+        };
+        if files == 0 {
+            let path = super::path_of(&self.shared, &what).display().to_string();
+            let (state, ended_ms) = (TransferState::Done, Some(now_ms()));
+            return Ok(Transfer { id: 0, state, ended_ms, path: Some(path), ..transfer });
+        }
+        let terms = Terms { only_from: order.from, name_there: None };
+        let transfer = self.shared.store.add_reserved(transfer, terms.clone()).await?;
+        listed.begins();
+        story::begins(&transfer, &order.by);
+        self.enter(Job::new(transfer.clone(), terms));
+        Ok(transfer)
+    }
+
+    fn open_tree(&self, order: &TreeOrder) -> Option<Transfer> {
+        let jobs = self.lock();
+        let is_it = |job: &&std::sync::Arc<Job>| {
+            let transfer = job.snapshot();
+            let from = job.terms.only_from.as_ref().map(PeerRef::id);
+            transfer.files.is_some()
+                && !transfer.state.is_ended()
+                && transfer.name == order.what.text()
+                && from == order.from.as_ref().map(PeerRef::id)
+        };
+        let open = jobs.values().find(is_it)?.snapshot();
+        story::asked_again(&open, &order.by);
+        Some(open)
+    }
+
+    /// Lists what is to be fetched under a number of its own.
+    async fn listed(&self, order: &TreeOrder) -> Result<Listed, TreeError> {
+        let id = self.shared.store.reserve().await?;
+        let mut listed = Listed {
+            id,
+            found: TreeFound::default(),
+            sample: Vec::new(),
+            shared: Some(std::sync::Arc::clone(&self.shared)),
+        };
+        let is_any = self.ask(order, &mut listed).await?;
+        self.compare(&mut listed).await?;
+        if !is_any {
+            let mut incomplete = listed.found.incomplete.clone();
+            if listed.found.unproven > 0 {
+                incomplete = Some("only plain peers have them, for whose bytes nobody vouches".to_owned());
+            }
+            return Err(TreeError::NotFound { what: order.what.text().to_owned(), incomplete });
+        }
+        Ok(listed)
+    }
+
+    /// Writes down what others have of it; whether there is any.
+    async fn ask(&self, order: &TreeOrder, listed: &mut Listed) -> Result<bool, TreeError> {
+        let locator = &self.shared.locator;
+        if let Some(peer) = &order.from {
+            return self.ask_peer(peer, order, listed).await;
+        }
+        let (mut is_any, mut query) = (false, query(&order.what));
+        let why = loop {
+            let page = locator.browse_network(&query).await?;
+            if page.incomplete.is_some() {
+                // The maestro cannot be asked: what was come by are pages of some peers, and not all there is.
+                break page.incomplete;
+            }
+            let next = page.next.clone();
+            is_any |= self.write_down(order, listed, page).await?;
+            match next {
+                Some(cursor) => query.cursor = cursor,
+                None if is_any => return Ok(true),
+                None => break None,
+            }
+        };
+        let mut silent = 0;
+        for peer in locator.others() {
+            match self.ask_peer(&peer, order, listed).await {
+                Ok(more) => is_any |= more,
+                Err(TreeError::Ask(_)) => silent += 1,
+                Err(error) => return Err(error),
+            }
+        }
+        if let Some(why) = why {
+            let silent =
+                if silent > 0 { format!("; {silent} peers do not answer either") } else { String::new() };
+            listed.found.incomplete = Some(format!("{why}{silent}"));
+        }
+        Ok(is_any)
+    }
+
+    async fn ask_peer(
+        &self,
+        peer: &PeerRef,
+        order: &TreeOrder,
+        listed: &mut Listed,
+    ) -> Result<bool, TreeError> {
+        let (mut is_any, mut query) = (false, query(&order.what));
+        loop {
+            let page = self.shared.locator.browse_peer(peer, &query).await?;
+            let next = page.next.clone();
+            is_any |= self.write_down(order, listed, page).await?;
+            match next {
+                // Whoever gives the same cursor again would be asked without end.
+                Some(cursor) if cursor != query.cursor => query.cursor = cursor,
+                _ => return Ok(is_any),
+            }
+        }
+    }
+
+    async fn write_down(
+        &self,
+        order: &TreeOrder,
+        listed: &mut Listed,
+        page: Page,
+    ) -> Result<bool, TreeError> {
+        let mut files = Vec::with_capacity(page.files.len());
+        for file in page.files.into_iter().filter(|file| order.what.has(file.name.as_str())) {
+            match (file.content, file.size) {
+                (Some(content), Some(size)) => files.push(TreeFile { name: file.name, content, size }),
+                _ => listed.found.unproven += 1,
+            }
+        }
+        let is_any = !files.is_empty();
+        self.shared.store.list_files(listed.id, files).await?;
+        Ok(is_any)
+    }
+
+    /// Compares the list with what is here: strikes off what is here already, and counts the rest.
+    async fn compare(&self, listed: &mut Listed) -> Result<(), TreeError> {
+        let mut own = OwnFacts::new(self.shared.catalog.clone());
+        let downloads = self.shared.shares.downloads().share().to_owned();
+        let (mut after, mut group, mut seen): (_, Vec<TreeFile>, u64) = (None, Vec::new(), 0);
+        loop {
+            let page =
+                self.shared.store.files_after(listed.id, after.take(), 0..=u64::MAX, PAGE as usize).await?;
+            let is_last = page.len() < PAGE as usize;
+            after = page.last().map(|last| (last.name.clone(), last.content));
+            let mut struck = Vec::new();
+            let ends = page.into_iter().map(Some).chain(is_last.then_some(None));
+            for file in ends {
+                if let (Some(file), Some(first)) = (&file, group.first())
+                    && file.name == first.name
+                {
+                    group.extend(Some(file.clone()));
+                    continue;
+                }
+                let whole = std::mem::replace(&mut group, file.into_iter().collect());
+                let Some(first) = whole.first() else { continue };
+                let facts = own.of(&first.name).await?;
+                match verdict(&whole, &facts, &downloads) {
+                    Verdict::Here => {
+                        listed.found.here_files += 1;
+                        listed.found.here_bytes += first.size;
+                        struck.push((first.name.clone(), first.content));
+                    }
+                    Verdict::Fetch => {
+                        listed.found.files += 1;
+                        listed.found.bytes += first.size;
+                        seen += 1;
+                        listed.sample(first.content, seen);
+                    }
+                    Verdict::Conflict { here } => {
+                        listed.found.conflicts += 1;
+                        if listed.found.first_conflicts.len() < CONFLICTS {
+                            let contents = whole.iter().map(|file| file.content).collect();
+                            let name = first.name.clone();
+                            listed.found.first_conflicts.push(Conflict { name, here, contents });
+                        }
+                    }
+                }
+            }
+            self.shared.store.strike_files(listed.id, struck).await?;
+            if is_last {
+                return Ok(());
+            }
+        }
+    }
+}
+
+fn query(what: &Pattern) -> PageQuery {
+    PageQuery { prefix: what.prefix().to_owned(), limit: PAGE, ..PageQuery::default() }
+}
+
+/// A list that is forgotten where its transfer does not begin.
+struct Listed {
+    id: u64,
+    found: TreeFound,
+    /// Some of the contents, evenly spread.
+    sample: Vec<ContentHash>,
+    shared: Option<std::sync::Arc<Shared>>,
+}
+
+impl Listed {
+    fn begins(mut self) {
+        self.shared = None;
+    }
+
+    /// Each of the `seen` so far is in the sample with the same chance.
+    fn sample(&mut self, content: ContentHash, seen: u64) {
+        if self.sample.len() < LOOKED_UP {
+            return self.sample.push(content);
+        }
+        let at = rand::random_range(0..seen);
+        if let Some(place) = usize::try_from(at).ok().and_then(|at| self.sample.get_mut(at)) {
+            *place = content;
+        }
+    }
+}
+
+impl Drop for Listed {
+    fn drop(&mut self) {
+        let Some(shared) = self.shared.take() else { return };
+        let id = self.id;
+        let tasks = shared.tasks.clone();
+        tasks.spawn_detached("forget a list", async move {
+            // Where it fails, it is forgotten at the next start.
+            let _ = shared.store.forget_files(id).await;
+        });
+    }
+}
+
+/// This peer's own files, read in the order of their names.
+struct OwnFacts {
+    catalog: Catalog,
+    read: VecDeque<Fact>,
+    is_all: bool,
+}
+
+impl OwnFacts {
+    fn new(catalog: Catalog) -> Self {
+        Self { catalog, read: VecDeque::new(), is_all: false }
+    }
+
+    /// Those of this name; names are asked for in their order.
+    async fn of(&mut self, name: &FileName) -> Result<Vec<Fact>, CatalogError> {
+        let mut facts = Vec::new();
+        loop {
+            match self.read.front() {
+                Some(fact) if fact.name < *name => drop(self.read.pop_front()),
+                Some(fact) if fact.name == *name => facts.extend(self.read.pop_front()),
+                Some(_) => return Ok(facts),
+                None if self.is_all => return Ok(facts),
+                None => {
+                    let after = match facts.last() {
+                        Some(Fact { name, share, .. }) => (name.to_string(), share.clone()),
+                        // No share has an empty name.
+                        None => (name.to_string(), String::new()),
+                    };
+                    let query = ListQuery {
+                        prefix: None,
+                        text: None,
+                        share: None,
+                        viewer: Viewer::Own,
+                        after: Some(after),
+                        limit: PAGE,
+                    };
+                    self.read = self.catalog.list(query).await?.into();
+                    self.is_all = self.read.is_empty();
+                }
+            }
+        }
+    }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Verdict {
+    /// It is here.
+    Here,
+    Fetch,
+    /// It needs a choice.
+    Conflict {
+        /// Since another file is here.
+        here: bool,
+    },
+}
+
+/// What is to be done about a name that stands for these files elsewhere, and for these here.
+fn verdict(there: &[TreeFile], here: &[Fact], downloads: &str) -> Verdict {
+    let is_same = |fact: &Fact| there.iter().all(|file| file.content == fact.content);
+    if here.iter().any(is_same) {
+        return Verdict::Here;
+    }
+    match here.iter().any(|fact| fact.share == downloads) {
+        true => Verdict::Conflict { here: true },
+        false if there.iter().any(|file| file.content != there[0].content) => {
+            Verdict::Conflict { here: false }
+        }
+        // Claims of another size for one content: one of them is false.
+        false if there.len() > 1 => Verdict::Conflict { here: false },
+        false => Verdict::Fetch,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn there(contents: &[&str]) -> Vec<TreeFile> {
+        let file = |text: &&str| TreeFile {
+            name: FileName::parse("a").unwrap(),
+            content: ContentHash::of(text.as_bytes()),
+            size: 1,
+        };
+        contents.iter().map(file).collect()
+    }
+
+    fn here(share: &str, content: &str) -> Fact {
+        Fact {
+            share: share.to_owned(),
+            name: FileName::parse("a").unwrap(),
+            content: ContentHash::of(content.as_bytes()),
+            size: 1,
+            modified_ns: 0,
+            changed_ns: 0,
+            inode: 0,
+        }
+    }
+
+    #[test]
+    fn a_name_needs_a_choice_where_contents_differ() {
+        let verdict = |contents: &[&str], facts: &[Fact]| verdict(&there(contents), facts, "downloads");
+        assert_eq!(verdict(&["x"], &[]), Verdict::Fetch);
+        assert_eq!(verdict(&["x"], &[here("downloads", "x")]), Verdict::Here);
+        assert_eq!(verdict(&["x"], &[here("photos", "x")]), Verdict::Here);
+        assert_eq!(verdict(&["x"], &[here("photos", "y")]), Verdict::Fetch, "it lands beside it");
+        assert_eq!(verdict(&["x"], &[here("downloads", "y")]), Verdict::Conflict { here: true });
+        assert_eq!(verdict(&["x", "y"], &[]), Verdict::Conflict { here: false });
+        assert_eq!(verdict(&["x", "y"], &[here("downloads", "x")]), Verdict::Conflict { here: true });
+    }
+}

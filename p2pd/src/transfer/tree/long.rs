@@ -1,0 +1,134 @@
+//! One run over the long files of a directory: a few at a time, each by the engine that a single file has, with a transfer
+//! of its own that nobody else sees: what is proven of it is remembered there.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use futures::stream::FuturesUnordered;
+use p2p_content::{ContentHash, FileName};
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+
+use super::super::engine::Outcome;
+use super::super::fetch::fresh;
+use super::super::job::Job;
+use super::super::jobs::Shared;
+use super::super::sink;
+use super::super::store::{StoreError, Terms, TreeFile};
+use super::{LONGEST, Tally, batch};
+
+/// Files that are fetched at once.
+const AT_ONCE: usize = 3;
+/// Files of the list that are read at once.
+const PAGE: usize = 64;
+/// How often what is shown is brought up to date.
+const SHOWN_EVERY: Duration = Duration::from_millis(200);
+
+/// Works off the list until it is done or nobody has what is left: then it is said why.
+pub(super) async fn run(
+    shared: &Arc<Shared>,
+    job: &Arc<Job>,
+    tally: &Tally,
+    stop: &CancellationToken,
+) -> Result<Option<String>, Outcome> {
+    let mut known: HashMap<(String, Option<String>), Arc<Job>> = HashMap::new();
+    for part in shared.store.parts_of(job.id).await? {
+        let key = (part.transfer.name.clone(), part.transfer.content.clone());
+        known.insert(key, Arc::new(Job::part(part.transfer, part.terms, Arc::clone(job))));
+    }
+    let (mut after, mut why): (Option<(FileName, ContentHash)>, _) = (None, None);
+    let mut shown = interval(SHOWN_EVERY);
+    shown.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        let page = shared.store.files_after(job.id, after.take(), LONGEST + 1..=u64::MAX, PAGE).await?;
+        let Some(last) = page.last() else { return Ok(why) };
+        after = Some((last.name.clone(), last.content));
+        let mut waiting = page.into_iter();
+        let mut running = FuturesUnordered::new();
+        let mut parts: Vec<Arc<Job>> = Vec::new();
+        loop {
+            while running.len() < AT_ONCE
+                && let Some(file) = waiting.next()
+            {
+                let part = part(shared, job, &known, &file).await?;
+                parts.push(Arc::clone(&part));
+                running.push(async move { (fetch(shared, job, &part, &file, stop).await, part, file) });
+            }
+            tokio::select! {
+                ended = running.next() => match ended {
+                    None => break,
+                    Some((ended, part, file)) => {
+                        parts.retain(|other| other.id != part.id);
+                        match ended? {
+                            Ended::Here => tally.add(1, file.size),
+                            Ended::Failed => {}
+                            Ended::Missing(reason) => why = Some(format!("{}: {reason}", file.name)),
+                        }
+                    }
+                },
+                _ = shown.tick() => {
+                    tally.show(job, parts.iter().map(|part| part.snapshot().done_bytes).sum());
+                }
+            }
+        }
+    }
+}
+
+/// The transfer of a long file: the one that an earlier run began, or a new one.
+async fn part(
+    shared: &Shared,
+    job: &Arc<Job>,
+    known: &HashMap<(String, Option<String>), Arc<Job>>,
+    file: &TreeFile,
+) -> Result<Arc<Job>, StoreError> {
+    if let Some(part) = known.get(&(file.name.to_string(), Some(file.content.to_string()))) {
+        return Ok(Arc::clone(part));
+    }
+    let transfer = fresh(file.name.clone(), Some(file.content), Some(file.size));
+    let terms = Terms { only_from: job.terms.only_from.clone(), name_there: None };
+    let transfer = shared.store.add_part(job.id, transfer, terms.clone()).await?;
+    Ok(Arc::new(Job::part(transfer, terms, Arc::clone(job))))
+}
+
+/// How the run of one file ended, where the others can go on.
+enum Ended {
+    Here,
+    /// It cannot get its name.
+    Failed,
+    /// Nobody has it now.
+    Missing(String),
+}
+
+async fn fetch(
+    shared: &Arc<Shared>,
+    job: &Job,
+    part: &Arc<Job>,
+    file: &TreeFile,
+    stop: &CancellationToken,
+) -> Result<Ended, Outcome> {
+    match Box::pin(part.once(shared, None, stop)).await {
+        Outcome::Whole { path, manifest, serving } => {
+            if let Err(why) = part.entered(shared, path, &manifest).await {
+                return Err(Outcome::Blocked(why));
+            }
+            if let Some(serving) = serving {
+                serving.done();
+            }
+            shared.store.strike_files(job.id, vec![(file.name.clone(), file.content)]).await?;
+            shared.store.remove_part(part.id).await?;
+            Ok(Ended::Here)
+        }
+        Outcome::Failed(why) => {
+            batch::fail(shared, job.id, file.name.clone(), file.content, why).await?;
+            if let Some(key) = part.part_key() {
+                sink::discard(shared.shares.downloads(), key).await?;
+            }
+            shared.store.remove_part(part.id).await?;
+            Ok(Ended::Failed)
+        }
+        Outcome::NoSources { why, .. } => Ok(Ended::Missing(why)),
+        other => Err(other),
+    }
+}

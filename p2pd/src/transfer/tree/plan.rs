@@ -1,0 +1,441 @@
+//! Who is asked for which file of a directory: many at a time of each source, so that no file waits for the answer to
+//! another. Pure: events in, requests out; the clock is an argument.
+//!
+//! Files are asked for in their order. A source that has nothing left to be asked for takes over what a slower one has
+//! not given, the latest first. A source that refuses a file is not asked for it again; a file that all who are there
+//! have refused is an orphan, and somebody has to be found for it.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use super::super::plan::SourceKey;
+
+/// The number of a file within a run.
+pub(super) type FileKey = u32;
+
+/// Time that what a source is asked for should last.
+const HORIZON: Duration = Duration::from_millis(400);
+/// Files, and bytes, that a source may owe: what it gives within the horizon, within these bounds.
+const FILES: std::ops::RangeInclusive<usize> = 32..=256;
+const BYTES: std::ops::RangeInclusive<f64> = (1 << 20) as f64..=(8 << 20) as f64;
+/// What a file costs beside its bytes, in bytes: it has to be found, opened and written.
+const EACH: f64 = (16 << 10) as f64;
+/// Weight of the newest answer in what is known of a source's pace.
+const WEIGHT: f64 = 0.1;
+/// What a source is taken to give per second before it gave anything.
+const UNKNOWN: f64 = (1 << 20) as f64;
+/// What is taken over must come so much sooner, and by at least so much time, or it is not worth being sent twice.
+const SOONER: f64 = 2.0;
+const SOONER_BY: f64 = 0.1;
+/// Waiting files that are looked at for one that a source has not refused.
+const LOOKED_AT: usize = 512;
+
+/// The files of a run that are not here yet, and who is asked for them.
+#[derive(Default)]
+pub(super) struct Plan {
+    files: HashMap<FileKey, File>,
+    waiting: VecDeque<FileKey>,
+    orphans: Vec<FileKey>,
+    sources: BTreeMap<SourceKey, Source>,
+}
+
+struct File {
+    size: u64,
+    /// Who owes it: one, or two where the second may be sooner.
+    asked: Vec<SourceKey>,
+    refused: Vec<SourceKey>,
+    /// Its bytes are here, and are being proven and written.
+    has_come: bool,
+}
+
+#[derive(Default)]
+struct Source {
+    owed: VecDeque<FileKey>,
+    owed_cost: f64,
+    /// Cost per second.
+    pace: Option<f64>,
+    /// Since when it works on what it gives next.
+    since: Option<Instant>,
+}
+
+/// What an answer is good for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Arrival {
+    /// It is to be proven and written.
+    Wanted,
+    /// Another source was sooner, or nobody asked.
+    Extra,
+}
+
+impl Source {
+    fn owes(&mut self, key: FileKey, size: u64, now: Instant) {
+        self.since.get_or_insert(now);
+        self.owed.push_back(key);
+        self.owed_cost += cost(size);
+    }
+
+    fn owes_no_more(&mut self, key: FileKey, size: u64) -> bool {
+        let Some(at) = self.owed.iter().position(|owed| *owed == key) else { return false };
+        self.owed.remove(at);
+        self.owed_cost -= cost(size);
+        if self.owed.is_empty() {
+            (self.owed_cost, self.since) = (0.0, None);
+        }
+        true
+    }
+
+    fn may_owe(&self, size: u64) -> bool {
+        let horizon = HORIZON.as_secs_f64();
+        let pace = self.pace.unwrap_or(UNKNOWN);
+        let bytes = (pace * horizon).clamp(*BYTES.start(), *BYTES.end());
+        let files = match self.pace {
+            // As many as of the cheapest kind, for which the bound of bytes says nothing.
+            Some(pace) => ((pace * horizon / EACH) as usize).clamp(*FILES.start(), *FILES.end()),
+            None => *FILES.start(),
+        };
+        self.owed.is_empty()
+            || self.owed.len() < files && self.owed_cost + cost(size) <= bytes.max(EACH * 32.0)
+    }
+
+    /// Seconds until all that it owes has come. Who is overdue is taken to need as long again as it has taken.
+    fn left(&self, now: Instant) -> f64 {
+        let waited = self.since.map_or(0.0, |since| now.saturating_duration_since(since).as_secs_f64());
+        (self.owed_cost / self.pace.unwrap_or(UNKNOWN)).max(waited)
+    }
+}
+
+fn cost(size: u64) -> f64 {
+    size as f64 + EACH
+}
+
+impl Plan {
+    /// A file is to be fetched.
+    pub(super) fn add(&mut self, key: FileKey, size: u64) {
+        let file = File { size, asked: Vec::new(), refused: Vec::new(), has_come: false };
+        self.files.insert(key, file);
+        self.waiting.push_back(key);
+    }
+
+    /// Files that nobody is asked for yet.
+    pub(super) fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// Whether all that was added is here.
+    pub(super) fn is_empty(&self) -> bool {
+        self.files.is_empty()
+    }
+
+    /// One that waits, for which sources can be looked for.
+    pub(super) fn any(&self) -> Option<FileKey> {
+        self.waiting.front().copied().or_else(|| self.files.keys().next().copied())
+    }
+
+    /// A source is there.
+    pub(super) fn join(&mut self, source: SourceKey) {
+        self.sources.entry(source).or_default();
+        // Whoever is new may have what the others have not.
+        for key in std::mem::take(&mut self.orphans) {
+            self.waiting.push_back(key);
+        }
+    }
+
+    /// The sources that are there.
+    pub(super) fn sources(&self) -> Vec<SourceKey> {
+        self.sources.keys().copied().collect()
+    }
+
+    /// A source is gone; others are asked for what it owes.
+    pub(super) fn leave(&mut self, source: SourceKey) {
+        let Some(gone) = self.sources.remove(&source) else { return };
+        for key in gone.owed.into_iter().rev() {
+            self.not_from(source, key);
+        }
+    }
+
+    /// A source does not have a file, or does not give it.
+    pub(super) fn refused(&mut self, source: SourceKey, key: FileKey) {
+        let Some(file) = self.files.get_mut(&key) else { return };
+        file.refused.push(source);
+        let size = file.size;
+        if let Some(from) = self.sources.get_mut(&source) {
+            from.owes_no_more(key, size);
+        }
+        self.not_from(source, key);
+    }
+
+    /// A source was told to leave a file, and does.
+    pub(super) fn withdrawn(&mut self, source: SourceKey, key: FileKey) {
+        let size = self.files.get(&key).map_or(0, |file| file.size);
+        if let Some(from) = self.sources.get_mut(&source) {
+            from.owes_no_more(key, size);
+        }
+        self.not_from(source, key);
+    }
+
+    /// A file has come from a source.
+    pub(super) fn arrived(&mut self, source: SourceKey, key: FileKey, size: u64, now: Instant) -> Arrival {
+        if let Some(from) = self.sources.get_mut(&source)
+            && let Some(since) = from.since
+            && from.owes_no_more(key, size)
+        {
+            let took = now.saturating_duration_since(since).as_secs_f64().max(1e-6);
+            let pace = cost(size) / took;
+            from.pace =
+                Some(from.pace.map_or(pace, |mean| 1.0 / (1.0 / mean + (1.0 / pace - 1.0 / mean) * WEIGHT)));
+            from.since = (!from.owed.is_empty()).then_some(now);
+        }
+        match self.files.get_mut(&key) {
+            Some(file) if !file.has_come && file.asked.contains(&source) => {
+                file.has_come = true;
+                file.asked.retain(|asked| *asked != source);
+                Arrival::Wanted
+            }
+            Some(file) => {
+                file.asked.retain(|asked| *asked != source);
+                Arrival::Extra
+            }
+            None => Arrival::Extra,
+        }
+    }
+
+    /// Others that owe a file that has come: they need not give it.
+    pub(super) fn others(&self, key: FileKey) -> Vec<SourceKey> {
+        self.files.get(&key).map(|file| file.asked.clone()).unwrap_or_default()
+    }
+
+    /// What came of a file was false: it has to come again.
+    pub(super) fn lacks(&mut self, key: FileKey) {
+        let Some(file) = self.files.get_mut(&key) else { return };
+        file.has_come = false;
+        if file.asked.is_empty() {
+            self.wait(key);
+        }
+    }
+
+    /// A file is here, or given up.
+    pub(super) fn remove(&mut self, key: FileKey) {
+        let Some(file) = self.files.remove(&key) else { return };
+        for source in &file.asked {
+            if let Some(source) = self.sources.get_mut(source) {
+                source.owes_no_more(key, file.size);
+            }
+        }
+        if !file.has_come {
+            self.waiting.retain(|waiting| *waiting != key);
+            self.orphans.retain(|orphan| *orphan != key);
+        }
+    }
+
+    /// Files that all who are there have refused. They are the caller's until it removes them or a source joins.
+    pub(super) fn orphans(&self) -> &[FileKey] {
+        &self.orphans
+    }
+
+    /// What a source is to be asked for now.
+    pub(super) fn requests(&mut self, source: SourceKey, now: Instant) -> Vec<FileKey> {
+        let mut requests = Vec::new();
+        while let Some(key) = self.next_for(source, now) {
+            let (Some(file), Some(to)) = (self.files.get_mut(&key), self.sources.get_mut(&source)) else {
+                break;
+            };
+            file.asked.push(source);
+            to.owes(key, file.size, now);
+            requests.push(key);
+        }
+        requests
+    }
+
+    fn next_for(&mut self, source: SourceKey, now: Instant) -> Option<FileKey> {
+        let asked = self.sources.get(&source)?;
+        let has_not_refused = |key: &FileKey| !self.files[key].refused.contains(&source);
+        if let Some(at) = self.waiting.iter().take(LOOKED_AT).position(has_not_refused) {
+            if !asked.may_owe(self.files[&self.waiting[at]].size) {
+                return None;
+            }
+            return self.waiting.remove(at);
+        }
+        if !asked.owed.is_empty() {
+            return None;
+        }
+        // Nothing waits for it: it takes over what another would give last.
+        let pace = asked.pace.unwrap_or(UNKNOWN);
+        let slowest = self.sources.iter().filter(|(other, _)| **other != source);
+        let (_, slowest) =
+            slowest.max_by(|(_, one), (_, other)| one.left(now).total_cmp(&other.left(now)))?;
+        let left = slowest.left(now);
+        let mut latest = slowest.owed.iter().rev().take(LOOKED_AT);
+        let key = latest.find(|key| {
+            let file = &self.files[*key];
+            file.asked.len() < 2
+                && !file.has_come
+                && !file.refused.contains(&source)
+                && !file.asked.contains(&source)
+        })?;
+        let own = cost(self.files[key].size) / pace;
+        (left > own * SOONER && left > own + SOONER_BY).then_some(*key)
+    }
+
+    /// A file will not come from a source that was asked for it.
+    fn not_from(&mut self, source: SourceKey, key: FileKey) {
+        let Some(file) = self.files.get_mut(&key) else { return };
+        let was_asked = file.asked.contains(&source);
+        file.asked.retain(|asked| *asked != source);
+        if was_asked && file.asked.is_empty() && !file.has_come {
+            self.wait(key);
+        }
+    }
+
+    fn wait(&mut self, key: FileKey) {
+        let Some(file) = self.files.get(&key) else { return };
+        let is_orphan = self.sources.keys().all(|source| file.refused.contains(source));
+        match is_orphan && !file.refused.is_empty() {
+            true => self.orphans.push(key),
+            false => self.waiting.push_front(key),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn ms(ms: u64) -> Duration {
+        Duration::from_millis(ms)
+    }
+
+    #[test]
+    fn many_are_asked_for_at_once_and_none_twice() {
+        let (mut plan, now) = (Plan::default(), Instant::now());
+        (0..100).for_each(|key| plan.add(key, 4096));
+        plan.join(1);
+        plan.join(2);
+        let (one, other) = (plan.requests(1, now), plan.requests(2, now));
+        assert_eq!((one.len(), other.len()), (32, 32));
+        assert!(one.iter().all(|key| !other.contains(key)));
+        assert!(plan.requests(1, now).is_empty(), "its window is full");
+        assert_eq!(plan.arrived(1, one[0], 4096, now + ms(1)), Arrival::Wanted);
+        assert_eq!(plan.arrived(1, one[0], 4096, now + ms(1)), Arrival::Extra);
+        assert!(!plan.requests(1, now + ms(1)).is_empty());
+    }
+
+    #[test]
+    fn a_large_file_is_asked_for_alone() {
+        let (mut plan, now) = (Plan::default(), Instant::now());
+        (0..4).for_each(|key| plan.add(key, 4 << 20));
+        plan.join(1);
+        assert_eq!(plan.requests(1, now), [0]);
+    }
+
+    #[test]
+    fn what_a_source_refuses_others_are_asked_for_and_at_last_nobody() {
+        let (mut plan, now) = (Plan::default(), Instant::now());
+        plan.add(7, 1);
+        plan.join(1);
+        plan.join(2);
+        assert_eq!(plan.requests(1, now), [7]);
+        plan.refused(1, 7);
+        assert!(plan.requests(1, now).is_empty());
+        assert_eq!(plan.requests(2, now), [7]);
+        plan.refused(2, 7);
+        assert_eq!(plan.orphans(), [7]);
+        plan.join(3);
+        assert!(plan.orphans().is_empty());
+        assert_eq!(plan.requests(3, now), [7]);
+    }
+
+    #[test]
+    fn a_silent_source_loses_what_it_owes_to_others() {
+        let (mut plan, now) = (Plan::default(), Instant::now());
+        (0..32).for_each(|key| plan.add(key, 1000));
+        plan.join(1);
+        assert_eq!(plan.requests(1, now).len(), 32);
+        plan.join(2);
+        assert!(plan.requests(2, now).is_empty(), "it may come any moment");
+        let later = now + ms(2000);
+        assert_eq!(plan.requests(2, later), [31], "what would come last");
+        assert_eq!(plan.arrived(2, 31, 1000, later + ms(1)), Arrival::Wanted);
+        assert_eq!(plan.others(31), [1]);
+        plan.withdrawn(1, 31);
+        plan.remove(31);
+        assert_eq!(plan.requests(2, later + ms(2)), [30]);
+        plan.leave(1);
+        assert!(!plan.requests(2, later + ms(3)).is_empty(), "all of it is free again");
+    }
+
+    #[test]
+    fn a_false_file_comes_again_from_another() {
+        let (mut plan, now) = (Plan::default(), Instant::now());
+        plan.add(1, 10);
+        plan.join(1);
+        assert_eq!(plan.requests(1, now), [1]);
+        assert_eq!(plan.arrived(1, 1, 10, now), Arrival::Wanted);
+        plan.leave(1);
+        plan.lacks(1);
+        plan.join(2);
+        assert_eq!(plan.requests(2, now), [1]);
+    }
+
+    proptest! {
+        /// Sources of all manners: whatever they do, every file that an honest one has comes once.
+        #[test]
+        fn everything_comes_once(
+            sizes in prop::collection::vec(0u64..3_000_000, 1..120),
+            manners in prop::collection::vec((1u64..50, 0u8..100, prop::bool::ANY), 1..5),
+            seed: u64,
+        ) {
+            let start = Instant::now();
+            let mut plan = Plan::default();
+            for (key, size) in sizes.iter().enumerate() {
+                plan.add(key as u32, *size);
+            }
+            // The last one has everything and stays.
+            let honest = manners.len() as SourceKey;
+            (0..=honest).for_each(|source| plan.join(source));
+            let mut owed: BTreeMap<SourceKey, VecDeque<FileKey>> = BTreeMap::new();
+            let mut kept = HashSet::new();
+            for step in 0..20_000u64 {
+                let now = start + ms(step);
+                for source in plan.sources() {
+                    for key in plan.requests(source, now) {
+                        let is_refused = source != honest && (u64::from(key) ^ seed) % 100 < u64::from(manners[source as usize].1);
+                        prop_assert!(!kept.contains(&key), "what is here is asked for");
+                        match is_refused {
+                            true => plan.refused(source, key),
+                            false => owed.entry(source).or_default().push_back(key),
+                        }
+                    }
+                }
+                for source in plan.sources() {
+                    let (every, _, leaves) = manners.get(source as usize).copied().unwrap_or((1, 0, false));
+                    if step % every != 0 {
+                        continue;
+                    }
+                    if leaves && step > 200 {
+                        plan.leave(source);
+                        owed.remove(&source);
+                        continue;
+                    }
+                    let Some(key) = owed.entry(source).or_default().pop_front() else { continue };
+                    if plan.arrived(source, key, sizes[key as usize], now) == Arrival::Wanted {
+                        prop_assert!(kept.insert(key), "it came twice");
+                        for other in plan.others(key) {
+                            owed.entry(other).or_default().retain(|owed| *owed != key);
+                            plan.withdrawn(other, key);
+                        }
+                        plan.remove(key);
+                    }
+                }
+                prop_assert!(plan.orphans().is_empty());
+                if plan.is_empty() {
+                    break;
+                }
+            }
+            prop_assert_eq!(kept.len(), sizes.len());
+        }
+    }
+}

@@ -1,0 +1,510 @@
+//! One run over the short files of a directory: a loop that owns the plan and the sources, reads the list page by page, has
+//! what comes proven and written, and hands it on to be named, a batch at a time.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use p2p_content::{ContentHash, FileName};
+use p2p_service::health::PATIENCE;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+
+use super::super::engine::Outcome;
+use super::super::job::Job;
+use super::super::jobs::Shared;
+use super::super::plan::SourceKey;
+use super::super::sink::{SinkError, blocking};
+use super::super::source::Gone;
+use super::super::store::TreeFile;
+use super::batch::{self, Came, Found, Named, Proven};
+use super::plan::{Arrival, FileKey, Plan};
+use super::stream::{Event, Order, StreamTask};
+use super::{LONGEST, Tally};
+use crate::discovery::PeerRef;
+use crate::shares::Together;
+
+/// Files of the list that are read at once, and how few may wait before more are read.
+const PAGE: usize = 1024;
+const LOW: usize = 512;
+/// Sources that are asked at once.
+const SOURCES: usize = 16;
+/// Orders that wait for a source's task: as many as it can be asked for, and to leave all of them.
+const ORDERS: usize = 512;
+/// Pieces of work that prove and write at once, and bytes and files of one.
+const WRITERS: usize = 2;
+const WRITTEN_LEN: u64 = 4 << 20;
+const WRITTEN: usize = 128;
+/// Bytes that may wait for a writer before nothing more is taken from the sources.
+const WAITING_LEN: u64 = 8 << 20;
+/// Files, bytes and time after which a batch gets its names.
+const BATCH: usize = 2048;
+const BATCH_LEN: u64 = 64 << 20;
+const BATCH_EVERY: Duration = Duration::from_secs(1);
+/// How often what is shown is brought up to date, and how often more sources are looked for.
+const SHOWN_EVERY: Duration = Duration::from_millis(200);
+const LOOK_EVERY: Duration = Duration::from_secs(10);
+/// Files for which somebody is looked for at once.
+const LOOKS: usize = 4;
+/// Files in a row that nobody has before a run gives up for now.
+const GIVEN_UP: usize = 256;
+
+struct Running {
+    peer: PeerRef,
+    orders: mpsc::Sender<Order>,
+    is_ready: bool,
+}
+
+type Written = Result<Vec<(FileKey, SourceKey, u64, Option<Proven>)>, SinkError>;
+type Page = Result<(Vec<(TreeFile, Found)>, bool), SinkError>;
+
+struct Run<'a> {
+    shared: &'a Arc<Shared>,
+    job: &'a Job,
+    tally: &'a Tally,
+    together: Arc<Together>,
+    plan: Plan,
+    files: HashMap<FileKey, TreeFile>,
+    next_file: FileKey,
+    sources: HashMap<SourceKey, Running>,
+    next_source: SourceKey,
+    events: mpsc::Sender<Event>,
+    tasks: JoinSet<()>,
+    /// What came and no writer has taken.
+    came: Vec<Came>,
+    came_len: u64,
+    writing: JoinSet<Written>,
+    /// What is written and has no name.
+    batch: Vec<Proven>,
+    batch_len: u64,
+    batch_since: Instant,
+    naming: JoinSet<Result<Named, SinkError>>,
+    naming_len: u64,
+    loading: JoinSet<Page>,
+    after: Option<(FileName, ContentHash)>,
+    is_all_read: bool,
+    left_parts: Arc<HashSet<String>>,
+    looking: JoinSet<(FileKey, Vec<PeerRef>)>,
+    /// Files for which sources were looked for.
+    looked_for: HashSet<FileKey>,
+    /// Files in a row that nobody has.
+    missing_in_a_row: usize,
+    why: Option<String>,
+}
+
+/// Works off the list until it is done or nobody has what is left: then it is said why.
+pub(super) async fn run(
+    shared: &Arc<Shared>,
+    job: &Arc<Job>,
+    tally: &Tally,
+    stop: &CancellationToken,
+) -> Result<Option<String>, Outcome> {
+    let bytes = shared.store.bytes_of_files(job.id, LONGEST).await?;
+    let (dir, reserve) = (shared.shares.downloads(), shared.settings.borrow().reserve_bytes);
+    let opening = move || {
+        let free = dir.free_bytes()?;
+        if bytes > 0 && free.saturating_sub(bytes) < reserve {
+            return Err(SinkError::Full(format!(
+                "its files need {bytes} bytes, and {free} are free, of which {reserve} are kept free ([transfers] \
+                 reserve_bytes)"
+            )));
+        }
+        Ok(dir.together()?)
+    };
+    let together = Arc::new(blocking(opening).await?);
+    let left_parts = Arc::new(batch::left_parts(shared, job.id).await?);
+    let (events, incoming) = mpsc::channel(64);
+    let run = Run {
+        shared,
+        job,
+        tally,
+        together,
+        plan: Plan::default(),
+        files: HashMap::new(),
+        next_file: 0,
+        sources: HashMap::new(),
+        next_source: 0,
+        events,
+        tasks: JoinSet::new(),
+        came: Vec::new(),
+        came_len: 0,
+        writing: JoinSet::new(),
+        batch: Vec::new(),
+        batch_len: 0,
+        batch_since: Instant::now(),
+        naming: JoinSet::new(),
+        naming_len: 0,
+        loading: JoinSet::new(),
+        after: None,
+        is_all_read: false,
+        left_parts,
+        looking: JoinSet::new(),
+        looked_for: HashSet::new(),
+        missing_in_a_row: 0,
+        why: None,
+    };
+    run.work(incoming, stop).await
+}
+
+impl Run<'_> {
+    async fn work(
+        mut self,
+        mut incoming: mpsc::Receiver<Event>,
+        stop: &CancellationToken,
+    ) -> Result<Option<String>, Outcome> {
+        let (mut shown, mut look) = (interval(SHOWN_EVERY), interval(LOOK_EVERY));
+        shown.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        look.reset();
+        let heart = self.shared.tasks.heartbeat(format!("transfer {}", self.job.id), PATIENCE);
+        loop {
+            heart.beat();
+            self.read_on();
+            self.write();
+            self.name();
+            self.look_for_sources();
+            if self.is_done() {
+                self.tally.show(self.job, 0);
+                return Ok(self.why);
+            }
+            tokio::select! {
+                () = stop.cancelled() => {
+                    heart.rest();
+                    // What is written stays as parts, and proves itself when it goes on.
+                    while self.writing.join_next().await.is_some() {}
+                    while let Some(named) = self.naming.join_next().await {
+                        self.named(named.unwrap_or_else(|_| Ok(Named::default())))?;
+                    }
+                    return Err(Outcome::Stopped);
+                }
+                Some(event) = incoming.recv(), if self.came_len < WAITING_LEN => self.on_event(event),
+                Some(written) = self.writing.join_next(), if !self.writing.is_empty() => {
+                    self.written(written.map_err(|_| ended())??);
+                }
+                Some(named) = self.naming.join_next(), if !self.naming.is_empty() => {
+                    self.named(named.map_err(|_| ended())?)?;
+                }
+                Some(page) = self.loading.join_next(), if !self.loading.is_empty() => {
+                    let (page, is_last) = page.map_err(|_| ended())??;
+                    self.take_page(page, is_last).await?;
+                }
+                Some(found) = self.looking.join_next(), if !self.looking.is_empty() => {
+                    if let Ok((key, peers)) = found {
+                        self.found(key, peers);
+                    }
+                }
+                _ = shown.tick() => {
+                    self.tally.show(self.job, self.batch_len + self.naming_len);
+                    // Who gives nothing makes no events: what it owes is taken over here.
+                    self.ask_everyone();
+                }
+                _ = look.tick() => if let Some(key) = self.plan.any().filter(|_| self.looking.is_empty()) {
+                    self.look_for(key);
+                },
+                () = heart.due() => {}
+            }
+        }
+    }
+
+    fn is_done(&self) -> bool {
+        self.is_all_read
+            && self.loading.is_empty()
+            && self.plan.is_empty()
+            && self.came.is_empty()
+            && self.writing.is_empty()
+            && self.batch.is_empty()
+            && self.naming.is_empty()
+    }
+
+    /// Reads the next page of the list where few files wait, and looks what is here of it.
+    fn read_on(&mut self) {
+        if self.is_all_read || !self.loading.is_empty() || self.plan.waiting() >= LOW {
+            return;
+        }
+        let (store, id, after) = (self.shared.store.clone(), self.job.id, self.after.clone());
+        let (together, parts) = (Arc::clone(&self.together), Arc::clone(&self.left_parts));
+        self.loading.spawn(async move {
+            let files = store.files_after(id, after, 0..=LONGEST, PAGE).await?;
+            let is_last = files.len() < PAGE;
+            Ok((blocking(move || batch::look(&together, id, files, &parts)).await?, is_last))
+        });
+    }
+
+    async fn take_page(&mut self, page: Vec<(TreeFile, Found)>, is_last: bool) -> Result<(), SinkError> {
+        self.is_all_read |= is_last;
+        self.after = page.last().map(|(file, _)| (file.name.clone(), file.content)).or(self.after.take());
+        for (file, found) in page {
+            match found {
+                Found::Nothing => {
+                    let key = self.next_file;
+                    self.next_file += 1;
+                    self.plan.add(key, file.size);
+                    self.files.insert(key, file);
+                }
+                Found::Proven(proven) => self.into_batch(proven),
+                Found::Taken => {
+                    let why = batch::TAKEN.to_owned();
+                    batch::fail(self.shared, self.job.id, file.name, file.content, why).await?;
+                }
+            }
+        }
+        self.ask_everyone();
+        Ok(())
+    }
+
+    /// Hands what has come to a writer, where one is free.
+    fn write(&mut self) {
+        while !self.came.is_empty() && self.writing.len() < WRITERS {
+            let mut len = 0;
+            let take = self.came.iter().take(WRITTEN).take_while(|came| {
+                let fits = len < WRITTEN_LEN;
+                len += came.file.size;
+                fits
+            });
+            let take = take.count();
+            let rest = self.came.split_off(take);
+            let taken = std::mem::replace(&mut self.came, rest);
+            self.came_len -= taken.iter().map(|came| came.file.size).sum::<u64>();
+            let (together, id) = (Arc::clone(&self.together), self.job.id);
+            self.writing.spawn(blocking(move || batch::keep(&together, id, taken)));
+        }
+    }
+
+    fn written(&mut self, written: Vec<(FileKey, SourceKey, u64, Option<Proven>)>) {
+        let mut gave: HashMap<SourceKey, u64> = HashMap::new();
+        for (key, source, size, proven) in written {
+            match proven {
+                Some(proven) => {
+                    *gave.entry(source).or_default() += size;
+                    self.missing_in_a_row = 0;
+                    self.plan.remove(key);
+                    self.files.remove(&key);
+                    self.looked_for.remove(&key);
+                    self.into_batch(proven);
+                }
+                None => self.lied(source, key, size),
+            }
+        }
+        for (source, bytes) in gave {
+            if let Some(running) = self.sources.get(&source) {
+                self.job.source_gave(&running.peer, bytes);
+            }
+        }
+    }
+
+    fn into_batch(&mut self, proven: Proven) {
+        if self.batch.is_empty() {
+            self.batch_since = Instant::now();
+        }
+        self.batch_len += proven.file.size;
+        self.batch.push(proven);
+    }
+
+    /// Has a batch named where it is large or old enough, or nothing more comes; one at a time.
+    fn name(&mut self) {
+        let is_quiet = self.plan.is_empty()
+            && self.is_all_read
+            && self.loading.is_empty()
+            && self.came.is_empty()
+            && self.writing.is_empty();
+        let is_ripe = self.batch.len() >= BATCH
+            || self.batch_len >= BATCH_LEN
+            || self.batch_since.elapsed() >= BATCH_EVERY
+            || is_quiet;
+        if self.batch.is_empty() || !self.naming.is_empty() || !is_ripe {
+            return;
+        }
+        let (batch, shared) = (std::mem::take(&mut self.batch), Arc::clone(self.shared));
+        (self.naming_len, self.batch_len) = (self.batch_len, 0);
+        let (together, id) = (Arc::clone(&self.together), self.job.id);
+        self.naming.spawn(async move { batch::finish(&shared, id, together, batch).await });
+    }
+
+    fn named(&mut self, named: Result<Named, SinkError>) -> Result<(), SinkError> {
+        let Named { files, bytes } = named?;
+        self.naming_len = 0;
+        self.tally.add(files, bytes);
+        Ok(())
+    }
+
+    fn on_event(&mut self, event: Event) {
+        match event {
+            Event::Ready(source) => {
+                if let Some(running) = self.sources.get_mut(&source) {
+                    running.is_ready = true;
+                    self.plan.join(source);
+                    self.ask(source);
+                }
+            }
+            Event::File { source, key, chunks } => self.arrived(source, key, chunks),
+            Event::Refused { source, key } => {
+                self.plan.refused(source, key);
+                self.ask_everyone();
+            }
+            Event::Withdrawn { source, key, len } => {
+                self.job.wasted(len);
+                self.plan.withdrawn(source, key);
+                self.ask(source);
+            }
+            Event::Gone { source, why } => {
+                self.gone(source, &why);
+                self.ask_everyone();
+            }
+        }
+    }
+
+    fn arrived(&mut self, source: SourceKey, key: FileKey, chunks: Vec<bytes::Bytes>) {
+        let len = chunks.iter().map(bytes::Bytes::len).sum::<usize>() as u64;
+        let wanted = self.plan.arrived(source, key, len, Instant::now()) == Arrival::Wanted;
+        match self.files.get(&key).filter(|_| wanted) {
+            Some(file) => {
+                for other in self.plan.others(key) {
+                    // Where it cannot be told, its copy comes for nothing.
+                    self.order(other, Order::Leave(key));
+                }
+                self.came_len += len;
+                self.came.push(Came { key, source, file: file.clone(), chunks });
+            }
+            None => self.job.wasted(len),
+        }
+        self.ask(source);
+    }
+
+    fn lied(&mut self, source: SourceKey, key: FileKey, len: u64) {
+        self.job.wasted(len);
+        if let Some(running) = self.sources.remove(&source)
+            && let Some(file) = self.files.get(&key)
+        {
+            let why = format!("it sent false bytes for {}", file.name);
+            self.job.source_dropped(&running.peer, &why, file.content);
+        }
+        self.plan.leave(source);
+        self.plan.lacks(key);
+        self.ask_everyone();
+    }
+
+    fn gone(&mut self, source: SourceKey, why: &Gone) {
+        self.plan.leave(source);
+        let Some(running) = self.sources.remove(&source) else { return };
+        let (Gone::Lost(reason) | Gone::Dropped(reason)) = why;
+        match why {
+            Gone::Lost(_) => self.job.source_lost(&running.peer, reason),
+            Gone::Dropped(_) => {
+                let content = self.plan.any().and_then(|key| self.files.get(&key));
+                let content = content.map_or(ContentHash::of(&[]), |file| file.content);
+                self.job.source_dropped(&running.peer, reason, content);
+            }
+        }
+        self.why = Some(format!("{}: {reason}", running.peer));
+    }
+
+    fn ask_everyone(&mut self) {
+        self.plan.sources().into_iter().for_each(|source| self.ask(source));
+    }
+
+    fn ask(&mut self, source: SourceKey) {
+        for key in self.plan.requests(source, Instant::now()) {
+            let Some(TreeFile { content, size, .. }) = self.files.get(&key) else { continue };
+            if !self.order(source, Order::Ask { key, content: *content, size: *size }) {
+                // Its task has ended; that it is gone is on its way.
+                self.plan.leave(source);
+                break;
+            }
+        }
+    }
+
+    fn order(&self, source: SourceKey, order: Order) -> bool {
+        self.sources.get(&source).is_some_and(|to| to.orders.try_send(order).is_ok())
+    }
+
+    /// Somebody has to be found for files that all who are there have refused, and for any where nobody is there.
+    fn look_for_sources(&mut self) {
+        if self.sources.is_empty() {
+            // One at a time: whoever has it may have them all.
+            while self.looking.is_empty() {
+                let Some(key) = self.plan.any() else { return };
+                if self.looked_for.contains(&key) {
+                    self.missing(key);
+                } else {
+                    self.look_for(key);
+                }
+            }
+            return;
+        }
+        if self.plan.orphans().is_empty() {
+            return;
+        }
+        let is_connecting = self.sources.values().any(|running| !running.is_ready);
+        for key in self.plan.orphans().to_vec() {
+            match self.looked_for.contains(&key) {
+                true if is_connecting || !self.looking.is_empty() => {}
+                true => self.missing(key),
+                false if self.looking.len() < LOOKS => self.look_for(key),
+                false => break,
+            }
+        }
+    }
+
+    fn look_for(&mut self, key: FileKey) {
+        let Some(file) = self.files.get(&key) else { return };
+        self.looked_for.insert(key);
+        let look = self.job.look(self.shared, file.content);
+        self.looking.spawn(async move { (key, look.await) });
+    }
+
+    fn found(&mut self, key: FileKey, peers: Vec<PeerRef>) {
+        let before = self.sources.len();
+        for peer in peers {
+            let is_running = self.sources.values().any(|running| running.peer.id() == peer.id());
+            let is_own = peer.id() == Some(self.shared.myself.id);
+            if is_running || is_own || self.job.is_dropped(peer.id()) || self.sources.len() >= SOURCES {
+                continue;
+            }
+            let source = self.next_source;
+            self.next_source += 1;
+            let (orders, told) = mpsc::channel(ORDERS);
+            let task = StreamTask {
+                key: source,
+                peer: peer.clone(),
+                connections: self.shared.connections.clone(),
+                limits: self.shared.limits.clone(),
+                orders: told,
+                events: self.events.clone(),
+            };
+            self.tasks.spawn(task.run());
+            self.job.source_joined(&peer);
+            self.sources.insert(source, Running { peer, orders, is_ready: false });
+        }
+        if self.sources.len() == before && self.sources.is_empty() {
+            self.missing(key);
+        }
+    }
+
+    /// Nobody has this file now: it stays on the list for a later run.
+    fn missing(&mut self, key: FileKey) {
+        self.plan.remove(key);
+        self.looked_for.remove(&key);
+        let Some(file) = self.files.remove(&key) else { return };
+        // Why a source was lost tells more than that there is none.
+        self.why.get_or_insert_with(|| format!("nobody who can be reached has {} now", file.name));
+        self.missing_in_a_row += 1;
+        if self.missing_in_a_row >= GIVEN_UP {
+            self.give_up();
+        }
+    }
+
+    /// So many in a row are missing that the others are most likely missing too.
+    fn give_up(&mut self) {
+        self.is_all_read = true;
+        while let Some(key) = self.plan.any() {
+            self.plan.remove(key);
+            self.files.remove(&key);
+        }
+    }
+}
+
+fn ended() -> Outcome {
+    Outcome::Failed("a piece of work on its files ended in a panic".to_owned())
+}

@@ -1,0 +1,217 @@
+//! One source of a directory: many whole files are asked for on one Pull stream, and come back in the order in which they
+//! were asked for. Called by the run, which proves what comes.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::Duration;
+
+use bytes::Bytes;
+use p2p_content::ContentHash;
+use p2p_proto::pull::Answer;
+use p2p_proto::v1::PullRequest;
+use p2p_proto::v1::pull_refusal::Reason;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until, timeout};
+use tonic::{Code, Status};
+
+use super::super::plan::SourceKey;
+use super::super::pull_call;
+use super::super::source::Gone;
+use super::plan::FileKey;
+use crate::discovery::{Connections, PeerRef};
+use crate::limits::Limits;
+
+/// A source that owes bytes and sends none for so long is lost.
+const SILENCE: Duration = Duration::from_secs(20);
+/// Bytes that an answer has at the least, the last one of a file apart: crumbs cost more memory than they bring.
+const LEAST_CHUNK: u64 = 4096;
+/// Requests that are on their way to the connection.
+const REQUESTS: usize = 256;
+
+/// What a source has to tell.
+pub(super) enum Event {
+    /// It is connected.
+    Ready(SourceKey),
+    /// A whole file has come; nothing is proven yet.
+    File { source: SourceKey, key: FileKey, chunks: Vec<Bytes> },
+    /// It does not give this file.
+    Refused { source: SourceKey, key: FileKey },
+    /// It was told to leave a file, and has not given all of it; so many bytes had come.
+    Withdrawn { source: SourceKey, key: FileKey, len: u64 },
+    /// It gives nothing more.
+    Gone { source: SourceKey, why: Gone },
+}
+
+/// What the run tells a source's task.
+pub(super) enum Order {
+    /// To ask for a file.
+    Ask { key: FileKey, content: ContentHash, size: u64 },
+    /// That the file has come from somebody else.
+    Leave(FileKey),
+}
+
+/// A source's task.
+pub(super) struct StreamTask {
+    pub(super) key: SourceKey,
+    pub(super) peer: PeerRef,
+    pub(super) connections: Connections,
+    pub(super) limits: Limits,
+    pub(super) orders: mpsc::Receiver<Order>,
+    pub(super) events: mpsc::Sender<Event>,
+}
+
+/// A file that was asked for, as far as it has come.
+#[derive(Default)]
+struct Assembly {
+    size: u64,
+    chunks: Vec<Bytes>,
+    len: u64,
+    /// The source was told that it is no longer wanted.
+    is_left: bool,
+}
+
+/// The run has ended: nobody wants to know more.
+struct Over;
+
+impl StreamTask {
+    /// Runs until nobody asks any more or the source gives nothing more.
+    pub(super) async fn run(mut self) {
+        let (source, events) = (self.key, self.events.clone());
+        if let Err(why) = self.pull().await {
+            let _ = events.send(Event::Gone { source, why }).await;
+        }
+    }
+
+    async fn pull(&mut self) -> Result<(), Gone> {
+        let connected = self.connections.channel(&self.peer).await;
+        let channel = connected.map_err(|error| Gone::Lost(error.to_string()))?;
+        let (up, outgoing) = mpsc::channel(REQUESTS);
+        let opening = pull_call::open(channel, self.connections.metadata(), outgoing);
+        let opened = timeout(SILENCE, opening).await.map_err(|_| self.silent())?;
+        let mut down = opened.map_err(|status| self.gone(&status))?;
+        if self.tell(Event::Ready(self.key)).await.is_err() {
+            return Ok(());
+        }
+        let mut open: HashMap<FileKey, Assembly> = HashMap::new();
+        let mut silent_at = Instant::now() + SILENCE;
+        // What this peer's own limit holds back.
+        let (mut wanted, mut ask_at) = (VecDeque::<PullRequest>::new(), Instant::now());
+        loop {
+            tokio::select! {
+                order = self.orders.recv() => match order {
+                    None => return Ok(()),
+                    Some(Order::Ask { key, content, size }) => wanted.push_back(request(key, content, size)),
+                    Some(Order::Leave(key)) => {
+                        if let Some(at) = wanted.iter().position(|request| request.id == u64::from(key)) {
+                            wanted.remove(at);
+                            let event = Event::Withdrawn { source: self.key, key, len: 0 };
+                            if self.tell(event).await.is_err() {
+                                return Ok(());
+                            }
+                        } else if let Some(file) = open.get_mut(&key) {
+                            file.is_left = true;
+                            let leave = PullRequest { id: key.into(), withdraw: true, ..PullRequest::default() };
+                            up.send(leave).await.map_err(|_| closed())?;
+                        }
+                    }
+                },
+                () = sleep_until(ask_at), if !wanted.is_empty() => {
+                    while let Some(length) = wanted.front().map(|request| request.length) {
+                        if let Err(wait) = self.limits.down().take(length, Instant::now().into_std()) {
+                            ask_at = Instant::now() + wait;
+                            break;
+                        }
+                        let Some(request) = wanted.pop_front() else { break };
+                        if open.is_empty() {
+                            silent_at = Instant::now() + SILENCE;
+                        }
+                        let key = FileKey::try_from(request.id).unwrap_or_default();
+                        open.insert(key, Assembly { size: request.length, ..Assembly::default() });
+                        up.send(request).await.map_err(|_| closed())?;
+                    }
+                }
+                answer = down.next() => {
+                    let answer = answer.map_err(|status| self.gone(&status))?.ok_or_else(closed)?;
+                    if let Some(event) = self.take(answer, &mut open)?
+                        && self.tell(event).await.is_err()
+                    {
+                        return Ok(());
+                    }
+                    // While the run was busy nobody read: that is not the source's silence.
+                    silent_at = Instant::now() + SILENCE;
+                }
+                () = sleep_until(silent_at), if !open.is_empty() => return Err(self.silent()),
+            }
+        }
+    }
+
+    async fn tell(&self, event: Event) -> Result<(), Over> {
+        self.events.send(event).await.map_err(|_| Over)
+    }
+
+    /// Adds an answer to its file; what to say where that was the last one.
+    fn take(&self, answer: Answer, open: &mut HashMap<FileKey, Assembly>) -> Result<Option<Event>, Gone> {
+        let unasked = || Gone::Dropped("it answered what was not asked".to_owned());
+        let key = FileKey::try_from(answer.id).map_err(|_| unasked())?;
+        let source = self.key;
+        if let Some(refusal) = answer.refusal {
+            let file = open.remove(&key).ok_or_else(unasked)?;
+            return match refusal.reason() {
+                Reason::Withdrawn if file.is_left => {
+                    Ok(Some(Event::Withdrawn { source, key, len: file.len }))
+                }
+                // A disk that is away says nothing of the other files; whoever has it gives it.
+                Reason::NotFound | Reason::Changed | Reason::NotYet | Reason::Unreadable => {
+                    Ok(Some(Event::Refused { source, key }))
+                }
+                _ => Err(Gone::Lost(format!("it refused: {}", refusal.message))),
+            };
+        }
+        let file = open.get_mut(&key).ok_or_else(unasked)?;
+        let left = file.size.saturating_sub(file.len);
+        let len = answer.data.iter().map(Bytes::len).sum::<usize>() as u64;
+        if len < left.min(LEAST_CHUNK) {
+            return Err(Gone::Dropped("it sends crumbs".to_owned()));
+        }
+        if len > left {
+            return Err(Gone::Dropped("it sent more than was asked".to_owned()));
+        }
+        file.len += len;
+        // Frames of some bytes each would cost more memory than they bring.
+        match answer.data.len() as u64 > 1 + len / LEAST_CHUNK {
+            true => file.chunks.push(answer.data.concat().into()),
+            false => file.chunks.extend(answer.data),
+        }
+        let is_whole = file.len == file.size;
+        let file = is_whole.then(|| open.remove(&key)).flatten();
+        Ok(file.map(|file| Event::File { source, key, chunks: file.chunks }))
+    }
+
+    fn silent(&self) -> Gone {
+        if let Some(id) = self.peer.id() {
+            self.connections.forget(id);
+        }
+        Gone::Lost(format!("it sends nothing for {} s", SILENCE.as_secs()))
+    }
+
+    fn gone(&self, status: &Status) -> Gone {
+        if let Some(id) = self.peer.id() {
+            self.connections.note(id, status);
+        }
+        match status.code() {
+            Code::PermissionDenied | Code::Unauthenticated => {
+                Gone::Lost(format!("it does not admit this peer: {}", status.message()))
+            }
+            Code::DataLoss => Gone::Dropped(format!("it breaks the protocol: {}", status.message())),
+            _ => Gone::Lost(format!("the connection broke: {}", status.message())),
+        }
+    }
+}
+
+fn closed() -> Gone {
+    Gone::Lost("it closed the stream".to_owned())
+}
+
+fn request(key: FileKey, content: ContentHash, size: u64) -> PullRequest {
+    let content = content.as_bytes().to_vec().into();
+    PullRequest { id: key.into(), content, offset: 0, length: size, withdraw: false }
+}
