@@ -6,12 +6,12 @@ use hyper::Method;
 use p2p_proto::control::{Transfer, TransferState, TreeAnswer, TreeConflict, TreeRequest};
 
 use super::fetch::{Phase, detached, ended_well};
-use super::follow;
+use super::{Route, follow};
 use crate::cli;
 use crate::client::{Client, LONG_CALL};
 use crate::exit::Exit;
 use crate::failure::Failure;
-use crate::output::{Output, count, peer, query, size};
+use crate::output::{Output, count, peer, size};
 use crate::progress::Progress;
 
 /// Whether this is about a directory or a pattern, and not about one file.
@@ -68,8 +68,9 @@ pub(super) async fn fetch(
 }
 
 async fn dry_run(client: &Client, out: &Output, request: &TreeRequest) -> Result<(), Failure> {
-    let route = Route::new("/v1/trees").with("what", &request.what);
-    let answer = client.json::<TreeAnswer>(Method::GET, &path, None::<&()>, LONG_CALL).await?;
+    let route =
+        Route::new("/v1/trees").with("what", &request.what).with_some("from", request.from.as_deref());
+    let answer = client.json::<TreeAnswer>(Method::GET, &route.0, None::<&()>, LONG_CALL).await?;
     if out.json() {
         out.raw(&answer.raw)?;
     } else {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use p2p_content::{ContentHash, FileName};
+use p2p_identity::PeerId;
 use p2p_service::health::PATIENCE;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -50,6 +51,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(10);
 const LOOKS: usize = 4;
 /// Files in a row that nobody has before a run gives up for now.
 const GIVEN_UP: usize = 256;
+/// Times that a source may be lost, and no file comes, before it is left alone until the next run.
+const LOSSES: u32 = 2;
 
 struct Running {
     peer: PeerRef,
@@ -89,6 +92,8 @@ struct Run<'a> {
     looking: JoinSet<(FileKey, Vec<PeerRef>)>,
     /// Files for which sources were looked for.
     looked_for: HashSet<FileKey>,
+    /// How often each source was lost since a file last came.
+    losses: HashMap<PeerId, u32>,
     /// Files in a row that nobody has.
     missing_in_a_row: usize,
     why: Option<String>,
@@ -142,6 +147,7 @@ pub(super) async fn run(
         left_parts,
         looking: JoinSet::new(),
         looked_for: HashSet::new(),
+        losses: HashMap::new(),
         missing_in_a_row: 0,
         why: None,
     };
@@ -279,6 +285,7 @@ impl Run<'_> {
                 Some(proven) => {
                     *gave.entry(source).or_default() += size;
                     self.missing_in_a_row = 0;
+                    self.losses.clear();
                     self.plan.remove(key);
                     self.files.remove(&key);
                     self.looked_for.remove(&key);
@@ -397,6 +404,9 @@ impl Run<'_> {
                 self.job.source_dropped(&running.peer, reason, content);
             }
         }
+        if let Some(id) = running.peer.id() {
+            *self.losses.entry(id).or_default() += 1;
+        }
         self.why = Some(format!("{}: {reason}", running.peer));
     }
 
@@ -423,13 +433,10 @@ impl Run<'_> {
     fn look_for_sources(&mut self) {
         if self.sources.is_empty() {
             // One at a time: whoever has it may have them all.
-            while self.looking.is_empty() {
-                let Some(key) = self.plan.any() else { return };
-                if self.looked_for.contains(&key) {
-                    self.missing(key);
-                } else {
-                    self.look_for(key);
-                }
+            if self.looking.is_empty()
+                && let Some(key) = self.plan.any()
+            {
+                self.look_for(key);
             }
             return;
         }
@@ -455,11 +462,18 @@ impl Run<'_> {
     }
 
     fn found(&mut self, key: FileKey, peers: Vec<PeerRef>) {
-        let before = self.sources.len();
+        let mut are_lost = false;
         for peer in peers {
             let is_running = self.sources.values().any(|running| running.peer.id() == peer.id());
             let is_own = peer.id() == Some(self.shared.myself.id);
-            if is_running || is_own || self.job.is_dropped(peer.id()) || self.sources.len() >= SOURCES {
+            let losses = peer.id().and_then(|id| self.losses.get(&id)).copied().unwrap_or_default();
+            are_lost |= losses >= LOSSES;
+            if losses >= LOSSES
+                || is_running
+                || is_own
+                || self.job.is_dropped(peer.id())
+                || self.sources.len() >= SOURCES
+            {
                 continue;
             }
             let source = self.next_source;
@@ -477,8 +491,11 @@ impl Run<'_> {
             self.job.source_joined(&peer);
             self.sources.insert(source, Running { peer, orders, is_ready: false });
         }
-        if self.sources.len() == before && self.sources.is_empty() {
-            self.missing(key);
+        match self.sources.is_empty() {
+            // Those who have the files are there, and cannot be reached.
+            true if are_lost => self.give_up(),
+            true => self.missing(key),
+            false => {}
         }
     }
 
@@ -495,7 +512,7 @@ impl Run<'_> {
         }
     }
 
-    /// So many in a row are missing that the others are most likely missing too.
+    /// The others are most likely missing too.
     fn give_up(&mut self) {
         self.is_all_read = true;
         while let Some(key) = self.plan.any() {
