@@ -18,14 +18,15 @@ use super::super::job::Job;
 use super::super::jobs::Shared;
 use super::super::plan::SourceKey;
 use super::super::sink::{SinkError, blocking};
-use super::super::source::Gone;
 use super::super::store::TreeFile;
 use super::batch::{self, Came, Found, Named, Proven};
 use super::plan::{Arrival, FileKey, Plan};
-use super::stream::{Event, Order, StreamTask};
+use super::stream::{Event, Order};
 use super::{LONGEST, Tally};
 use crate::discovery::PeerRef;
 use crate::shares::Together;
+
+mod sources;
 
 /// Files of the list that are read at once, and how few may wait before more are read.
 const PAGE: usize = 1024;
@@ -379,37 +380,6 @@ impl Run<'_> {
         self.ask(source);
     }
 
-    fn lied(&mut self, source: SourceKey, key: FileKey, len: u64) {
-        self.job.wasted(len);
-        if let Some(running) = self.sources.remove(&source)
-            && let Some(file) = self.files.get(&key)
-        {
-            let why = format!("it sent false bytes for {}", file.name);
-            self.job.source_dropped(&running.peer, &why, file.content);
-        }
-        self.plan.leave(source);
-        self.plan.lacks(key);
-        self.ask_everyone();
-    }
-
-    fn gone(&mut self, source: SourceKey, why: &Gone) {
-        self.plan.leave(source);
-        let Some(running) = self.sources.remove(&source) else { return };
-        let (Gone::Lost(reason) | Gone::Dropped(reason)) = why;
-        match why {
-            Gone::Lost(_) => self.job.source_lost(&running.peer, reason),
-            Gone::Dropped(_) => {
-                let content = self.plan.any().and_then(|key| self.files.get(&key));
-                let content = content.map_or(ContentHash::of(&[]), |file| file.content);
-                self.job.source_dropped(&running.peer, reason, content);
-            }
-        }
-        if let Some(id) = running.peer.id() {
-            *self.losses.entry(id).or_default() += 1;
-        }
-        self.why = Some(format!("{}: {reason}", running.peer));
-    }
-
     fn ask_everyone(&mut self) {
         self.plan.sources().into_iter().for_each(|source| self.ask(source));
     }
@@ -427,98 +397,6 @@ impl Run<'_> {
 
     fn order(&self, source: SourceKey, order: Order) -> bool {
         self.sources.get(&source).is_some_and(|to| to.orders.try_send(order).is_ok())
-    }
-
-    /// Somebody has to be found for files that all who are there have refused, and for any where nobody is there.
-    fn look_for_sources(&mut self) {
-        if self.sources.is_empty() {
-            // One at a time: whoever has it may have them all.
-            if self.looking.is_empty()
-                && let Some(key) = self.plan.any()
-            {
-                self.look_for(key);
-            }
-            return;
-        }
-        if self.plan.orphans().is_empty() {
-            return;
-        }
-        let is_connecting = self.sources.values().any(|running| !running.is_ready);
-        for key in self.plan.orphans().to_vec() {
-            match self.looked_for.contains(&key) {
-                true if is_connecting || !self.looking.is_empty() => {}
-                true => self.missing(key),
-                false if self.looking.len() < LOOKS => self.look_for(key),
-                false => break,
-            }
-        }
-    }
-
-    fn look_for(&mut self, key: FileKey) {
-        let Some(file) = self.files.get(&key) else { return };
-        self.looked_for.insert(key);
-        let look = self.job.look(self.shared, file.content);
-        self.looking.spawn(async move { (key, look.await) });
-    }
-
-    fn found(&mut self, key: FileKey, peers: Vec<PeerRef>) {
-        let mut are_lost = false;
-        for peer in peers {
-            let is_running = self.sources.values().any(|running| running.peer.id() == peer.id());
-            let is_own = peer.id() == Some(self.shared.myself.id);
-            let losses = peer.id().and_then(|id| self.losses.get(&id)).copied().unwrap_or_default();
-            are_lost |= losses >= LOSSES;
-            if losses >= LOSSES
-                || is_running
-                || is_own
-                || self.job.is_dropped(peer.id())
-                || self.sources.len() >= SOURCES
-            {
-                continue;
-            }
-            let source = self.next_source;
-            self.next_source += 1;
-            let (orders, told) = mpsc::channel(ORDERS);
-            let task = StreamTask {
-                key: source,
-                peer: peer.clone(),
-                connections: self.shared.connections.clone(),
-                limits: self.shared.limits.clone(),
-                orders: told,
-                events: self.events.clone(),
-            };
-            self.tasks.spawn(task.run());
-            self.job.source_joined(&peer);
-            self.sources.insert(source, Running { peer, orders, is_ready: false });
-        }
-        match self.sources.is_empty() {
-            // Those who have the files are there, and cannot be reached.
-            true if are_lost => self.give_up(),
-            true => self.missing(key),
-            false => {}
-        }
-    }
-
-    /// Nobody has this file now: it stays on the list for a later run.
-    fn missing(&mut self, key: FileKey) {
-        self.plan.remove(key);
-        self.looked_for.remove(&key);
-        let Some(file) = self.files.remove(&key) else { return };
-        // Why a source was lost tells more than that there is none.
-        self.why.get_or_insert_with(|| format!("nobody who can be reached has {} now", file.name));
-        self.missing_in_a_row += 1;
-        if self.missing_in_a_row >= GIVEN_UP {
-            self.give_up();
-        }
-    }
-
-    /// The others are most likely missing too.
-    fn give_up(&mut self) {
-        self.is_all_read = true;
-        while let Some(key) = self.plan.any() {
-            self.plan.remove(key);
-            self.files.remove(&key);
-        }
     }
 }
 
