@@ -153,6 +153,11 @@ impl Plan {
         for key in gone.owed.into_iter().rev() {
             self.not_from(source, key);
         }
+        // Of what waited for it, those who stay may have refused some.
+        let (orphans, waiting) =
+            self.waiting.iter().copied().partition::<Vec<_>, _>(|key| self.is_orphan(*key));
+        self.orphans.extend(orphans);
+        self.waiting = waiting.into();
     }
 
     /// A source does not have a file, or does not give it.
@@ -287,12 +292,19 @@ impl Plan {
     }
 
     fn wait(&mut self, key: FileKey) {
-        let Some(file) = self.files.get(&key) else { return };
-        let is_orphan = self.sources.keys().all(|source| file.refused.contains(source));
-        match is_orphan && !file.refused.is_empty() {
+        if !self.files.contains_key(&key) {
+            return;
+        }
+        match self.is_orphan(key) {
             true => self.orphans.push(key),
             false => self.waiting.push_front(key),
         }
+    }
+
+    /// Whether all who are there have refused a file.
+    fn is_orphan(&self, key: FileKey) -> bool {
+        let Some(file) = self.files.get(&key).filter(|file| !file.refused.is_empty()) else { return false };
+        self.sources.keys().all(|source| file.refused.contains(source))
     }
 }
 
@@ -346,6 +358,19 @@ mod tests {
         plan.join(3);
         assert!(plan.orphans().is_empty());
         assert_eq!(plan.requests(3, now), [7]);
+    }
+
+    #[test]
+    fn what_waited_for_a_source_that_left_is_an_orphan_where_the_others_refused_it() {
+        let (mut plan, now) = (Plan::default(), Instant::now());
+        plan.add(1, 1);
+        plan.join(1);
+        assert_eq!(plan.requests(1, now), [1]);
+        plan.join(2);
+        plan.refused(1, 1);
+        assert!(plan.orphans().is_empty(), "it waits for the other");
+        plan.leave(2);
+        assert_eq!((plan.orphans(), plan.waiting()), ([1].as_slice(), 0));
     }
 
     #[test]
