@@ -12,9 +12,9 @@ use super::presence;
 use super::root::Place;
 use super::scan::Scan;
 use super::settle::Due;
-use super::work::{About, Adopted, Batch, Done, state};
+use super::work::{About, Adopted, Batch, Done, Stated, state};
 use super::{Refreshed, ShareError};
-use crate::catalog::{Fact, FactChange};
+use crate::catalog::FactChange;
 
 /// How many names one piece of work looks at.
 const NAMES_AT_ONCE: usize = 64;
@@ -292,7 +292,7 @@ impl Keeper {
     pub(super) fn on_stated_all(
         &mut self,
         share: u64,
-        files: Vec<(Due, Result<(Fact, Manifest), ShareError>)>,
+        files: Vec<(Due, Stated)>,
         reply: Adopted,
         now: Instant,
     ) {

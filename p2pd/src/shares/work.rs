@@ -43,7 +43,7 @@ pub(super) enum Done {
     },
     StatedAll {
         share: u64,
-        files: Vec<(Due, Result<(Fact, Manifest), ShareError>)>,
+        files: Vec<(Due, Stated)>,
         reply: Adopted,
     },
     Applied {
@@ -51,6 +51,9 @@ pub(super) enum Done {
         result: Result<Applied, CatalogError>,
     },
 }
+
+/// What was found of a file that somebody else has put there.
+pub(super) type Stated = Result<(Fact, Manifest), ShareError>;
 
 /// Where the result of an adoption goes.
 pub(super) type Adopted = oneshot::Sender<Result<u64, ShareError>>;

@@ -41,6 +41,15 @@ pub(super) struct Proven {
     pub(super) has_name: bool,
 }
 
+/// What came of the bytes of a file.
+pub(super) struct Kept {
+    pub(super) key: FileKey,
+    pub(super) source: SourceKey,
+    pub(super) size: u64,
+    /// Nothing where they were false.
+    pub(super) proven: Option<Proven>,
+}
+
 /// What became of a batch.
 #[derive(Default)]
 pub(super) struct Named {
@@ -49,12 +58,8 @@ pub(super) struct Named {
     pub(super) bytes: u64,
 }
 
-/// Proves the files, and writes those that are what they should be; `None` for the others. Waits for the disk.
-pub(super) fn keep(
-    together: &Together,
-    id: u64,
-    came: Vec<Came>,
-) -> Result<Vec<(FileKey, SourceKey, u64, Option<Proven>)>, SinkError> {
+/// Proves the files, and writes those that are what they should be. Waits for the disk.
+pub(super) fn keep(together: &Together, id: u64, came: Vec<Came>) -> Result<Vec<Kept>, SinkError> {
     let mut kept = Vec::with_capacity(came.len());
     for Came { key, source, file, chunks } in came {
         let mut hasher = ContentHasher::new();
@@ -65,7 +70,7 @@ pub(super) fn keep(
             together.write(&part_key(id, &file.name), &chunks)?;
             Ok::<_, SinkError>(Proven { file, manifest, has_name: false })
         });
-        kept.push((key, source, size, proven.transpose()?));
+        kept.push(Kept { key, source, size, proven: proven.transpose()? });
     }
     Ok(kept)
 }

@@ -19,7 +19,7 @@ use super::super::jobs::Shared;
 use super::super::plan::SourceKey;
 use super::super::sink::{SinkError, blocking};
 use super::super::store::TreeFile;
-use super::batch::{self, Came, Found, Named, Proven};
+use super::batch::{self, Came, Found, Kept, Named, Proven};
 use super::plan::{Arrival, FileKey, Plan};
 use super::stream::{Event, Order};
 use super::{LONGEST, Tally};
@@ -61,7 +61,7 @@ struct Running {
     is_ready: bool,
 }
 
-type Written = Result<Vec<(FileKey, SourceKey, u64, Option<Proven>)>, SinkError>;
+type Written = Result<Vec<Kept>, SinkError>;
 type Page = Result<(Vec<(TreeFile, Found)>, bool), SinkError>;
 
 struct Run<'a> {
@@ -250,7 +250,7 @@ impl Run<'_> {
                     self.plan.add(key, file.size);
                     self.files.insert(key, file);
                 }
-                Found::Proven(proven) => self.into_batch(proven),
+                Found::Proven(proven) => self.add_to_batch(proven),
                 Found::Taken => {
                     let why = batch::TAKEN.to_owned();
                     batch::fail(self.shared, self.job.id, file.name, file.content, why).await?;
@@ -279,9 +279,9 @@ impl Run<'_> {
         }
     }
 
-    fn written(&mut self, written: Vec<(FileKey, SourceKey, u64, Option<Proven>)>) {
+    fn written(&mut self, written: Vec<Kept>) {
         let mut gave: HashMap<SourceKey, u64> = HashMap::new();
-        for (key, source, size, proven) in written {
+        for Kept { key, source, size, proven } in written {
             match proven {
                 Some(proven) => {
                     *gave.entry(source).or_default() += size;
@@ -290,7 +290,7 @@ impl Run<'_> {
                     self.plan.remove(key);
                     self.files.remove(&key);
                     self.looked_for.remove(&key);
-                    self.into_batch(proven);
+                    self.add_to_batch(proven);
                 }
                 None => self.lied(source, key, size),
             }
@@ -302,7 +302,7 @@ impl Run<'_> {
         }
     }
 
-    fn into_batch(&mut self, proven: Proven) {
+    fn add_to_batch(&mut self, proven: Proven) {
         if self.batch.is_empty() {
             self.batch_since = Instant::now();
         }
