@@ -11,6 +11,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConnection;
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::refuse::refuse_plaintext;
@@ -51,17 +52,20 @@ impl Plaintext {
 pub struct Accept {
     plaintext: Plaintext,
     read_buffer_len: usize,
+    write_buffer_len: usize,
 }
 
 impl Accept {
-    /// For connections that carry file data: a buffer of 256 KiB each.
+    /// For connections that carry file data: a buffer of 256 KiB each to read into, and twice that of encrypted data that
+    /// waits to go out.
     pub fn bulk(plaintext: Plaintext) -> Self {
-        Self { plaintext, read_buffer_len: FRAME_LEN as usize }
+        let read_buffer_len = FRAME_LEN as usize;
+        Self { plaintext, read_buffer_len, write_buffer_len: 2 * read_buffer_len }
     }
 
     /// For thousands of connections that carry messages: a small buffer each, TLS only.
     pub fn signalling() -> Self {
-        Self { plaintext: Plaintext::Off, read_buffer_len: 8 * 1024 }
+        Self { plaintext: Plaintext::Off, read_buffer_len: 8 * 1024, write_buffer_len: 64 * 1024 }
     }
 }
 
@@ -147,7 +151,10 @@ impl Door {
             return Err(io::Error::other("it spoke plaintext, and this port speaks TLS"));
         }
         let tcp = BufReader::with_capacity(self.accept.read_buffer_len, tcp);
-        let stream = self.acceptor.accept(tcp).await.map_err(explain)?;
+        let write_buffer_len = self.accept.write_buffer_len;
+        // The more the kernel is given at once, the less often it is asked, and the less often it wakes the other end.
+        let limit = |connection: &mut ServerConnection| connection.set_buffer_limit(Some(write_buffer_len));
+        let stream = self.acceptor.accept_with(tcp, limit).await.map_err(explain)?;
         let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
         let peer = certificate
             .ok_or_else(|| io::Error::other("it showed no certificate"))
