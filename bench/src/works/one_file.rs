@@ -72,7 +72,7 @@ fn rival_of(row: &Row) -> Rival {
 }
 
 async fn contest(bench: &Bench, network: &Network, rival: Rival, hash: ContentHash) -> Result<(Runs, Runs)> {
-    let dir = network.dir().join("rival");
+    let dir = network.dir().join(format!("rival-{rival:?}"));
     fs::create_dir(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
     let source = network.peer(1)?.shared(FILE);
     let site = Site { tools: &bench.tools, dir: &dir, source: &source, name: FILE, hash, len: bench.len };
@@ -81,9 +81,9 @@ async fn contest(bench: &Bench, network: &Network, rival: Rival, hash: ContentHa
         let mut rival = rival.start(site).await?;
         compete(&mut ours, rival.as_mut(), bench.runs).await
     };
-    let done = done.await;
+    let done = done.await?;
     fs::remove_dir_all(&dir).with_context(|| format!("cannot remove {}", dir.display()))?;
-    done
+    Ok(done)
 }
 
 fn fetched(network: &Network, hash: ContentHash, len: u64) -> Result<Product> {
