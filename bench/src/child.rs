@@ -206,9 +206,12 @@ mod tests {
     #[tokio::test]
     async fn nothing_is_left_of_a_daemon() {
         let dir = tempfile::tempdir().unwrap();
-        let mut daemon =
-            Daemon::start("daemon", &mut sh("sleep 600 & setsid sleep 600 & echo up; wait"), dir.path())
-                .unwrap();
+        let mut daemon = Daemon::start(
+            "daemon",
+            &mut sh("sleep 600 & setsid sh -c 'echo up; exec sleep 600' & wait"),
+            dir.path(),
+        )
+        .unwrap();
         daemon
             .until("it is up", async |log| {
                 ensure!(log.contains("up"));

@@ -67,3 +67,17 @@ async fn interrupted() -> Result<&'static str> {
         _ = hangup.recv() => "SIGHUP",
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+        let wrong = Cli::try_parse_from(["bench", "transfer", "--runs", "0"]);
+        assert!(wrong.is_err(), "no run measures nothing");
+    }
+}

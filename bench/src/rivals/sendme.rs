@@ -8,15 +8,15 @@ use crate::child::{Daemon, free_address};
 use crate::gauge::Side;
 use crate::tools;
 
+/// Neither reaches beyond this machine, nor draws.
+const LOCAL: [&str; 5] = ["--magic-ipv6-addr", "[::1]:0", "--relay", "disabled", "--no-progress"];
+
 /// Starts the one that has the file, and reads its ticket.
 pub(super) async fn start(site: Site<'_>) -> Result<ByCommand<'_>> {
     let seed_dir = site.seed_dir()?;
     let mut command = quiet(site)?;
     command.args(["send", "--ticket-type", "addresses", "--magic-ipv4-addr", &free_address()?.to_string()]);
-    command
-        .args(["--relay", "disabled", "--no-progress"])
-        .arg(seed_dir.join(site.name))
-        .current_dir(site.dir);
+    command.args(LOCAL).arg(seed_dir.join(site.name)).current_dir(site.dir);
     let mut sender = Daemon::start("sendme", &mut command, site.dir)?;
     let ticket = sender
         .until("sendme prints a ticket", async |wrote| ticket_in(wrote).context("there is no ticket yet"))
@@ -26,14 +26,7 @@ pub(super) async fn start(site: Site<'_>) -> Result<ByCommand<'_>> {
         daemons: vec![(Side::Sends, sender)],
         command: Box::new(move || {
             let mut command = quiet(site)?;
-            command.args([
-                "receive",
-                "--magic-ipv4-addr",
-                "127.0.0.1:0",
-                "--relay",
-                "disabled",
-                "--no-progress",
-            ]);
+            command.args(["receive", "--magic-ipv4-addr", "127.0.0.1:0"]).args(LOCAL);
             command.arg(&ticket).current_dir(site.out());
             Ok(command)
         }),

@@ -54,7 +54,10 @@ async fn measure(bench: &Bench, row: &Row) -> Result<Measured> {
     }
     if row.target.measure == Measure::Finished {
         let worst = all.iter().map(Seen::worst).fold(0.0, f64::max);
-        measured.notes.push(format!("the worst receiver takes {worst:.2} times what its link needs"));
+        measured.notes.push(match worst.is_finite() {
+            true => format!("the worst receiver takes {worst:.2} times what its link needs"),
+            false => format!("who has not finished after {} s never does", plan.give_up_secs),
+        });
     }
     Ok(measured)
 }
@@ -74,5 +77,27 @@ fn plan(row: &Row, mib: u64) -> Plan {
         seed_mbit: SEED_MBIT,
         cut_after: (row.name == "swarm-cut").then_some(COPIES),
         give_up_secs,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rows::chosen;
+
+    fn plan_of(name: &str) -> Plan {
+        plan(&chosen(&[name.to_owned()]).unwrap()[0], 256)
+    }
+
+    #[test]
+    fn the_rows_differ_in_links_and_in_the_cut() {
+        let (alike, mixed, cut) = (plan_of("swarm"), plan_of("swarm-mixed"), plan_of("swarm-cut"));
+        assert_eq!((alike.mbit, alike.cut_after), (vec![100], None));
+        assert_eq!(
+            (mixed.mbit.len(), mixed.mbit.iter().min(), mixed.mbit.iter().max()),
+            (8, Some(&20), Some(&100))
+        );
+        assert_eq!((cut.mbit, cut.cut_after), (vec![100], Some(1.15)));
+        assert!(mixed.give_up_secs > 4 * alike.give_up_secs - 4 * 60, "slow links take longer");
     }
 }
