@@ -22,7 +22,7 @@ const RATE_OVER: Duration = Duration::from_secs(3);
 /// What was found in the part file when the transfer went on with it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Resumed {
-    /// Pieces that were remembered as proven, and were not read again.
+    /// Pieces that were remembered as proven, and were not read again; where it was opened often, the first time.
     pub(super) remembered: u32,
     /// Pieces that were not, and were read and hashed; and how many bytes that were.
     pub(super) hashed: u32,
@@ -195,8 +195,7 @@ impl Gauge {
     pub(super) fn resumed(&self, resumed: Resumed) -> bool {
         let kept = &mut self.lock().resumed;
         let is_first = kept.is_none();
-        let sum = kept.get_or_insert_default();
-        sum.remembered = resumed.remembered;
+        let sum = kept.get_or_insert(Resumed { remembered: resumed.remembered, ..Resumed::default() });
         sum.hashed += resumed.hashed;
         sum.hashed_bytes += resumed.hashed_bytes;
         sum.proven += resumed.proven;
@@ -284,7 +283,7 @@ impl Pulling<'_> {
         self.0.lock().waits = None;
     }
 
-    /// Keeps a sample, where a second has passed since the last.
+    /// Takes down what is missing and asked for, and keeps a sample where a second has passed since the last.
     pub(super) fn look(
         &self,
         now: Instant,
@@ -292,12 +291,12 @@ impl Pulling<'_> {
         open: impl Fn(SourceKey) -> usize,
     ) {
         let board = &mut *self.0.lock();
+        board.missing = missing();
+        board.sources.iter_mut().for_each(|source| source.open = open(source.key));
         let last = board.samples.back();
         if last.is_some_and(|last| now.saturating_duration_since(last.at) < SAMPLED_EVERY) {
             return;
         }
-        board.missing = missing();
-        board.sources.iter_mut().for_each(|source| source.open = open(source.key));
         let sample = board.sample(now, Cpu::now());
         board.keep(sample);
     }

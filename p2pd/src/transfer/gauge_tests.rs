@@ -24,7 +24,8 @@ fn a_window_reaches_back_ten_seconds_and_no_further() {
         watch.received(5);
         work.wrote(5, SEC / 100);
         pulling.look(at(secs), nothing, |key| key as usize);
-        pulling.look(at(secs), || unreachable!("there is one of this second"), |_| 0);
+        // Of this second there is a sample.
+        pulling.look(at(secs) + SEC / 2, nothing, |key| key as usize);
     }
     let window = gauge.window(at(21), Cpu::default());
     assert_eq!(window.over, 11 * SEC, "from the last sample that is ten seconds before the newest");
@@ -105,7 +106,9 @@ fn what_was_hashed_again_adds_up_and_is_news_once() {
     let first = Resumed { remembered: 5, hashed: 2, hashed_bytes: 200, proven: 1 };
     assert!(gauge.resumed(first));
     assert!(!gauge.resumed(Resumed { remembered: 8, ..Resumed::default() }));
-    assert_eq!(gauge.overall().resumed, Some(Resumed { remembered: 8, ..first }));
+    assert!(!gauge.resumed(Resumed { remembered: 9, ..first }));
+    let sum = Resumed { remembered: 5, hashed: 4, hashed_bytes: 400, proven: 2 };
+    assert_eq!(gauge.overall().resumed, Some(sum));
 }
 
 #[test]

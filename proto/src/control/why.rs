@@ -167,7 +167,8 @@ pub struct CpuWork {
     pub cores: u64,
 }
 
-/// What was in the part file when a transfer went on with it.
+/// What was in the part file when a transfer went on with it: what was remembered the first time since the daemon's start,
+/// and what was hashed since then.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ResumedFile {
     /// Pieces that were remembered as proven, and were not read again.
