@@ -77,7 +77,8 @@ fn shares(why: &Why) -> Table {
         true => "SHARE OF ALL",
         false => "SHARE",
     };
-    let mut table = Table::new(&[Column::right(over), Column::left("TIME OF THE SOURCES"), Column::flow("")]);
+    let mut table =
+        Table::new(&[Column::right(over), Column::left("TIME OF THE SOURCES"), Column::flow("FIGURES")]);
     let TimeShares { bytes, their_limit, our_limit, disk, proofs, connecting, idle } = why.shares;
     let limit = match why.limit_bytes_per_sec {
         0 => String::new(),
