@@ -68,6 +68,8 @@ pub(crate) enum Verb {
     Fetch(Fetch),
     /// Show what is being fetched; pause it, resume it, end it
     Transfers(Transfers),
+    /// Say what bounds a transfer now: disk, CPU, a limit, the network, its sources; with the figures
+    Why(Why),
     /// Show or set how fast file data goes out and comes in, at the most
     Limit(Limit),
     /// List the peers of the network, and friends
@@ -262,6 +264,22 @@ pub(crate) enum TransfersVerb {
         /// Its number, as `p2pctl transfers` shows it
         id: u64,
     },
+}
+
+/// `why`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  p2pctl why 7\n  p2pctl why 7 --watch\n  p2pctl why 7 --json | jq -r .bound_by\n\nIt tells what \
+                  the last ten seconds went into, as p2pd measured them, and what each source waits for; of a transfer \
+                  that has ended, what bounded it, until p2pd restarts. In --json, bound_by is one of network, their-limit, \
+                  our-limit, disk, cpu, no-sources, rare-pieces, paused, queued, disk-full, failure, starting, ended."
+)]
+pub(crate) struct Why {
+    /// Its number, as `p2pctl transfers` shows it
+    pub(crate) id: u64,
+    /// Say it every second until it has ended, or Ctrl-C
+    #[arg(long)]
+    pub(crate) watch: bool,
 }
 
 /// `friends`.

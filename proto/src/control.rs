@@ -8,6 +8,7 @@ mod doctor;
 mod limits;
 mod shares;
 mod transfers;
+mod why;
 
 pub use config::{ConfigAnswer, ConfigEntry, ConfigOrigin};
 pub use doctor::{Doctor, UnfitShare, Watches};
@@ -17,6 +18,7 @@ pub use transfers::{
     FetchRequest, SendQuery, SendState, Sending, SourceState, Transfer, TransferList, TransferSource,
     TransferState,
 };
+pub use why::{Bound, CpuWork, DiskWork, ResumedFile, TimeShares, WaitsFor, Why, WhySource};
 
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};

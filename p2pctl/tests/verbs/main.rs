@@ -13,3 +13,4 @@ mod network;
 mod sending;
 mod sharing;
 mod transfers;
+mod why;

@@ -3,6 +3,7 @@
 //! One thread reads for the whole stream, a chunk ahead of the network: reading each chunk with a task of its own cost a
 //! fifth of the throughput.
 
+use std::cell::OnceCell;
 use std::collections::HashMap;
 use std::os::unix::fs::FileExt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use p2p_content::{ContentHash, Pieces};
+use p2p_proto::v1::availability_update::HeldBack;
 use p2p_proto::v1::pull_refusal::Reason;
 use p2p_proto::v1::{PullRefusal, PullRequest};
 use p2p_proto::{MAX_PULL_LEN, PULL_CHUNK_LEN, pull};
@@ -17,6 +19,7 @@ use tokio::sync::mpsc;
 use tonic::{Status, Streaming};
 
 use super::admission::{Admission, Guest};
+use super::brake::Brake;
 use super::contents::{Contents, Held, NoBytes, Served};
 
 /// Files that one stream keeps open.
@@ -76,7 +79,8 @@ pub(super) async fn serve(
     let (queue, readings) = mpsc::channel(QUEUED);
     let (out, from, unanswered) = (answers.clone(), contents.clone(), Open::default());
     let asked_for = unanswered.clone();
-    let reader = tokio::task::spawn_blocking(move || read_all(readings, &from, &out, &unanswered));
+    let brake = contents.brakes().of(guest.id);
+    let reader = tokio::task::spawn_blocking(move || read_all(readings, &from, &out, &unanswered, &brake));
     let mut open: HashMap<ContentHash, (Arc<Held>, Instant)> = HashMap::new();
     while let Ok(Some(request)) = requests.message().await {
         if request.withdraw {
@@ -123,10 +127,16 @@ fn whole_piece(size: u64, offset: u64, length: u64) -> Option<u32> {
     (length > 0 && pieces.range(piece) == (offset..offset.checked_add(length)?)).then_some(piece)
 }
 
-fn read_all(mut readings: mpsc::Receiver<Reading>, contents: &Contents, answers: &Answers, open: &Open) {
+fn read_all(
+    mut readings: mpsc::Receiver<Reading>,
+    contents: &Contents,
+    answers: &Answers,
+    open: &Open,
+    brake: &Arc<Brake>,
+) {
     let served = contents.served();
     while let Some(reading) = readings.blocking_recv() {
-        if read_one(&reading, contents, answers, &served, open).is_err() {
+        if read_one(&reading, contents, answers, &served, open, brake).is_err() {
             // The caller has gone.
             return;
         }
@@ -141,6 +151,7 @@ fn read_one(
     answers: &Answers,
     served: &Served,
     open: &Open,
+    brake: &Arc<Brake>,
 ) -> Result<(), ()> {
     let id = reading.id;
     let send = |framed| answers.blocking_send(Ok(framed)).map_err(|_| ());
@@ -168,9 +179,16 @@ fn read_one(
             portion if len < portion * 2 => len,
             portion => portion,
         };
-        if !contents.limits().up().take_blocking(len as u64, || !answers.is_closed()) {
+        // Held from the first time that the limit says no, until these bytes may go.
+        let waiting = OnceCell::new();
+        let still_wanted = || {
+            waiting.get_or_init(|| brake.hold(HeldBack::RateLimit, Instant::now()));
+            !answers.is_closed()
+        };
+        if !contents.limits().up().take_blocking(len as u64, still_wanted) {
             return Err(());
         }
+        drop(waiting);
         if !open.is_wanted(id) {
             return refuse(Reason::Withdrawn, "withdrawn");
         }

@@ -16,12 +16,14 @@ use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
+use super::gauge::{Missing, Phase, Pulling};
 use super::job::Job;
 use super::jobs::Shared;
 use super::manifest;
 use super::plan::{Arrival, Plan, SourceKey};
 use super::sink::{Kept, Sink, SinkError};
 use super::source::{Event, Gone, News, Order, SourceTask};
+use super::story;
 use super::swarm::Serving;
 use crate::catalog::Viewer;
 use crate::discovery::{PeerRef, Query};
@@ -62,6 +64,8 @@ pub(super) enum Outcome {
     },
     /// It cannot go on now; it may later by itself.
     Blocked(String),
+    /// The same, since the disk is full or would be.
+    Full(String),
     /// It can never be done.
     Failed(String),
     /// The daemon stops, or the transfer was cancelled.
@@ -72,6 +76,7 @@ impl From<SinkError> for Outcome {
     fn from(error: SinkError) -> Self {
         match error {
             SinkError::NameTaken(_) | SinkError::NoWay(_) => Self::Failed(error.to_string()),
+            SinkError::Full(why) => Self::Full(why),
             // Whatever is wrong with the disk, what is here is kept, and tried again.
             other => Self::Blocked(other.to_string()),
         }
@@ -88,6 +93,7 @@ pub(super) struct Engine<'a> {
     plan: Plan,
     pieces: Bitmap,
     serving: Serving,
+    measured: Pulling<'a>,
     /// This peer, as it shows itself to those who fetch the same.
     fetcher: Option<PeerInfo>,
     sources: HashMap<SourceKey, Running>,
@@ -115,9 +121,11 @@ pub(super) async fn run(
     before: Option<Serving>,
     stop: &CancellationToken,
 ) -> Outcome {
+    job.gauge.enters(Phase::Looks);
     let found = job.find_sources(shared, &Query::Content(content)).await;
     let known = job.fetchers();
     if found.is_empty() && known.is_empty() {
+        job.gauge.found_nobody();
         let why = "nobody who can be reached has it now".to_owned();
         return Outcome::NoSources { why, serving: before };
     }
@@ -134,6 +142,7 @@ pub(super) async fn run(
     };
     let manifest = Arc::new(manifest);
     let is_remembered = remembered.is_some();
+    job.gauge.enters(Phase::Prepares);
     let reserve = shared.settings.borrow().reserve_bytes;
     let dir = shared.shares.downloads();
     let share = dir.share().to_owned();
@@ -149,6 +158,9 @@ pub(super) async fn run(
             return Outcome::Blocked(error.to_string());
         }
     }
+    if is_remembered && job.gauge.resumed(sink.resumed()) {
+        story::resumes(&job.snapshot(), sink.resumed(), pieces.count());
+    }
     let serving = Serving::begin(&shared.swarms, before, sink.file(), Arc::clone(&manifest), &pieces, &share);
     let is_shown = shared.shares.shows(&share, Viewer::Network);
     let fetcher = is_shown.then(|| shared.myself.to_wire());
@@ -162,6 +174,7 @@ pub(super) async fn run(
         plan: Plan::new(&pieces),
         pieces,
         serving,
+        measured: job.gauge.pulls(sink.work()),
         fetcher,
         sources: HashMap::new(),
         next_key: 0,
@@ -250,6 +263,7 @@ impl Engine<'_> {
                         Ok(Kept::Written) => {
                             // Only bytes show that there is somebody: who opens a stream and closes it is nobody.
                             looked = false;
+                            self.measured.got();
                             self.pieces.set(piece);
                             self.serving.gained(piece);
                             durable.wrote(manifest.pieces().piece_len());
@@ -276,6 +290,7 @@ impl Engine<'_> {
                 }
                 _ = shown.tick() => {
                     self.show();
+                    self.measure();
                     // Who gives nothing makes no events: what is asked of it is stolen here.
                     self.ask_everyone();
                 }
@@ -285,6 +300,7 @@ impl Engine<'_> {
             }
         }
         self.show();
+        self.job.gauge.enters(Phase::Publishes);
         // The disk may take long for what is left, and nothing else is to be done meanwhile.
         drop(heart);
         while durable.task.join_next().await.is_some() {}
@@ -333,6 +349,7 @@ impl Engine<'_> {
                 fetcher: self.fetcher.clone(),
                 connections: self.shared.connections.clone(),
                 limits: self.shared.limits.clone(),
+                watch: self.measured.joined(key, &peer),
                 orders: told,
                 events: self.events.clone(),
             };
@@ -393,6 +410,7 @@ impl Engine<'_> {
         let range = manifest.pieces().range(piece);
         self.job.wasted(range.end - range.start);
         self.plan.leave(source);
+        self.measured.left(source);
         self.plan.lacks(piece);
         if let Some(running) = self.sources.remove(&source) {
             self.job.source_dropped(&running.peer, &format!("it sent false bytes: {why}"), self.content);
@@ -401,6 +419,7 @@ impl Engine<'_> {
 
     fn gone(&mut self, source: SourceKey, why: Gone) -> Option<String> {
         self.plan.leave(source);
+        self.measured.left(source);
         let running = self.sources.remove(&source)?;
         let (Gone::Lost(reason) | Gone::Dropped(reason)) = &why;
         match why {
@@ -409,6 +428,13 @@ impl Engine<'_> {
             Gone::Dropped(_) => self.job.source_dropped(&running.peer, reason, self.content),
         }
         Some(format!("{}: {reason}", running.peer))
+    }
+
+    fn measure(&self) {
+        let plan = &self.plan;
+        let missing =
+            || Missing { pieces: self.pieces.count() - self.pieces.count_ones(), rare: plan.rare() };
+        self.measured.look(Instant::now(), missing, |source| plan.open(source));
     }
 
     fn show(&self) {

@@ -1,6 +1,6 @@
 //! One transfer: what is known of it, and the loop that brings it to its end.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::engine::{self, Outcome};
+use super::gauge::{Gauge, Phase};
 use super::jobs::Shared;
 use super::plain;
 use super::sink;
@@ -25,8 +26,6 @@ const FIRST_WAIT: Duration = Duration::from_secs(1);
 const LAST_WAIT: Duration = Duration::from_secs(15);
 /// Other fetchers that are remembered.
 const FETCHERS: usize = 64;
-/// Time over which the rate is taken.
-const RATE_OVER: Duration = Duration::from_secs(3);
 /// How often what is known is written down while bytes arrive.
 const STORED_EVERY: Duration = Duration::from_secs(2);
 
@@ -37,7 +36,8 @@ pub(super) struct Job {
     known: watch::Sender<Transfer>,
     held: watch::Sender<bool>,
     cancel: CancellationToken,
-    samples: Mutex<VecDeque<(Instant, u64)>>,
+    /// What it spends its time with.
+    pub(super) gauge: Gauge,
     /// What the log was told of each source: nothing but that it is asked, or why it was lost.
     said: Mutex<HashMap<String, String>>,
     /// Others that fetch the same, as sources spoke of them: who fetches is in no directory.
@@ -56,7 +56,7 @@ impl Job {
             held: watch::Sender::new(transfer.held),
             known: watch::Sender::new(transfer),
             cancel: CancellationToken::new(),
-            samples: Mutex::default(),
+            gauge: Gauge::default(),
             said: Mutex::default(),
             fetchers: Mutex::default(),
             ran: Mutex::default(),
@@ -134,6 +134,7 @@ impl Job {
             };
             drop(turn);
             *self.ran.lock().unwrap_or_else(PoisonError::into_inner) += began.elapsed();
+            let mut is_full = false;
             let (state, why) = match outcome {
                 Outcome::Whole { path, manifest, serving: given } => {
                     match self.entered(&shared, path, &manifest).await {
@@ -165,6 +166,10 @@ impl Job {
                     (TransferState::Waiting, why)
                 }
                 Outcome::Blocked(why) => (TransferState::Paused, why),
+                Outcome::Full(why) => {
+                    is_full = true;
+                    (TransferState::Paused, why)
+                }
             };
             let before = self.snapshot();
             if before.state != state || before.reason.as_deref() != Some(&why) {
@@ -177,6 +182,7 @@ impl Job {
             // A source that was lost may be asked again as soon as one is found; a full disk is looked at again.
             let moved = done_before < before.done_bytes;
             wait = if moved { FIRST_WAIT } else { (wait * 2).min(LAST_WAIT) };
+            self.gauge.waits(now_ms(), wait, is_full);
             tokio::select! {
                 () = stopping.cancelled() => return,
                 () = self.cancel.cancelled() => break TransferState::Cancelled,
@@ -225,6 +231,7 @@ impl Job {
             return Outcome::Failed(format!("{:?} is no name", transfer.name));
         };
         if !transfer.proven {
+            self.gauge.enters(Phase::Plain);
             return plain::run(shared, self, name, stop).await;
         }
         let content = transfer.content.as_deref().and_then(|text| text.parse::<ContentHash>().ok());
@@ -413,16 +420,7 @@ impl Job {
 
     /// Shows how far it is, and how fast.
     pub(super) fn progressed(&self, done: u64) {
-        let now = Instant::now();
-        let mut samples = self.samples.lock().unwrap_or_else(PoisonError::into_inner);
-        samples.push_back((now, done));
-        while samples.len() > 2 && samples.front().is_some_and(|(at, _)| now - *at > RATE_OVER) {
-            samples.pop_front();
-        }
-        let rate = samples.front().map_or(0.0, |(at, before)| {
-            let secs = (now - *at).as_secs_f64();
-            if secs > 0.0 { done.saturating_sub(*before) as f64 / secs } else { 0.0 }
-        });
+        let rate = self.gauge.progressed(done, Instant::now());
         self.change(|transfer| {
             transfer.done_bytes = done;
             transfer.rate = rate as u64;
@@ -445,7 +443,7 @@ impl Job {
 
     async fn set_state(&self, shared: &Shared, state: TransferState, why: Option<String>) {
         if state != TransferState::Running {
-            self.samples.lock().unwrap_or_else(PoisonError::into_inner).clear();
+            self.gauge.paused();
         }
         // Written down before it is shown: who sees it ended can rely on it.
         let next = Transfer { state, reason: why.clone(), ..self.snapshot() };
@@ -470,7 +468,7 @@ impl Job {
     }
 
     fn change_source(&self, peer: &PeerRef, change: impl FnOnce(&mut TransferSource)) {
-        let name = PeerName { peer_id: peer.id().map(|id| id.to_string()), name: peer.name().to_owned() };
+        let name = PeerName::from(peer);
         self.change(|transfer| {
             let is_it = |source: &TransferSource| match &name.peer_id {
                 Some(id) => source.peer.peer_id.as_ref() == Some(id),

@@ -5,12 +5,15 @@
 //! [`source`] task speaks with one peer; the [`sink`] owns the part file and what is proven of it; the [`swarm`] tells
 //! others what is there already; the [`store`] remembers all of it. Owns `transfers.sqlite`, the part files, and the outbox.
 
+mod bound;
 mod engine;
 mod fetch;
+mod gauge;
 mod intake;
 mod job;
 mod jobs;
 mod manifest;
+mod measure;
 mod outbox;
 mod plain;
 mod plan;
@@ -21,6 +24,7 @@ mod source;
 mod store;
 mod story;
 mod swarm;
+mod why;
 
 pub use fetch::{FetchError, FetchOrder};
 pub use intake::{Intake, IntakeError, Received};

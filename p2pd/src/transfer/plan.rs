@@ -278,6 +278,23 @@ impl Plan {
         self.free.is_empty()
     }
 
+    /// Pieces that are missing, asked of nobody, and had by no source.
+    pub(super) fn rare(&self) -> u32 {
+        let mut nobodys = self.free.clone();
+        for source in self.sources.values() {
+            match &source.has {
+                Has::All => return 0,
+                Has::Some(bits) => nobodys = nobodys.without(bits),
+            }
+        }
+        nobodys.len()
+    }
+
+    /// Requests that the source has open.
+    pub(super) fn open(&self, source: SourceKey) -> usize {
+        self.sources.get(&source).map_or(0, |source| source.queue.len())
+    }
+
     /// Whether nobody is asked for anything.
     pub(super) fn is_idle(&self) -> bool {
         self.open.is_empty()

@@ -8,6 +8,7 @@ use p2p_content::ContentHash;
 use p2p_proto::control::Transfer;
 use p2p_service::status::{counted, duration, size};
 
+use super::gauge::Resumed;
 use crate::discovery::PeerRef;
 
 /// Who asks for a file.
@@ -106,6 +107,24 @@ pub(super) fn goes_on(transfer: &Transfer) {
         bytes = transfer.done_bytes,
         "{} {does} after the start of p2pd: {here} of {all} are here",
         what(transfer),
+    );
+}
+
+/// Its part file was opened again, and has so many pieces in all.
+pub(super) fn resumes(transfer: &Transfer, found: Resumed, pieces: u32) {
+    let here = found.remembered + found.proven;
+    tracing::info!(
+        transfer_id = transfer.id,
+        file = transfer.name,
+        pieces = here,
+        hashed_bytes = found.hashed_bytes,
+        "{} goes on with {here} of {}: {} were remembered and not read again, {} were hashed ({}), of which {} are right",
+        what(transfer),
+        counted(pieces.into(), "piece", "pieces"),
+        found.remembered,
+        found.hashed,
+        size(found.hashed_bytes),
+        found.proven,
     );
 }
 

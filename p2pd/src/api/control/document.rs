@@ -36,6 +36,7 @@ use crate::api::openapi::{WithProblems, operations};
         transfers::pause,
         transfers::resume,
         transfers::events,
+        transfers::why,
         friends::peers,
         friends::list,
         friends::add,

@@ -57,6 +57,7 @@ fn routes() -> Vec<Route> {
         Route::post("/v1/transfers/{id}/pause", transfers::pause),
         Route::post("/v1/transfers/{id}/resume", transfers::resume),
         Route::get("/v1/transfers/{id}/events", transfers::events),
+        Route::get("/v1/transfers/{id}/why", transfers::why),
         Route::get("/v1/limits", limits::show),
         Route::post("/v1/limits", limits::set),
         Route::get("/v1/peers", friends::peers),

@@ -7,7 +7,7 @@ use axum::extract::{ConnectInfo, State};
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use p2p_content::FileName;
-use p2p_proto::control::{FetchRequest, Transfer, TransferList};
+use p2p_proto::control::{FetchRequest, Transfer, TransferList, Why};
 use p2p_service::http::UnixCaller;
 use p2p_service::problem::{ApiJson, ApiPath, Problem};
 
@@ -58,6 +58,23 @@ pub(super) async fn show(
     ApiPath(id): ApiPath<u64>,
 ) -> Result<Json<Transfer>, Problem> {
     api.transfers.get(id).map(Json).ok_or_else(|| problems::transfer_unknown(id))
+}
+
+/// What bounds a transfer now, with what was measured.
+///
+/// Of one that has ended, what bounded it, as far as that is still known.
+#[utoipa::path(
+    get,
+    path = "/v1/transfers/{id}/why",
+    operation_id = "why_transfer",
+    params(("id" = u64, Path, description = "The transfer's number.")),
+    responses((status = 200, body = Why))
+)]
+pub(super) async fn why(
+    State(api): State<Arc<Api>>,
+    ApiPath(id): ApiPath<u64>,
+) -> Result<Json<Why>, Problem> {
+    api.transfers.why(id).map(Json).ok_or_else(|| problems::transfer_unknown(id))
 }
 
 /// Ends a transfer, and forgets what it has so far.

@@ -88,6 +88,24 @@ fn nobody_is_asked_for_what_it_lacks() {
 }
 
 #[test]
+fn rare_is_what_is_free_and_nobody_has() {
+    let (mut plan, now) = plan(4);
+    plan.join(1);
+    plan.join(2);
+    assert_eq!(plan.rare(), 4);
+    plan.gained(1, [0, 1]);
+    plan.gained(2, [1, 2]);
+    assert_eq!(plan.rare(), 1);
+    // What is asked for is somebody's.
+    let asked = plan.requests(1, now, first).len();
+    assert_eq!((plan.open(1), plan.open(2), plan.rare()), (asked, 0, 1));
+    plan.leave(2);
+    assert_eq!(plan.rare(), 2);
+    plan.has_all(1);
+    assert_eq!(plan.rare(), 0);
+}
+
+#[test]
 fn the_window_grows_with_what_a_source_gives() {
     let (mut plan, mut now) = plan(1000);
     plan.join(1);
