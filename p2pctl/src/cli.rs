@@ -198,7 +198,8 @@ pub(crate) struct Locate {
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  p2pctl fetch archivo1.txt\n  p2pctl fetch archivo1.txt --from P2\n  \
                         p2pctl fetch archivo1.txt -o ~/Downloads/\n  p2pctl fetch backup.tar -o - | tar x\n  \
-                        p2pctl fetch archivo1.txt | b3sum --check\n  p2pctl fetch big.iso --detach\n\n\
+                        p2pctl fetch archivo1.txt | b3sum --check\n  p2pctl fetch big.iso --detach\n  \
+                        p2pctl fetch urgent.iso --priority high\n\n\
                         It ends by printing the file's hash and path, as b3sum does. Ctrl-C leaves the transfer running: \
                         the same command comes back to it.")]
 pub(crate) struct Fetch {
@@ -217,9 +218,34 @@ pub(crate) struct Fetch {
     /// Only from this peer: its name, its ID or the beginning of it, or the URL of a plain peer
     #[arg(long, value_name = "PEER")]
     pub(crate) from: Option<String>,
+    /// Whether it goes before others, or after them, where more want to run than may at once: low, normal or high
+    #[arg(long, value_name = "PRIORITY", hide_possible_values = true)]
+    pub(crate) priority: Option<Priority>,
     /// Do not wait for the end
     #[arg(long, conflicts_with = "output")]
     pub(crate) detach: bool,
+}
+
+/// Which transfers go first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Priority {
+    /// After all others.
+    Low,
+    /// As all others.
+    Normal,
+    /// Before all others.
+    High,
+}
+
+impl Priority {
+    /// As p2pd is told.
+    pub(crate) fn to_wire(self) -> p2p_proto::control::Priority {
+        match self {
+            Self::Low => p2p_proto::control::Priority::Low,
+            Self::Normal => p2p_proto::control::Priority::Normal,
+            Self::High => p2p_proto::control::Priority::High,
+        }
+    }
 }
 
 /// `transfers`.
@@ -227,7 +253,9 @@ pub(crate) struct Fetch {
 #[command(args_conflicts_with_subcommands = true)]
 #[command(
     after_help = "Examples:\n  p2pctl transfers\n  p2pctl transfers --watch\n  p2pctl transfers pause 7\n  \
-                  p2pctl transfers resume 7\n  p2pctl transfers cancel 7"
+                  p2pctl transfers resume 7\n  p2pctl transfers priority 7 high\n  p2pctl transfers cancel 7\n\n\
+                  Where more want to run than may at once ([transfers] running of p2pd.toml), those of higher priority go \
+                  first, then the older ones; the others say behind which one they are queued."
 )]
 pub(crate) struct Transfers {
     /// Show them as they go on, until Ctrl-C
@@ -255,6 +283,19 @@ pub(crate) enum TransfersVerb {
     Pause {
         /// Its number, as `p2pctl transfers` shows it
         id: u64,
+    },
+    /// Let a transfer go before others, or after them, over restarts of p2pd too
+    #[command(
+        after_help = "Examples:\n  p2pctl transfers priority 7 high\n  p2pctl transfers priority 7 low\n\nOne that waits \
+                      makes one of lower priority that runs yield its turn, which goes on where it was when its own turn \
+                      comes."
+    )]
+    Priority {
+        /// Its number, as `p2pctl transfers` shows it
+        id: u64,
+        /// low, normal or high
+        #[arg(hide_possible_values = true)]
+        priority: Priority,
     },
     /// Let a transfer that was paused go on
     #[command(after_help = "Examples:\n  p2pctl transfers resume 7")]

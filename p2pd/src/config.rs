@@ -258,8 +258,7 @@ impl Config {
 
     /// Whether a reload takes a change of this key.
     pub fn is_live(key: &str) -> bool {
-        let live = ["transfers.allow_unproven", "transfers.reserve_bytes", "transfers.accept_offers"];
-        key.starts_with("share[") || key.starts_with("limits.") || live.contains(&key)
+        ["share[", "limits.", "transfers."].iter().any(|live| key.starts_with(live))
     }
 
     /// Takes another state directory. The default share lies in it, and moves with it.

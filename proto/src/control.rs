@@ -14,8 +14,8 @@ pub use doctor::{Doctor, UnfitShare, Watches};
 pub use limits::{Limit, LimitsAnswer, SetLimits};
 pub use shares::{AddShare, ShareList, ShareRow, Visibility};
 pub use transfers::{
-    FetchRequest, SendQuery, SendState, Sending, SourceState, Transfer, TransferList, TransferSource,
-    TransferState,
+    FetchRequest, Priority, SendQuery, SendState, Sending, SetPriority, SourceState, Transfer, TransferList,
+    TransferSource, TransferState,
 };
 
 use serde::{Deserialize, Serialize};

@@ -15,6 +15,7 @@ mod outbox;
 mod plain;
 mod plan;
 mod pull_call;
+mod queue;
 mod send;
 mod sink;
 mod source;
