@@ -209,6 +209,10 @@ mod tests {
         );
         line.enter(4, Normal, true);
         assert_eq!(running(&line), [1], "an equal is not displaced");
+        let mut equals = Line::of(1);
+        equals.enter(2, Normal, true);
+        equals.enter(1, Normal, true);
+        assert_eq!(running(&equals), [2], "nor is it by an older one");
         line.leave(2);
         assert_eq!(running(&line), [1, 3]);
         line.enter(2, Low, true);
