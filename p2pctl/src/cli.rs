@@ -4,6 +4,10 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+mod limit;
+
+pub(crate) use limit::Limit;
+
 /// Files from every machine that has them: the command that speaks with p2pd.
 #[derive(Debug, Parser)]
 #[command(name = "p2pctl", version, after_help = crate::exit::help(), max_term_width = 100)]
@@ -111,46 +115,6 @@ pub(crate) enum Verb {
     /// Print the version of p2pctl, and of p2pd where it runs
     #[command(after_help = "Examples:\n  p2pctl version")]
     Version,
-}
-
-/// `limit`.
-#[derive(Debug, Args)]
-#[command(
-    after_help = "Examples:\n  p2pctl limit\n  p2pctl limit --up 20MiB --down 100MiB\n  p2pctl limit --up off\n  \
-                  p2pctl limit --as-configured\n\nWithout an option it shows what is in force. Rates are bytes per second, \
-                  over all peers: 20MiB, 2.5MB, or off for as fast as it goes. They hold at once and over restarts, and go \
-                  before [limits] of p2pd.toml until --as-configured; a direction that is not named stays as it is.\n\nWhat \
-                  peers fetch from each other in pieces counts; REST and the whole files of the first system do not."
-)]
-pub(crate) struct Limit {
-    /// Send no faster than this
-    #[arg(long, value_name = "RATE", allow_hyphen_values = true)]
-    pub(crate) up: Option<Rate>,
-    /// Fetch no faster than this
-    #[arg(long, value_name = "RATE", allow_hyphen_values = true)]
-    pub(crate) down: Option<Rate>,
-    /// Forget what was set here: what the configuration says counts again
-    #[arg(long)]
-    pub(crate) as_configured: bool,
-}
-
-/// Bytes per second; 0 for as fast as it goes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Rate(pub(crate) u64);
-
-impl std::str::FromStr for Rate {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Rate, String> {
-        if text == "off" {
-            return Ok(Rate(0));
-        }
-        let bytes = text.strip_suffix("/s").unwrap_or(text).parse::<bytesize::ByteSize>();
-        match bytes {
-            Ok(bytes) if bytes.as_u64() > 0 => Ok(Rate(bytes.as_u64())),
-            _ => Err("give a number with a unit, such as 20MiB or 500kB, or `off`".to_owned()),
-        }
-    }
 }
 
 /// `list`.

@@ -136,7 +136,8 @@ impl Daemon {
         let settings = watch::Sender::new(config.transfer_settings());
         let outbox = Outbox::open(&state.join("outbox"), store.clone()).await?;
         let swarms = Swarms::default();
-        let limits = Limits::open(state.join("limits.json"), config.rates())?;
+        let limits = Limits::open(state.join("limits.json"), config.configured_limits())?;
+        limits.follow_schedule(tasks);
         let transfers = Transfers::start(
             store,
             Arc::clone(&myself),
@@ -248,7 +249,7 @@ impl Running {
         }
         self.settings.send_replace(new.transfer_settings());
         self.transfers.set_running(new.transfers.running as usize);
-        self.limits.configure(new.rates());
+        self.limits.configure(new.configured_limits());
         self.accept.send_replace(new.transfers.accept_offers);
         Ok(self.in_force.reload(new, sources))
     }

@@ -9,9 +9,9 @@ mod limits;
 mod shares;
 mod transfers;
 
-pub use config::{ConfigAnswer, ConfigEntry, ConfigOrigin};
+pub use config::{ConfigAnswer, ConfigEntry, ConfigNow, ConfigOrigin};
 pub use doctor::{Doctor, UnfitShare, Watches};
-pub use limits::{Limit, LimitsAnswer, SetLimits};
+pub use limits::{Limit, LimitsAnswer, PeerLimit, SetLimits};
 pub use shares::{AddShare, ShareList, ShareRow, Visibility};
 pub use transfers::{
     FetchRequest, Priority, SendQuery, SendState, Sending, SetPriority, SourceState, Transfer, TransferList,

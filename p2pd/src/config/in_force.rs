@@ -40,7 +40,7 @@ impl InForce {
         let reloaded = Reloaded::of(&held.config, &new, Config::is_live);
         held.config.shares.clone_from(&new.shares);
         held.config.transfers.clone_from(&new.transfers);
-        held.config.limits = new.limits;
+        held.config.limits.clone_from(&new.limits);
         held.read = new;
         held.sources = sources;
         reloaded

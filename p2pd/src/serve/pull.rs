@@ -18,6 +18,7 @@ use tonic::{Status, Streaming};
 
 use super::admission::{Admission, Guest};
 use super::contents::{Contents, Held, NoBytes, Served};
+use crate::limits::WayOut;
 
 /// Files that one stream keeps open.
 const OPEN_FILES: usize = 32;
@@ -76,7 +77,8 @@ pub(super) async fn serve(
     let (queue, readings) = mpsc::channel(QUEUED);
     let (out, from, unanswered) = (answers.clone(), contents.clone(), Open::default());
     let asked_for = unanswered.clone();
-    let reader = tokio::task::spawn_blocking(move || read_all(readings, &from, &out, &unanswered));
+    let way_out = contents.limits().way_out(guest.id);
+    let reader = tokio::task::spawn_blocking(move || read_all(readings, &from, &way_out, &out, &unanswered));
     let mut open: HashMap<ContentHash, (Arc<Held>, Instant)> = HashMap::new();
     while let Ok(Some(request)) = requests.message().await {
         if request.withdraw {
@@ -123,10 +125,16 @@ fn whole_piece(size: u64, offset: u64, length: u64) -> Option<u32> {
     (length > 0 && pieces.range(piece) == (offset..offset.checked_add(length)?)).then_some(piece)
 }
 
-fn read_all(mut readings: mpsc::Receiver<Reading>, contents: &Contents, answers: &Answers, open: &Open) {
+fn read_all(
+    mut readings: mpsc::Receiver<Reading>,
+    contents: &Contents,
+    way_out: &WayOut,
+    answers: &Answers,
+    open: &Open,
+) {
     let served = contents.served();
     while let Some(reading) = readings.blocking_recv() {
-        if read_one(&reading, contents, answers, &served, open).is_err() {
+        if read_one(&reading, contents, way_out, answers, &served, open).is_err() {
             // The caller has gone.
             return;
         }
@@ -138,6 +146,7 @@ fn read_all(mut readings: mpsc::Receiver<Reading>, contents: &Contents, answers:
 fn read_one(
     reading: &Reading,
     contents: &Contents,
+    way_out: &WayOut,
     answers: &Answers,
     served: &Served,
     open: &Open,
@@ -164,13 +173,7 @@ fn read_one(
     loop {
         let len = usize::try_from(end - offset).unwrap_or(usize::MAX).min(PULL_CHUNK_LEN);
         // Crumbs are against the protocol, but for the last of a request.
-        let len = match contents.limits().up().portion(len) {
-            portion if len < portion * 2 => len,
-            portion => portion,
-        };
-        if !contents.limits().up().take_blocking(len as u64, || !answers.is_closed()) {
-            return Err(());
-        }
+        let len = way_out.take(len, || !answers.is_closed()).ok_or(())?;
         if !open.is_wanted(id) {
             return refuse(Reason::Withdrawn, "withdrawn");
         }

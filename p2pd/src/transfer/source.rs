@@ -150,6 +150,7 @@ impl SourceTask {
         let mut parts: HashMap<u32, Assembly> = HashMap::new();
         let mut silent_at = Instant::now() + SILENCE;
         // What this peer's own limit holds back.
+        let mut way_in = self.limits.way_in(self.peer.id());
         let (mut wanted, mut ask_at) = (VecDeque::new(), Instant::now());
         loop {
             tokio::select! {
@@ -175,7 +176,7 @@ impl SourceTask {
                 },
                 () = sleep_until(ask_at), if !wanted.is_empty() => {
                     let Some(request) = wanted.front().map(|piece| self.request(*piece)) else { continue };
-                    match self.limits.down().take(request.length, Instant::now().into_std()) {
+                    match way_in.take(request.length, Instant::now().into_std()) {
                         Err(wait) => ask_at = Instant::now() + wait,
                         Ok(()) => {
                             if parts.is_empty() {
