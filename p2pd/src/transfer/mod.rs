@@ -11,6 +11,7 @@ mod intake;
 mod job;
 mod jobs;
 mod manifest;
+mod nearness;
 mod outbox;
 mod plain;
 mod plan;
