@@ -10,13 +10,13 @@ mod shares;
 mod transfers;
 mod why;
 
-pub use config::{ConfigAnswer, ConfigEntry, ConfigOrigin};
+pub use config::{ConfigAnswer, ConfigEntry, ConfigNow, ConfigOrigin};
 pub use doctor::{Doctor, UnfitShare, Watches};
-pub use limits::{Limit, LimitsAnswer, SetLimits};
+pub use limits::{Limit, LimitsAnswer, PeerLimit, SetLimits};
 pub use shares::{AddShare, ShareList, ShareRow, Visibility};
 pub use transfers::{
-    FetchRequest, SendQuery, SendState, Sending, SourceState, Transfer, TransferList, TransferSource,
-    TransferState,
+    FetchRequest, Priority, SendQuery, SendState, Sending, SetPriority, SourceState, Transfer, TransferList,
+    TransferSource, TransferState,
 };
 pub use why::{Bound, CpuWork, DiskWork, ResumedFile, TimeShares, WaitsFor, Why, WhySource};
 

@@ -8,6 +8,7 @@ mod daemon;
 mod examining;
 mod failing;
 mod fetching;
+mod limiting;
 mod listing;
 mod network;
 mod sending;

@@ -21,6 +21,7 @@ use tonic::{Status, Streaming};
 use super::admission::{Admission, Guest};
 use super::brake::Brake;
 use super::contents::{Contents, Held, NoBytes, Served};
+use crate::limits::{WaitsFor, WayOut};
 
 /// Files that one stream keeps open.
 const OPEN_FILES: usize = 32;
@@ -65,6 +66,29 @@ impl Open {
     }
 }
 
+/// How bytes get out to the caller.
+struct Way {
+    out: WayOut,
+    /// Held while bytes wait, so that the caller can be told.
+    brake: Arc<Brake>,
+}
+
+impl Way {
+    /// Takes as many bytes as shall be sent next; `None` where nobody takes the answers any more.
+    fn take(&self, most: usize, answers: &Answers) -> Option<usize> {
+        // Held from the first time that something says no, until these bytes may go.
+        let waiting = OnceCell::new();
+        self.out.take(most, |waits_for| {
+            let why = match waits_for {
+                WaitsFor::Rate => HeldBack::RateLimit,
+                WaitsFor::Turn => HeldBack::NoSlot,
+            };
+            waiting.get_or_init(|| self.brake.hold(why, Instant::now()));
+            !answers.is_closed()
+        })
+    }
+}
+
 /// Answers, framed as they go out.
 pub(super) type Answers = mpsc::Sender<Result<Bytes, Status>>;
 
@@ -79,8 +103,8 @@ pub(super) async fn serve(
     let (queue, readings) = mpsc::channel(QUEUED);
     let (out, from, unanswered) = (answers.clone(), contents.clone(), Open::default());
     let asked_for = unanswered.clone();
-    let brake = contents.brakes().of(guest.id);
-    let reader = tokio::task::spawn_blocking(move || read_all(readings, &from, &out, &unanswered, &brake));
+    let way = Way { out: contents.limits().way_out(guest.id), brake: contents.brakes().of(guest.id) };
+    let reader = tokio::task::spawn_blocking(move || read_all(readings, &from, &way, &out, &unanswered));
     let mut open: HashMap<ContentHash, (Arc<Held>, Instant)> = HashMap::new();
     while let Ok(Some(request)) = requests.message().await {
         if request.withdraw {
@@ -130,13 +154,13 @@ fn whole_piece(size: u64, offset: u64, length: u64) -> Option<u32> {
 fn read_all(
     mut readings: mpsc::Receiver<Reading>,
     contents: &Contents,
+    way: &Way,
     answers: &Answers,
     open: &Open,
-    brake: &Arc<Brake>,
 ) {
     let served = contents.served();
     while let Some(reading) = readings.blocking_recv() {
-        if read_one(&reading, contents, answers, &served, open, brake).is_err() {
+        if read_one(&reading, contents, way, answers, &served, open).is_err() {
             // The caller has gone.
             return;
         }
@@ -148,10 +172,10 @@ fn read_all(
 fn read_one(
     reading: &Reading,
     contents: &Contents,
+    way: &Way,
     answers: &Answers,
     served: &Served,
     open: &Open,
-    brake: &Arc<Brake>,
 ) -> Result<(), ()> {
     let id = reading.id;
     let send = |framed| answers.blocking_send(Ok(framed)).map_err(|_| ());
@@ -175,20 +199,7 @@ fn read_one(
     loop {
         let len = usize::try_from(end - offset).unwrap_or(usize::MAX).min(PULL_CHUNK_LEN);
         // Crumbs are against the protocol, but for the last of a request.
-        let len = match contents.limits().up().portion(len) {
-            portion if len < portion * 2 => len,
-            portion => portion,
-        };
-        // Held from the first time that the limit says no, until these bytes may go.
-        let waiting = OnceCell::new();
-        let still_wanted = || {
-            waiting.get_or_init(|| brake.hold(HeldBack::RateLimit, Instant::now()));
-            !answers.is_closed()
-        };
-        if !contents.limits().up().take_blocking(len as u64, still_wanted) {
-            return Err(());
-        }
-        drop(waiting);
+        let len = way.take(len, answers).ok_or(())?;
         if !open.is_wanted(id) {
             return refuse(Reason::Withdrawn, "withdrawn");
         }

@@ -20,6 +20,7 @@ use super::gauge::{Missing, Phase, Pulling};
 use super::job::Job;
 use super::jobs::Shared;
 use super::manifest;
+use super::nearness::{Nearness, Subnet, nearest_first, nearness, subnets};
 use super::plan::{Arrival, Plan, SourceKey};
 use super::sink::{Kept, Sink, SinkError};
 use super::source::{Event, Gone, News, Order, SourceTask};
@@ -94,6 +95,8 @@ pub(super) struct Engine<'a> {
     pieces: Bitmap,
     serving: Serving,
     measured: Pulling<'a>,
+    /// Those that this machine is in.
+    subnets: Vec<Subnet>,
     /// This peer, as it shows itself to those who fetch the same.
     fetcher: Option<PeerInfo>,
     sources: HashMap<SourceKey, Running>,
@@ -106,6 +109,7 @@ pub(super) struct Engine<'a> {
 
 struct Running {
     peer: PeerRef,
+    nearness: Nearness,
     /// Who has it was said by a source only.
     introduced: bool,
     orders: mpsc::Sender<Order>,
@@ -175,6 +179,7 @@ pub(super) async fn run(
         pieces,
         serving,
         measured: job.gauge.pulls(sink.work()),
+        subnets: subnets(),
         fetcher,
         sources: HashMap::new(),
         next_key: 0,
@@ -237,8 +242,11 @@ impl Engine<'_> {
                 Some(event) = incoming.recv(), if self.writes.len() < WRITES => match event {
                     Event::Ready(source) => {
                         self.plan.join(source);
-                        if let Some(running) = self.sources.get(&source).filter(|running| running.introduced) {
-                            self.job.source_joined(&running.peer);
+                        if let Some(running) = self.sources.get(&source) {
+                            self.plan.prefer(source, running.nearness as u8);
+                            if running.introduced {
+                                self.job.source_joined(&running.peer);
+                            }
                         }
                     }
                     Event::News { source, news } => self.learn(source, news),
@@ -328,7 +336,7 @@ impl Engine<'_> {
     fn add_sources(&mut self, peers: Vec<PeerRef>, introduced: bool) {
         let piece_len = p2p_content::piece_len(self.size);
         let most = usize::try_from(ARRIVING_LEN / piece_len).unwrap_or(SOURCES).clamp(2, SOURCES);
-        for peer in peers {
+        for peer in nearest_first(peers, &self.subnets) {
             let is_running = self.sources.values().any(|running| running.peer.id() == peer.id());
             let running_introduced = self.sources.values().filter(|running| running.introduced).count();
             if self.sources.len() >= most || introduced && running_introduced >= INTRODUCED.min(most / 2) {
@@ -358,7 +366,8 @@ impl Engine<'_> {
             if !introduced {
                 self.job.source_joined(&peer);
             }
-            self.sources.insert(key, Running { peer, introduced, orders });
+            let nearness = nearness(&peer.addresses(), &self.subnets);
+            self.sources.insert(key, Running { peer, nearness, introduced, orders });
         }
     }
 

@@ -15,17 +15,19 @@ use super::engine::{self, Outcome};
 use super::gauge::{Gauge, Phase};
 use super::jobs::Shared;
 use super::plain;
+use super::queue::Spot;
 use super::sink;
 use super::store::Terms;
 use super::story;
 use super::swarm::Serving;
-use crate::discovery::{PeerRef, Query, now_ms};
+use crate::discovery::{PeerRef, now_ms};
+
+mod finding;
+mod turn;
 
 /// Pauses between looks for a source, or for room on the disk.
 const FIRST_WAIT: Duration = Duration::from_secs(1);
 const LAST_WAIT: Duration = Duration::from_secs(15);
-/// Other fetchers that are remembered.
-const FETCHERS: usize = 64;
 /// How often what is known is written down while bytes arrive.
 const STORED_EVERY: Duration = Duration::from_secs(2);
 
@@ -107,6 +109,7 @@ impl Job {
     pub(super) async fn run(self: Arc<Self>, shared: Arc<Shared>) {
         let stopping = shared.tasks.token();
         let mut wait = FIRST_WAIT;
+        let mut displaces_at = tokio::time::Instant::now();
         let mut serving = None;
         let ended = loop {
             if *self.held.borrow() {
@@ -118,18 +121,19 @@ impl Job {
                     () = self.until_held(false) => self.set_state(&shared, TransferState::Queued, None).await,
                 }
                 wait = FIRST_WAIT;
+                displaces_at = tokio::time::Instant::now();
             }
             let turn = tokio::select! {
                 () = stopping.cancelled() => return,
                 () = self.cancel.cancelled() => break TransferState::Cancelled,
                 () = self.until_held(true) => continue,
-                turn = shared.turns.acquire() => turn,
+                turn = self.turn(&shared, displaces_at) => turn,
             };
             self.set_state(&shared, TransferState::Running, None).await;
             let done_before = self.snapshot().done_bytes;
             let began = Instant::now();
             let outcome = tokio::select! {
-                outcome = self.attempt(&shared, serving.take(), &stopping) => outcome,
+                outcome = self.attempt(&shared, serving.take(), &turn, &stopping) => outcome,
                 () = self.keep_stored(&shared) => continue,
             };
             drop(turn);
@@ -155,7 +159,7 @@ impl Job {
                     self.store(&shared).await;
                     return;
                 }
-                // Its user paused it, which is seen to above.
+                // Its user paused it, which is seen to above; or it yields to another.
                 Outcome::Stopped => continue,
                 Outcome::Failed(why) => {
                     self.change(|transfer| transfer.reason = Some(why));
@@ -183,6 +187,8 @@ impl Job {
             let moved = done_before < before.done_bytes;
             wait = if moved { FIRST_WAIT } else { (wait * 2).min(LAST_WAIT) };
             self.gauge.waits(now_ms(), wait, is_full);
+            displaces_at =
+                tokio::time::Instant::now() + if moved { Duration::ZERO } else { turn::DISPLACES_AGAIN };
             tokio::select! {
                 () = stopping.cancelled() => return,
                 () = self.cancel.cancelled() => break TransferState::Cancelled,
@@ -203,11 +209,12 @@ impl Job {
         self.finish(&shared, ended, why).await;
     }
 
-    /// One run, which puts its things in order whatever stops it: the daemon's end, or its user.
+    /// One run, which puts its things in order whatever stops it: the daemon's end, its user, or one that goes first.
     async fn attempt(
         &self,
         shared: &Shared,
         before: Option<Serving>,
+        turn: &Spot,
         stopping: &CancellationToken,
     ) -> Outcome {
         let stop = stopping.child_token();
@@ -215,6 +222,7 @@ impl Job {
             tokio::select! {
                 () = self.cancel.cancelled() => {}
                 () = self.until_held(true) => {}
+                () = self.asked_back(turn) => {}
             }
             stop.cancel();
             std::future::pending::<()>().await;
@@ -309,58 +317,10 @@ impl Job {
         }
     }
 
-    /// Those who can be asked for the content now.
-    pub(super) async fn find_sources(&self, shared: &Shared, query: &Query) -> Vec<PeerRef> {
-        let mut found = match &self.terms.only_from {
-            Some(peer) => vec![peer.clone()],
-            None => sources_of(shared.locator.locate(query).await, query),
-        };
-        found.retain(|peer| !self.is_dropped(peer.id()));
-        found
-    }
-
-    /// Looks for more sources, beside a run.
-    pub(super) fn look(
-        &self,
-        shared: &Shared,
-        content: ContentHash,
-    ) -> impl Future<Output = Vec<PeerRef>> + Send + 'static {
-        let (locator, only_from) = (shared.locator.clone(), self.terms.only_from.clone());
-        async move {
-            let query = Query::Content(content);
-            match only_from {
-                Some(peer) => vec![peer],
-                None => sources_of(locator.locate(&query).await, &query),
-            }
-        }
-    }
-
     /// The name of its part file; `None` while its content is not known.
     pub(super) fn part_key(&self) -> Option<String> {
         let content = self.known.borrow().content.as_deref()?.parse().ok()?;
         Some(sink::part_key(content, self.id))
-    }
-
-    /// Others that fetch the same, as far as sources spoke of them.
-    pub(super) fn fetchers(&self) -> Vec<PeerRef> {
-        let known = self.fetchers.lock().unwrap_or_else(PoisonError::into_inner);
-        known.iter().filter(|peer| !self.is_dropped(peer.id())).cloned().collect()
-    }
-
-    /// Remembers those that a source spoke of, as far as there is room. Those that it now speaks of.
-    pub(super) fn remember_fetchers(&self, peers: Vec<PeerRef>) -> Vec<PeerRef> {
-        let mut known = self.fetchers.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut taken = Vec::new();
-        for peer in peers {
-            match known.iter().position(|other| other.id() == peer.id()) {
-                // It may be elsewhere by now.
-                Some(at) => known[at] = peer.clone(),
-                None if known.len() < FETCHERS => known.push(peer.clone()),
-                None => continue,
-            }
-            taken.push(peer);
-        }
-        taken
     }
 
     /// Whether its user has been told of this source.
@@ -446,9 +406,11 @@ impl Job {
             self.gauge.paused();
         }
         // Written down before it is shown: who sees it ended can rely on it.
-        let next = Transfer { state, reason: why.clone(), ..self.snapshot() };
+        let next = Transfer { state, reason: why.clone(), queue_place: None, ..self.snapshot() };
         self.write_down(shared, next).await;
-        self.change(|transfer| (transfer.state, transfer.reason) = (state, why));
+        self.change(|transfer| {
+            (transfer.state, transfer.reason, transfer.queue_place) = (state, why, None);
+        });
     }
 
     async fn store(&self, shared: &Shared) {
@@ -482,16 +444,4 @@ impl Job {
             change(&mut transfer.sources[at]);
         });
     }
-}
-
-/// Who answers with another content than was asked for is none.
-fn sources_of(located: crate::discovery::Located, query: &Query) -> Vec<PeerRef> {
-    let is_asked = |content: Option<ContentHash>| match query {
-        Query::Content(asked) => content == Some(*asked),
-        Query::Name(_) => true,
-    };
-    let candidates = located.candidates.into_iter().filter(|candidate| is_asked(candidate.content));
-    let sources = candidates.flat_map(|candidate| candidate.sources);
-    let others = sources.filter(|source| source.origin != p2p_proto::control::Origin::Own);
-    others.map(|source| source.peer).collect()
 }

@@ -154,6 +154,7 @@ impl SourceTask {
         let mut parts: HashMap<u32, Assembly> = HashMap::new();
         let mut silent_at = Instant::now() + SILENCE;
         // What this peer's own limit holds back.
+        let mut way_in = self.limits.way_in(self.peer.id());
         let (mut wanted, mut ask_at) = (VecDeque::new(), Instant::now());
         // Whether that limit said no last, and whether the source said that one of its own holds it back.
         let (mut refused, mut held_back) = (false, false);
@@ -187,7 +188,7 @@ impl SourceTask {
                 },
                 () = sleep_until(ask_at), if !wanted.is_empty() => {
                     let Some(request) = wanted.front().map(|piece| self.request(*piece)) else { continue };
-                    let taken = self.limits.down().take(request.length, Instant::now().into_std());
+                    let taken = way_in.take(request.length, Instant::now().into_std());
                     refused = taken.is_err();
                     match taken {
                         Err(wait) => ask_at = Instant::now() + wait,

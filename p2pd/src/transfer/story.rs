@@ -5,7 +5,7 @@ use std::fmt;
 use std::time::Duration;
 
 use p2p_content::ContentHash;
-use p2p_proto::control::Transfer;
+use p2p_proto::control::{Priority, Transfer};
 use p2p_service::status::{counted, duration, size};
 
 use super::gauge::Resumed;
@@ -216,6 +216,33 @@ pub(super) fn held(transfer: &Transfer, held: bool, by: &AskedBy) {
         "{} is to be {}, says {by}",
         what(transfer),
         if held { "paused" } else { "resumed" },
+    );
+}
+
+pub(super) fn prioritized(transfer: &Transfer, priority: Priority, by: &AskedBy) {
+    tracing::info!(
+        transfer_id = transfer.id,
+        file = transfer.name,
+        caller_uid = by.uid(),
+        caller_pid = by.pid(),
+        "{} has {priority} priority now, and had {}, says {by}",
+        what(transfer),
+        transfer.priority,
+    );
+}
+
+/// `to` is the transfer that goes first; without one, fewer may run at once.
+pub(super) fn yields(transfer: &Transfer, to: Option<u64>) {
+    let why = match to {
+        Some(to) => format!("to transfer {to}, which has a higher priority"),
+        None => "since fewer may run at once now".to_owned(),
+    };
+    tracing::info!(
+        transfer_id = transfer.id,
+        file = transfer.name,
+        bytes = transfer.done_bytes,
+        "{} yields its turn {why}",
+        what(transfer),
     );
 }
 

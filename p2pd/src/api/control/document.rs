@@ -35,6 +35,7 @@ use crate::api::openapi::{WithProblems, operations};
         transfers::cancel,
         transfers::pause,
         transfers::resume,
+        transfers::prioritize,
         transfers::events,
         transfers::why,
         friends::peers,

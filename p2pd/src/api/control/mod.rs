@@ -56,6 +56,7 @@ fn routes() -> Vec<Route> {
         Route::delete("/v1/transfers/{id}", transfers::cancel),
         Route::post("/v1/transfers/{id}/pause", transfers::pause),
         Route::post("/v1/transfers/{id}/resume", transfers::resume),
+        Route::post("/v1/transfers/{id}/priority", transfers::prioritize),
         Route::get("/v1/transfers/{id}/events", transfers::events),
         Route::get("/v1/transfers/{id}/why", transfers::why),
         Route::get("/v1/limits", limits::show),

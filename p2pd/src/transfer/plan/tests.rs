@@ -162,6 +162,27 @@ fn an_idle_source_takes_what_would_come_last_and_only_if_it_is_faster() {
 }
 
 #[test]
+fn near_sources_are_asked_first_and_take_the_last_piece() {
+    let (mut plan, mut now) = plan(5);
+    for source in [1, 2, 3] {
+        plan.join(source);
+        plan.has_all(source);
+    }
+    assert_eq!(plan.sources(), [1, 2, 3]);
+    plan.prefer(2, 2);
+    plan.prefer(3, 0);
+    assert_eq!(plan.sources(), [3, 2, 1]);
+    at_pace(&mut plan, 2, ms(10), &mut now);
+    at_pace(&mut plan, 3, ms(10), &mut now);
+    assert_eq!(plan.requests(1, now, first).len(), 1, "the last one");
+    now += ms(5000);
+    let asked: Vec<(SourceKey, usize)> =
+        plan.sources().into_iter().map(|source| (source, plan.requests(source, now, first).len())).collect();
+    assert_eq!(asked, [(3, 1), (2, 0), (1, 0)]);
+    check_books(&plan);
+}
+
+#[test]
 fn a_silent_source_holds_nothing_up() {
     let (mut plan, mut now) = plan(4);
     plan.join(1);
