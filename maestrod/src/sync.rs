@@ -21,6 +21,7 @@ use tonic::Status;
 use crate::admission::{self, JoinToken};
 use crate::config::Config;
 use crate::directory::{self, Directory, DirectoryError};
+use crate::metrics::Metrics;
 use crate::presence::{Attendance, Presence, now_ms};
 use crate::profile;
 use session::Session;
@@ -41,6 +42,7 @@ pub(crate) const ANSWERS: usize = 4;
 /// What every stream needs.
 #[derive(Clone)]
 pub(crate) struct SyncContext {
+    pub(crate) metrics: Arc<Metrics>,
     pub(crate) directory: Arc<dyn Directory>,
     pub(crate) presence: Presence,
     pub(crate) join_token: JoinToken,
@@ -65,11 +67,14 @@ pub(crate) async fn serve(
         Err(status) => {
             let (short, address, reason) = (peer.short(), caller.address, status.message());
             tracing::warn!(peer_id = %peer, %address, reason, "refused peer {short} at {address}: {reason}");
+            context.metrics.streams_refused.inc();
             tell(&answers, status).await;
             return;
         }
     };
+    context.metrics.streams.inc();
     let goodbye = stream.follow(&mut requests).await;
+    context.metrics.streams.dec();
     let short = peer.short();
     match goodbye {
         Ok(true) => {
@@ -80,6 +85,9 @@ pub(crate) async fn serve(
         Err(status) => {
             let reason = status.message();
             tracing::info!(peer_id = %peer, reason, "the stream of peer {short} ended: {reason}");
+            if status.code() == tonic::Code::InvalidArgument {
+                context.metrics.streams_refused.inc();
+            }
             tell(&answers, status).await;
         }
     }
@@ -255,6 +263,10 @@ impl SyncStream {
         let resync = self.agreement.after(reset, complete, applied.agrees);
         tracing::debug!(
             peer_id = %peer,
+        let metrics = &self.context.metrics;
+        metrics.batches.inc();
+        metrics.changes.inc_by(changes as u64);
+        metrics.resyncs.inc_by(u64::from(resync));
             changes,
             sequence,
             "{changes} changes of peer {short} applied, up to {sequence} (reset: {reset}, complete: {complete})"
