@@ -175,7 +175,7 @@ impl Changing {
         for _ in 0..20 {
             let sequence = self.last() + 1;
             let name = format!("{}-{}", self.peer.name, sequence * 7 % 500);
-            let change = match self.files.contains_key(&name) && sequence % 3 == 0 {
+            let change = match self.files.contains_key(&name) && sequence.is_multiple_of(3) {
                 true => {
                     self.files.remove(&name);
                     removal(sequence, &name)

@@ -27,8 +27,10 @@ const NAMES_PER_PEER: usize = 1000;
 #[into_params(parameter_in = Query)]
 pub(super) struct PageQuery {
     /// Items at the most; 1000 where it is not given, never more than 10000.
-    limit: Option<usize>,
+    #[param(maximum = 4294967295u32)]
+    limit: Option<u32>,
     /// `next` of the previous page.
+    #[param(pattern = "^[A-Za-z0-9_-]*$")]
     cursor: Option<String>,
 }
 
@@ -38,8 +40,10 @@ pub(super) struct PeersQuery {
     /// Also those whose files are not shown now.
     all: Option<bool>,
     /// Items at the most; 1000 where it is not given, never more than 10000.
-    limit: Option<usize>,
+    #[param(maximum = 4294967295u32)]
+    limit: Option<u32>,
     /// `next` of the previous page.
+    #[param(pattern = "^[A-Za-z0-9_-]*$")]
     cursor: Option<String>,
 }
 
@@ -51,8 +55,10 @@ pub(super) struct FilesQuery {
     /// What the names begin with. Must be given where no peer is; may be empty, for all.
     prefix: Option<String>,
     /// Items at the most; 1000 where it is not given, never more than 10000.
-    limit: Option<usize>,
+    #[param(maximum = 4294967295u32)]
+    limit: Option<u32>,
     /// `next` of the previous page.
+    #[param(pattern = "^[A-Za-z0-9_-]*$")]
     cursor: Option<String>,
 }
 
@@ -214,10 +220,10 @@ fn identity_of(peer: &PeerRecord) -> (Option<String>, Option<String>) {
     }
 }
 
-pub(super) fn bounded(asked: Option<usize>) -> usize {
+pub(super) fn bounded(asked: Option<u32>) -> usize {
     match asked {
         None | Some(0) => DEFAULT_LIMIT,
-        Some(asked) => asked.min(MAX_LIMIT),
+        Some(asked) => (asked as usize).min(MAX_LIMIT),
     }
 }
 

@@ -34,10 +34,13 @@ pub(super) struct SearchQuery {
     /// component of the name, else of the whole name. Three letters in a row are found at once; less is looked for in
     /// page after page.
     #[serde(default)]
+    #[param(max_length = 1024)]
     q: String,
     /// Items at the most; 1000 where it is not given, never more than 10000.
-    limit: Option<usize>,
+    #[param(maximum = 4294967295u32)]
+    limit: Option<u32>,
     /// `next` of the previous page.
+    #[param(pattern = "^[A-Za-z0-9_-]*$")]
     cursor: Option<String>,
 }
 
@@ -45,11 +48,13 @@ pub(super) struct SearchQuery {
 #[into_params(parameter_in = Query)]
 pub(super) struct ContentsQuery {
     /// Only contents with at most so many copies: 1 lists those of which there is only one.
-    #[param(minimum = 1)]
+    #[param(maximum = 4294967295u32)]
     max_copies: Option<u32>,
     /// Items at the most; 1000 where it is not given, never more than 10000.
-    limit: Option<usize>,
+    #[param(maximum = 4294967295u32)]
+    limit: Option<u32>,
     /// `next` of the previous page.
+    #[param(pattern = "^[A-Za-z0-9_-]*$")]
     cursor: Option<String>,
 }
 
@@ -230,7 +235,7 @@ pub(super) async fn contents(
 #[utoipa::path(
     get,
     path = "/contents/{content}",
-    params(("content" = String, Path, description = "BLAKE3 hash, in hex.")),
+    params(("content" = String, Path, description = "BLAKE3 hash, in hex.", pattern = "^[0-9a-fA-F]{64}$")),
     responses((status = 200, description = "How many have it.", body = ContentCopies))
 )]
 pub(super) async fn content(
