@@ -225,17 +225,21 @@ async fn a_copy_taken_under_load_restores_to_what_the_peers_have() {
         running.push(tokio::spawn(changing.run(stream, Arc::clone(&end))));
     }
     let database = database_path(&maestro.config.state_dir);
-    let files = async || maestro.get("/status").await["files"].as_u64().unwrap();
+    let changes = async || {
+        let text = metrics(&maestro).await;
+        let line = text.lines().find_map(|line| line.strip_prefix("maestrod_sync_changes_total "));
+        line.unwrap().parse::<u64>().unwrap()
+    };
     let copies: Vec<_> = (0..3).map(|number| maestro.dir.path().join(format!("copy-{number}"))).collect();
     for copy in &copies {
-        let before = files().await;
-        eventually(true, async || files().await > before + 50).await;
+        let before = changes().await;
+        eventually(true, async || changes().await > before + 200).await;
         let (database, copy) = (database.clone(), copy.clone());
         let copied = tokio::task::spawn_blocking(move || backup(&database, &copy)).await.unwrap().unwrap();
         assert_eq!(copied.peers, 3);
     }
-    let before = files().await;
-    eventually(true, async || files().await != before).await;
+    let before = changes().await;
+    eventually(true, async || changes().await > before + 200).await;
     end.store(true, Ordering::Relaxed);
     let mut peers = Vec::new();
     for task in running {

@@ -27,7 +27,7 @@ const NAMES_PER_PEER: usize = 1000;
 #[into_params(parameter_in = Query)]
 pub(super) struct PageQuery {
     /// Items at the most; 1000 where it is not given, never more than 10000.
-    #[param(maximum = 4294967295u32)]
+    #[param(value_type = Option<u64>, maximum = 4294967295u64)]
     limit: Option<u32>,
     /// `next` of the previous page.
     #[param(pattern = "^[A-Za-z0-9_-]*$")]
@@ -40,7 +40,7 @@ pub(super) struct PeersQuery {
     /// Also those whose files are not shown now.
     all: Option<bool>,
     /// Items at the most; 1000 where it is not given, never more than 10000.
-    #[param(maximum = 4294967295u32)]
+    #[param(value_type = Option<u64>, maximum = 4294967295u64)]
     limit: Option<u32>,
     /// `next` of the previous page.
     #[param(pattern = "^[A-Za-z0-9_-]*$")]
@@ -55,7 +55,7 @@ pub(super) struct FilesQuery {
     /// What the names begin with. Must be given where no peer is; may be empty, for all.
     prefix: Option<String>,
     /// Items at the most; 1000 where it is not given, never more than 10000.
-    #[param(maximum = 4294967295u32)]
+    #[param(value_type = Option<u64>, maximum = 4294967295u64)]
     limit: Option<u32>,
     /// `next` of the previous page.
     #[param(pattern = "^[A-Za-z0-9_-]*$")]

@@ -19,7 +19,6 @@ const MAX_SOURCES: usize = 1000;
 #[into_params(parameter_in = Query)]
 pub(super) struct LocateQuery {
     /// Exact name of a file. This or a content must be given, and not both.
-    #[param(min_length = 1)]
     file: Option<String>,
     /// BLAKE3 hash of a content, in hex: who has it, under whatever names.
     #[param(min_length = 64, max_length = 64, pattern = "^[0-9a-fA-F]{64}$")]
@@ -37,7 +36,7 @@ pub(super) struct SearchQuery {
     #[param(max_length = 1024)]
     q: String,
     /// Items at the most; 1000 where it is not given, never more than 10000.
-    #[param(maximum = 4294967295u32)]
+    #[param(value_type = Option<u64>, maximum = 4294967295u64)]
     limit: Option<u32>,
     /// `next` of the previous page.
     #[param(pattern = "^[A-Za-z0-9_-]*$")]
@@ -48,10 +47,10 @@ pub(super) struct SearchQuery {
 #[into_params(parameter_in = Query)]
 pub(super) struct ContentsQuery {
     /// Only contents with at most so many copies: 1 lists those of which there is only one.
-    #[param(maximum = 4294967295u32)]
+    #[param(value_type = Option<u64>, maximum = 4294967295u64)]
     max_copies: Option<u32>,
     /// Items at the most; 1000 where it is not given, never more than 10000.
-    #[param(maximum = 4294967295u32)]
+    #[param(value_type = Option<u64>, maximum = 4294967295u64)]
     limit: Option<u32>,
     /// `next` of the previous page.
     #[param(pattern = "^[A-Za-z0-9_-]*$")]
