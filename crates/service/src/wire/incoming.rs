@@ -21,8 +21,12 @@ use crate::tasks::Tasks;
 
 /// First byte of a TLS handshake record (RFC 8446, section 5.1). HTTP/2 in plaintext begins with `P`.
 const TLS_HANDSHAKE: u8 = 0x16;
-/// Handshakes under way at once; more wait in the kernel's queue.
+/// Handshakes under way at once; more wait for their turn, no longer than a handshake may take.
 const HANDSHAKES: usize = 256;
+/// Connections that have said nothing yet; more wait in the kernel's queue.
+const SILENT: usize = 4096;
+/// How long a connection may say nothing while many do so: whoever wants something says it at once.
+const SILENCE_AMONG_MANY: Duration = Duration::from_secs(2);
 /// Pause after the system could not give a connection (no file descriptors left), so that the loop does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -85,13 +89,15 @@ pub fn incoming(
     let door = Arc::new(Door { acceptor, accept, ready });
     let spawner = tasks.clone();
     tasks.spawn("grpc-accept", async move {
-        let handshakes = Arc::new(Semaphore::new(HANDSHAKES));
+        let (silent, handshakes) = (Arc::new(Semaphore::new(SILENT)), Arc::new(Semaphore::new(HANDSHAKES)));
         let token = spawner.token();
         loop {
-            let permit = tokio::select! {
+            let place = tokio::select! {
                 () = token.cancelled() => return Ok(()),
-                permit = Arc::clone(&handshakes).acquire_owned() => permit?,
+                place = Arc::clone(&silent).acquire_owned() => place?,
             };
+            let are_many = silent.available_permits() < SILENT * 3 / 4;
+            let silence = if are_many { SILENCE_AMONG_MANY } else { HANDSHAKE_TIMEOUT };
             let (tcp, address) = tokio::select! {
                 () = token.cancelled() => return Ok(()),
                 accepted = listener.accept() => match accepted {
@@ -103,10 +109,19 @@ pub fn incoming(
                     }
                 },
             };
-            let door = Arc::clone(&door);
+            let (door, handshakes) = (Arc::clone(&door), Arc::clone(&handshakes));
             spawner.spawn_detached("grpc-handshake", async move {
+                // Those who say nothing take no turns of those who do.
+                if !matches!(timeout(silence, tcp.peek(&mut [0])).await, Ok(Ok(1..))) {
+                    tracing::debug!(%address, "the connection from {address} to the gRPC port said nothing");
+                    return;
+                }
+                drop(place);
+                let Ok(Ok(_turn)) = timeout(HANDSHAKE_TIMEOUT, handshakes.acquire_owned()).await else {
+                    tracing::debug!(%address, "too many handshakes for the connection from {address}");
+                    return;
+                };
                 door.admit(tcp, address).await;
-                drop(permit);
             });
         }
     });
