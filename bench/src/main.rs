@@ -1,15 +1,28 @@
 //! The measured comparisons: this system beside what people use today, in one run, on one machine.
 //!
 //! Run by `cargo xtask bench`. Absolute times drift between runs and machines; the ratios within a run are what counts, so
-//! the rivals take turns.
+//! the rivals take turns. `docs/benchmarks.md` says what is measured and how to read it.
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::{Parser, Subcommand};
+use tokio::signal::unix::{SignalKind, signal};
 
-mod fetch;
-mod nginx;
+mod child;
+mod contest;
+mod delay;
+mod gauge;
+mod iperf3;
+mod ours;
+mod processes;
+mod product;
+mod rivals;
+mod rows;
+mod statistics;
 mod swarm;
 mod table;
+mod tools;
+mod transfer;
+mod works;
 
 /// The measured comparisons.
 #[derive(Debug, Parser)]
@@ -21,16 +34,50 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Bench {
-    /// One source on the loopback: `p2pctl fetch` beside curl from nginx over https
-    Fetch(fetch::Options),
+    /// All that this system is compared in, beside its rivals, as one table
+    Transfer(transfer::Options),
     /// One source and many that fetch at once, each on a link of its own (needs root)
     Swarm(swarm::Options),
+    /// Delay and lose the packets of a netfilter queue, until killed: links of the comparisons are made so
+    #[command(hide = true)]
+    Delay(delay::Options),
 }
 
 #[tokio::main]
 async fn main() -> Result<()> {
     match Cli::parse().bench {
-        Bench::Fetch(options) => fetch::run(&options).await,
-        Bench::Swarm(options) => swarm::run(&options).await,
+        Bench::Transfer(options) => transfer::run(&options).await,
+        // What is dropped ends what it has started.
+        Bench::Swarm(options) => tokio::select! {
+            done = swarm::run(&options) => done,
+            signal = interrupted() => bail!("interrupted by {}", signal?),
+        },
+        Bench::Delay(options) => delay::run(options),
+    }
+}
+
+/// Waits for a signal that asks this program to end.
+async fn interrupted() -> Result<&'static str> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    Ok(tokio::select! {
+        _ = interrupt.recv() => "SIGINT",
+        _ = terminate.recv() => "SIGTERM",
+        _ = hangup.recv() => "SIGHUP",
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+        let wrong = Cli::try_parse_from(["bench", "transfer", "--runs", "0"]);
+        assert!(wrong.is_err(), "no run measures nothing");
     }
 }

@@ -17,6 +17,10 @@ const MAX_NAME_BYTES: usize = 255;
 const MAX_LEASE_SECS: u32 = 3600;
 /// Longest life of a membership, in days: peers honour it that long without asking anyone.
 const MAX_MEMBERSHIP_DAYS: u32 = 366;
+/// Least and most of `rest.max_body_bytes`.
+const BODY_BYTES: std::ops::RangeInclusive<u32> = 4096..=256 << 20;
+/// Most of `directory.keep_unseen_days`.
+const MAX_KEEP_UNSEEN_DAYS: u32 = 36_500;
 
 /// The whole configuration. What the file does not say has the default.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,6 +55,12 @@ pub struct Rest {
     pub register: RegisterFrom,
     /// Names by which the interface may be called, beside the loopback's and the address it listens on.
     pub allowed_hosts: Vec<String>,
+    /// Requests of one address in a second, at the most; 0: any number.
+    pub requests_per_sec: u32,
+    /// Registrations of one address in a minute, at the most; 0: any number.
+    pub registrations_per_min: u32,
+    /// Bytes of a registration, at the most.
+    pub max_body_bytes: u32,
 }
 
 /// `[grpc]`.
@@ -77,6 +87,8 @@ pub struct Admission {
 pub struct Directory {
     /// How long the files of a peer whose stream broke stay visible, in seconds.
     pub lease_secs: u32,
+    /// How many days a peer is kept that is not seen; 0: for ever.
+    pub keep_unseen_days: u32,
 }
 
 /// Who may `POST /register`.
@@ -122,6 +134,9 @@ impl Default for Rest {
             listen: "127.0.0.1:9000".to_owned(),
             register: RegisterFrom::Loopback,
             allowed_hosts: Vec::new(),
+            requests_per_sec: 5000,
+            registrations_per_min: 600,
+            max_body_bytes: 16 << 20,
         }
     }
 }
@@ -140,7 +155,7 @@ impl Default for Admission {
 
 impl Default for Directory {
     fn default() -> Directory {
-        Directory { lease_secs: 15 }
+        Directory { lease_secs: 15, keep_unseen_days: 90 }
     }
 }
 
@@ -180,6 +195,13 @@ impl Config {
         let between = |value: u32, most: u32| {
             (!(1..=most).contains(&value)).then(|| format!("must be 1 to {most}, and is {value}"))
         };
+        let body_bytes = self.rest.max_body_bytes;
+        let (least, most) = BODY_BYTES.into_inner();
+        let what = || format!("must be {least} to {most}, and is {body_bytes}");
+        wrong("rest.max_body_bytes", (!BODY_BYTES.contains(&body_bytes)).then(what));
+        let days = self.directory.keep_unseen_days;
+        let what = || format!("must be 0 to {MAX_KEEP_UNSEEN_DAYS}, and is {days}");
+        wrong("directory.keep_unseen_days", (days > MAX_KEEP_UNSEEN_DAYS).then(what));
         wrong("directory.lease_secs", between(self.directory.lease_secs, MAX_LEASE_SECS));
         wrong("admission.membership_days", between(self.admission.membership_days, MAX_MEMBERSHIP_DAYS));
         problems
@@ -190,9 +212,12 @@ impl Config {
         let live = [
             "name",
             "rest.register",
+            "rest.requests_per_sec",
+            "rest.registrations_per_min",
             "admission.policy",
             "admission.membership_days",
             "directory.lease_secs",
+            "directory.keep_unseen_days",
         ];
         live.contains(&key)
     }
@@ -209,7 +234,12 @@ impl Config {
         let config = Config {
             state_dir: self.state_dir.clone(),
             log: self.log.clone(),
-            rest: Rest { register: new.rest.register, ..self.rest.clone() },
+            rest: Rest {
+                register: new.rest.register,
+                requests_per_sec: new.rest.requests_per_sec,
+                registrations_per_min: new.rest.registrations_per_min,
+                ..self.rest.clone()
+            },
             grpc: self.grpc.clone(),
             renew_every: self.renew_every,
             name: new.name,
@@ -251,13 +281,22 @@ mod tests {
         let config = Config {
             name: "a\nb".to_owned(),
             log: "loud=very".to_owned(),
-            rest: Rest { listen: "9000".to_owned(), ..Rest::default() },
-            directory: Directory { lease_secs: 0 },
+            rest: Rest { listen: "9000".to_owned(), max_body_bytes: 1, ..Rest::default() },
+            directory: Directory { lease_secs: 0, keep_unseen_days: u32::MAX },
             admission: Admission { membership_days: 1000, ..Admission::default() },
             ..Config::default()
         };
         let keys: Vec<String> = config.problems().into_iter().map(|(key, _)| key).collect();
-        assert_eq!(keys, ["name", "log", "rest.listen", "directory.lease_secs", "admission.membership_days"]);
+        let expected = [
+            "name",
+            "log",
+            "rest.listen",
+            "rest.max_body_bytes",
+            "directory.keep_unseen_days",
+            "directory.lease_secs",
+            "admission.membership_days",
+        ];
+        assert_eq!(keys, expected);
         assert_eq!(Config::default().problems(), []);
     }
 
@@ -267,13 +306,18 @@ mod tests {
         let mut new = old.clone();
         new.name = "other".to_owned();
         new.directory.lease_secs = 30;
+        new.rest.requests_per_sec = 7;
+        new.rest.max_body_bytes = 8192;
         new.grpc.listen = "[::]:1".to_owned();
         new.rest.listen = "127.0.0.1:1".to_owned();
         new.rest.register = RegisterFrom::Off;
         let (config, reloaded) = old.reloaded(new.clone());
         let keys = |changes: &[Change]| changes.iter().map(|change| change.key.clone()).collect::<Vec<_>>();
-        assert_eq!(keys(&reloaded.taken), ["directory.lease_secs", "name", "rest.register"]);
-        assert_eq!(keys(&reloaded.refused), ["grpc.listen", "rest.listen"]);
+        assert_eq!(
+            keys(&reloaded.taken),
+            ["directory.lease_secs", "name", "rest.register", "rest.requests_per_sec"]
+        );
+        assert_eq!(keys(&reloaded.refused), ["grpc.listen", "rest.listen", "rest.max_body_bytes"]);
         assert_eq!(config.rest.listen, old.rest.listen);
         // What was told to be in force is.
         assert_eq!(Reloaded::of(&config, &new, Config::is_live).taken, []);

@@ -10,12 +10,14 @@ use p2p_identity::PeerId;
 
 pub mod cursor;
 pub mod digest;
+pub mod pattern;
 pub mod sqlite;
 
 #[cfg(test)]
 mod conformance;
 
 pub use digest::Digest;
+pub use pattern::Pattern;
 
 /// Where an index is kept, and what can be asked of it.
 ///
@@ -78,6 +80,28 @@ pub trait Directory: Send + Sync + 'static {
         limit: usize,
     ) -> Result<Page<Found, NamePosition>, DirectoryError>;
 
+    /// The visible contents with a name of this pattern, after `after`, at most `limit`: by the name's
+    /// [rank](Pattern::rank), then by name, where few enough names match to be ranked, and else by name. A name that was
+    /// just announced may be found some seconds later.
+    async fn find(
+        &self,
+        pattern: Pattern,
+        after: Option<FindPosition>,
+        limit: usize,
+    ) -> Result<FoundPage, DirectoryError>;
+
+    /// How many copies there are of the visible contents, in order of their hashes: of those with at most `most_copies`,
+    /// if given; after `after`, at most `limit`.
+    async fn contents(
+        &self,
+        most_copies: Option<u32>,
+        after: Option<ContentHash>,
+        limit: usize,
+    ) -> Result<Page<Copies, ContentHash>, DirectoryError>;
+
+    /// How many copies there are of this content. `None`: no visible peer has it.
+    async fn copies(&self, content: ContentHash) -> Result<Option<Copies>, DirectoryError>;
+
     /// The visible names in order, each with at most [`MAX_HOLDERS`] of those who have it; after `after`, at most
     /// `limit`.
     async fn list(
@@ -106,12 +130,28 @@ pub trait Directory: Send + Sync + 'static {
 
     /// How much is visible.
     async fn totals(&self) -> Result<Totals, DirectoryError>;
+
+    /// How much there is in all.
+    async fn holdings(&self) -> Result<Holdings, DirectoryError>;
+
+    /// How many different contents there are after this one, of peers visible or not, up to where the next call goes on.
+    async fn count_contents(
+        &self,
+        after: Option<ContentHash>,
+    ) -> Result<(u64, Option<ContentHash>), DirectoryError>;
+
+    /// Forgets something of a peer with an identity that is hidden and was last heard of before this time, in
+    /// milliseconds since 1970-01-01 UTC: some of its files, and with the last of them the peer. Should it come back in
+    /// between, nothing is held of its catalog. Its admission is kept.
+    async fn forget_unseen(&self, before_ms: i64) -> Result<Forgotten, DirectoryError>;
 }
 
 /// Most candidates that [`Directory::locate`] answers with.
 pub const MAX_CANDIDATES: usize = 100;
 /// Most holders of one name that [`Directory::list`] answers with.
 pub const MAX_HOLDERS: usize = 1000;
+/// Most copies of one content that [`Directory::contents`] and [`Directory::copies`] count: more are as many.
+pub const MAX_COPIES: u32 = 10_000;
 
 /// Why the directory does not answer, or did not take a change.
 #[derive(Debug, thiserror::Error)]
@@ -134,6 +174,16 @@ pub enum PeerKey {
     Synced(PeerId),
     /// A peer of the first system: the URL it registered.
     Plain(String),
+}
+
+impl PeerKey {
+    /// The identity, if it has one.
+    pub fn id(&self) -> Option<PeerId> {
+        match self {
+            PeerKey::Synced(id) => Some(*id),
+            PeerKey::Plain(_) => None,
+        }
+    }
 }
 
 /// What a peer says of itself, checked, and where it can be reached.
@@ -294,6 +344,43 @@ pub struct Found {
     pub sources: u32,
 }
 
+/// What [`Directory::find`] found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FoundPage {
+    /// The items; possibly none although there is a `next`.
+    pub items: Vec<Found>,
+    /// Where the next page begins; `None`: this was the last one.
+    pub next: Option<FindPosition>,
+    /// Whether they are in order of rank.
+    pub is_ranked: bool,
+    /// About how many names cannot be found by their parts yet.
+    pub unindexed: u64,
+}
+
+/// A place in what [`Directory::find`] finds. It keeps to the order of the first page.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FindPosition {
+    /// Rank of the last name seen; `None`: the order is by name.
+    pub rank: Option<u8>,
+    /// The last name seen, and how much of it.
+    pub at: NamePosition,
+}
+
+/// A content, and how many have it: each peer once, under whatever names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Copies {
+    /// The content.
+    pub content: ContentHash,
+    /// A name under which one of the visible peers has it.
+    pub name: String,
+    /// Its bytes, as that peer says.
+    pub size: u64,
+    /// How many visible peers have it: 1 is the only copy.
+    pub here: u32,
+    /// How many have it that are not visible now.
+    pub away: u32,
+}
+
 /// One name, and who has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listed {
@@ -357,6 +444,34 @@ pub enum Through {
     Name,
     /// Its contents up to this one; files without a hash are before all others.
     Content(Option<ContentHash>),
+}
+
+/// How much there is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Holdings {
+    /// Visible peers, the plain ones included.
+    pub peers_here: u64,
+    /// All peers.
+    pub peers_known: u64,
+    /// Files of the visible peers.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Bytes of the database, with its log.
+    pub database_bytes: u64,
+    /// About how many names cannot be found by their parts yet.
+    pub names_unindexed: u64,
+    /// Another number when files may have changed.
+    pub changes: u64,
+}
+
+/// What [`Directory::forget_unseen`] did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Forgotten {
+    /// The peer of whom nothing is left.
+    pub peer: Option<PeerId>,
+    /// Whether there may be more to forget.
+    pub more: bool,
 }
 
 /// How much is visible.

@@ -4,7 +4,7 @@
 //! means is decided by pure functions beside the looks. Called by the program alone.
 
 use std::fmt::Write as _;
-use std::net::{SocketAddr, ToSocketAddrs as _};
+use std::net::ToSocketAddrs as _;
 
 use p2p_proto::diagnosis::{Check, Diagnosis};
 
@@ -82,18 +82,6 @@ fn policies(config: &Config) -> Vec<Check> {
     checks
 }
 
-/// Where the maestro of this configuration is reached from this machine; nothing where only the system knows the port.
-fn near(listen: &str) -> Option<SocketAddr> {
-    let mut addresses: Vec<SocketAddr> = listen.to_socket_addrs().ok()?.collect();
-    addresses.sort_by_key(SocketAddr::is_ipv6);
-    let mut address = addresses.into_iter().next().filter(|address| address.port() != 0)?;
-    if address.ip().is_unspecified() {
-        // What listens on [::] takes IPv4 as well.
-        address.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
-    }
-    Some(address)
-}
-
 fn is_local(listen: &str) -> bool {
     let addresses = listen.to_socket_addrs().map(Iterator::collect::<Vec<_>>).unwrap_or_default();
     !addresses.is_empty() && addresses.iter().all(|address| address.ip().to_canonical().is_loopback())
@@ -121,13 +109,6 @@ mod tests {
         };
         assert_eq!(verdicts(local), [Ok]);
         assert_eq!(verdicts(|config| config.rest.listen = "[::]:9000".to_owned()), [Ok, Warning]);
-    }
-
-    #[test]
-    fn the_maestro_is_looked_for_where_it_listens() {
-        assert_eq!(near("[::]:9010").unwrap().to_string(), "127.0.0.1:9010");
-        assert_eq!(near("[::1]:9010").unwrap().to_string(), "[::1]:9010");
-        assert_eq!(near("127.0.0.1:0"), None);
     }
 
     #[test]

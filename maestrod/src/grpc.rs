@@ -84,6 +84,7 @@ impl Service for DirectoryService {
     }
 
     async fn locate(&self, request: Request<LocateRequest>) -> Result<Response<LocateResponse>, Status> {
+        self.context.metrics.asked("Locate");
         self.check_caller(&request).await?;
         let LocateRequest { query, limit } = request.into_inner();
         let wanted = match query {
@@ -100,6 +101,7 @@ impl Service for DirectoryService {
     }
 
     async fn search(&self, request: Request<SearchRequest>) -> Result<Response<SearchResponse>, Status> {
+        self.context.metrics.asked("Search");
         self.check_caller(&request).await?;
         let SearchRequest { prefix, text, peer_id, limit, cursor, peer_url } = request.into_inner();
         let peer = match (peer_id.is_empty(), peer_url.is_empty()) {
@@ -126,6 +128,7 @@ impl Service for DirectoryService {
         &self,
         request: Request<ListPeersRequest>,
     ) -> Result<Response<ListPeersResponse>, Status> {
+        self.context.metrics.asked("ListPeers");
         self.check_caller(&request).await?;
         let ListPeersRequest { limit, cursor } = request.into_inner();
         let after = decoded(&cursor, cursor::decode_peer)?;
@@ -156,6 +159,7 @@ impl Service for DirectoryService {
         &self,
         request: Request<CheckReachableRequest>,
     ) -> Result<Response<CheckReachableResponse>, Status> {
+        self.context.metrics.asked("CheckReachable");
         self.check_caller(&request).await?;
         let caller = caller_of(&request)?;
         let peer = caller.peer.ok_or_else(|| Status::unauthenticated("connect with TLS"))?;

@@ -12,14 +12,16 @@ use std::time::Duration;
 use anyhow::{Context, anyhow};
 use clap::{CommandFactory as _, Parser, Subcommand};
 use maestrod::config::{Config, DEFAULT_PATH, Policy};
-use maestrod::doctor;
-use maestrod::server::{Running, Server, read_join_token};
+use maestrod::directory::sqlite::{Copied, backup};
+use maestrod::server::{Running, Server, database_path, read_join_token};
+use maestrod::{doctor, status};
 use p2p_manual::Pages;
 use p2p_proto::control::ConfigAnswer;
 use p2p_proto::diagnosis::{Check, Diagnosis};
 use p2p_service::config::{self, ConfigError, Loaded, Sources};
 use p2p_service::health::{PATIENCE, Watchdog};
 use p2p_service::signals::{Signal, Signals};
+use p2p_service::status::{counted, size};
 use p2p_service::tasks::Tasks;
 use p2p_service::{log, memory, notify};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -38,6 +40,8 @@ Examples:
   maestrod --state-dir ~/maestro --admission open
   maestrod --config lab.toml --check-config  says all that is wrong with it
   maestrod --print-config                    what would be in force: file, flags and defaults
+  maestrod status                            says what the one that runs holds
+  maestrod backup /var/backups/maestrod.db   copies the directory while it runs
   maestrod doctor                            says what is wrong with the one that runs, if anything
   maestrod token                             prints the join token, for `p2pctl join HOST --token TOKEN`
 
@@ -54,6 +58,27 @@ It looks at: configuration, state directory, identity, join token, database, clo
 with which maestrod runs go before the word: maestrod --rest-listen 127.0.0.1:9100 doctor.
 
 Exit codes: 0 all is well, 1 there are warnings, 2 there are problems.";
+
+const STATUS_HELP: &str = "\
+Examples:
+  maestrod status
+  maestrod --rest-listen 127.0.0.1:9100 status
+  maestrod status --json | jq .peers.here
+
+It asks the maestrod that runs, over its REST interface: peers, files, contents, size of the database, since when it runs.
+
+Exit codes: 0 it answered, 1 it did not.";
+
+const BACKUP_HELP: &str = "\
+Examples:
+  sudo maestrod backup /var/backups/maestrod.sqlite
+  maestrod --state-dir ~/maestro backup ~/maestro-$(date +%F).sqlite
+
+The copy is of one moment; maestrod may run meanwhile, and waits for nothing. A file of that name is replaced when the copy
+is whole. It has the directory alone: copy identity.key, which is the network, and join-token as well. How to restore it is
+in operations.md, in /usr/share/doc/maestrod.
+
+Exit codes: 0 it is copied, 1 it is not.";
 
 /// The directory server of a peer-to-peer network: who is here, and who has which content.
 #[derive(Debug, Parser)]
@@ -103,6 +128,20 @@ const PAGES: Pages<'_> = Pages {
 enum Command {
     /// Print the join token that a new peer shows
     Token,
+    /// Say what the maestrod that runs holds
+    #[command(after_help = STATUS_HELP)]
+    Status {
+        /// Print one JSON document
+        #[arg(long)]
+        json: bool,
+    },
+    /// Copy the directory's database to a file, while maestrod runs or not
+    #[command(after_help = BACKUP_HELP)]
+    Backup {
+        /// Where the copy goes
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
     /// Examine everything that maestrod needs, and say what is wrong and what to do
     #[command(after_help = DOCTOR_HELP)]
     Doctor {
@@ -176,8 +215,11 @@ fn main() -> ExitCode {
         print!("{}", ConfigAnswer { file, entries }.to_toml());
         return ExitCode::SUCCESS;
     }
-    if let Some(Command::Token) = args.command {
-        return print_token(&config);
+    match &args.command {
+        Some(Command::Token) => return print_token(&config),
+        Some(Command::Status { json }) => return print_status(&config, *json),
+        Some(Command::Backup { file }) => return copy_directory(&config, file),
+        Some(Command::Doctor { .. }) | None => {}
     }
     if let Err(error) = log::init("maestrod", &config.log) {
         return fail(EXIT_CONFIG, &error.into());
@@ -289,6 +331,34 @@ fn examine(config: &Config, json: bool) -> ExitCode {
     match runtime {
         Ok(runtime) => show(&runtime.block_on(doctor::examine(config)), json),
         Err(error) => fail(EXIT_CONFIG, &anyhow!("cannot start the runtime: {error}")),
+    }
+}
+
+fn print_status(config: &Config, json: bool) -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let asked = match runtime {
+        Ok(runtime) => runtime.block_on(status::ask_running(config)).map_err(|error| anyhow!(error)),
+        Err(error) => Err(anyhow!("cannot start the runtime: {error}")),
+    };
+    match asked
+        .and_then(|status| if json { Ok(serde_json::to_string(&status)?) } else { Ok(status.to_text()) })
+    {
+        Ok(text) => {
+            println!("{text}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => fail(1, &error),
+    }
+}
+
+fn copy_directory(config: &Config, file: &Path) -> ExitCode {
+    match backup(&database_path(&config.state_dir), file) {
+        Ok(Copied { bytes, peers }) => {
+            let (peers, size) = (counted(peers, "peer", "peers"), size(bytes));
+            println!("the directory with {peers} is in {}, {size}", file.display());
+            ExitCode::SUCCESS
+        }
+        Err(error) => fail(1, &error.into()),
     }
 }
 

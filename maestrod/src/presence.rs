@@ -58,6 +58,7 @@ impl Attendance {
 enum Event {
     Connect { peer: PeerId, reply: oneshot::Sender<Attendance> },
     WhoIsConnected { peers: Vec<PeerId>, reply: oneshot::Sender<Vec<PeerId>> },
+    Count { reply: oneshot::Sender<u64> },
 }
 
 impl Presence {
@@ -106,6 +107,17 @@ impl Presence {
     pub async fn connected(&self, peers: Vec<PeerId>) -> Result<Vec<PeerId>, Stopping> {
         let (reply, answer) = oneshot::channel();
         self.events.send(Event::WhoIsConnected { peers, reply }).await.map_err(|_| Stopping)?;
+        answer.await.map_err(|_| Stopping)
+    }
+
+    /// How many peers have a stream now.
+    ///
+    /// # Errors
+    ///
+    /// [`Stopping`] during the shutdown.
+    pub async fn count(&self) -> Result<u64, Stopping> {
+        let (reply, answer) = oneshot::channel();
+        self.events.send(Event::Count { reply }).await.map_err(|_| Stopping)?;
         answer.await.map_err(|_| Stopping)
     }
 }
@@ -177,6 +189,9 @@ impl Attendant {
             Event::WhoIsConnected { mut peers, reply } => {
                 peers.retain(|peer| self.registry.is_connected(peer));
                 let _ = reply.send(peers);
+            }
+            Event::Count { reply } => {
+                let _ = reply.send(self.streams.len() as u64);
             }
         }
     }

@@ -4,30 +4,37 @@
 //! machine by where it listens, and from web pages by the guard.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use axum::extract::{Request, State};
-use axum::http::StatusCode;
+use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::handler::Handler;
+use axum::http::{Method, StatusCode};
 use axum::middleware::{self, Next};
-use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::response::Response;
+use axum::routing::{MethodRouter, get, post};
 use axum::{Json, Router};
 use p2p_identity::PeerId;
-use p2p_proto::problem::Problem as ProblemBody;
-use p2p_proto::rest::{
-    DirectoryListing, Located, MaestroRoot, PeerFileNames, PeerFiles, PeerRef, Peers, Register, Registered,
-};
+use p2p_proto::rest::MaestroRoot;
 use p2p_service::http::{LocalOnly, local_only_guard, with_fallbacks};
 use p2p_service::problem::Problem;
 use serde::Serialize;
 use tokio::sync::watch;
-use utoipa::{OpenApi, ToSchema};
+use utoipa::ToSchema;
 
+use crate::census::Census;
 use crate::config::Config;
 use crate::directory::{Directory, DirectoryError};
+use crate::metrics::Metrics;
+use crate::presence::Presence;
 
+mod document;
+mod limits;
 mod listings;
 mod register;
+mod search;
+mod standing;
+
+use limits::Limits;
 
 /// How long an answer may take.
 const TIMEOUT: Duration = Duration::from_secs(20);
@@ -36,58 +43,62 @@ const TIMEOUT: Duration = Duration::from_secs(20);
 #[derive(Clone)]
 pub(crate) struct RestState {
     pub(crate) directory: Arc<dyn Directory>,
+    pub(crate) presence: Presence,
     pub(crate) settings: watch::Receiver<Arc<Config>>,
     pub(crate) maestro_id: PeerId,
+    pub(crate) census: Census,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) started: Instant,
+}
+
+/// A path, its method, and who answers it: kept as data so that the OpenAPI document can be compared with it.
+struct Route {
+    #[cfg_attr(not(test), expect(dead_code, reason = "the router has it in the handler"))]
+    method: Method,
+    path: &'static str,
+    handler: MethodRouter<RestState>,
+}
+
+impl Route {
+    fn get<H: Handler<T, RestState>, T: 'static>(path: &'static str, handler: H) -> Route {
+        Route { method: Method::GET, path, handler: get(handler) }
+    }
+}
+
+fn routes(limits: &Limits, max_body_bytes: usize) -> Vec<Route> {
+    let register = post(register::register)
+        .layer(DefaultBodyLimit::max(max_body_bytes))
+        .layer(middleware::from_fn_with_state(limits.clone(), limits::limit_registrations));
+    vec![
+        Route::get("/", root),
+        Route::get("/peers", listings::peers),
+        Route::get("/directory", listings::directory),
+        Route::get("/files", listings::files),
+        Route::get("/locate", search::locate),
+        Route::get("/search", search::search),
+        Route::get("/contents", search::contents),
+        Route::get("/contents/{content}", search::content),
+        Route { method: Method::POST, path: "/register", handler: register },
+        Route::get("/status", standing::status),
+        Route::get("/metrics", standing::metrics),
+        Route::get("/healthz", healthz),
+        Route::get("/openapi.json", document::show),
+    ]
 }
 
 /// The whole interface, for callers by `local`'s names.
 pub(crate) fn router(state: RestState, local: LocalOnly) -> Router {
-    let router = Router::new()
-        .route("/", get(root))
-        .route("/peers", get(listings::peers))
-        .route("/directory", get(listings::directory))
-        .route("/files", get(listings::files))
-        .route("/locate", get(listings::locate))
-        .route("/search", get(listings::search))
-        .route("/register", post(register::register).layer(register::body_limit()))
-        .route("/healthz", get(healthz))
-        .route("/openapi.json", get(openapi));
+    let limits = Limits::new(state.settings.clone(), Arc::clone(&state.metrics));
+    let max_body_bytes = state.settings.borrow().rest.max_body_bytes as usize;
+    let routes = routes(&limits, max_body_bytes).into_iter();
+    let router =
+        routes.fold(Router::from(document::page()), |router, route| router.route(route.path, route.handler));
     with_fallbacks(router)
         .layer(middleware::from_fn(in_time))
+        .layer(middleware::from_fn_with_state(limits, limits::count_and_limit))
         .layer(middleware::from_fn_with_state(local, local_only_guard))
         .with_state(state)
 }
-
-#[derive(OpenApi)]
-#[openapi(
-    info(title = "maestrod", description = "The directory: who is here, and who has which content."),
-    paths(
-        root,
-        listings::peers,
-        listings::directory,
-        listings::files,
-        listings::locate,
-        listings::search,
-        register::register,
-        healthz
-    ),
-    components(schemas(
-        MaestroRoot,
-        Peers,
-        PeerFiles,
-        DirectoryListing,
-        PeerRef,
-        PeerFileNames,
-        Located,
-        listings::SearchAnswer,
-        listings::FoundName,
-        Register,
-        Registered,
-        Health,
-        ProblemBody
-    ))
-)]
-struct Document;
 
 /// `GET /healthz`.
 #[derive(Debug, Serialize, ToSchema)]
@@ -97,7 +108,7 @@ struct Health {
 }
 
 /// What this is, and how many peers are here.
-#[utoipa::path(get, path = "/", responses((status = 200, body = MaestroRoot)))]
+#[utoipa::path(get, path = "/", responses((status = 200, description = "Who answers.", body = MaestroRoot)))]
 async fn root(State(state): State<RestState>) -> Result<Json<MaestroRoot>, Problem> {
     let totals = state.directory.totals().await.map_err(problem_of)?;
     Ok(Json(MaestroRoot {
@@ -110,11 +121,7 @@ async fn root(State(state): State<RestState>) -> Result<Json<MaestroRoot>, Probl
 }
 
 /// Whether the directory answers.
-#[utoipa::path(
-    get,
-    path = "/healthz",
-    responses((status = 200, body = Health), (status = 503, body = ProblemBody))
-)]
+#[utoipa::path(get, path = "/healthz", responses((status = 200, description = "It does.", body = Health)))]
 async fn healthz(State(state): State<RestState>) -> Result<Json<Health>, Problem> {
     match state.directory.totals().await {
         Ok(_) => Ok(Json(Health { status: "ok".to_owned() })),
@@ -122,16 +129,14 @@ async fn healthz(State(state): State<RestState>) -> Result<Json<Health>, Problem
     }
 }
 
-async fn openapi() -> Json<utoipa::openapi::OpenApi> {
-    Json(Document::openapi())
-}
-
 async fn in_time(request: Request, next: Next) -> Response {
     match tokio::time::timeout(TIMEOUT, next.run(request)).await {
         Ok(response) => response,
-        Err(_) => Problem::unavailable("busy", "the answer took too long and was given up")
-            .hint("ask for less, or try again later")
-            .into_response(),
+        Err(_) => limits::retry_after(
+            Problem::unavailable("busy", "the answer took too long and was given up")
+                .hint("ask for less, or try again later"),
+            Duration::from_secs(5),
+        ),
     }
 }
 

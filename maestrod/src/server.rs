@@ -7,6 +7,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Instant;
 
 use p2p_identity::{Identity, IdentityError, PeerId, TlsError};
 use p2p_service::config::Reloaded;
@@ -21,13 +22,15 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use crate::admission::JoinToken;
+use crate::census::Census;
 use crate::config::Config;
 use crate::directory::sqlite::{OpenError, SqliteDirectory};
 use crate::directory::{Directory, DirectoryError, Totals};
+use crate::metrics::Metrics;
 use crate::presence::Presence;
 use crate::rest::RestState;
 use crate::sync::SyncContext;
-use crate::{grpc, rest};
+use crate::{grpc, rest, retention};
 
 /// File of the join token, in the state directory.
 pub const TOKEN_FILE: &str = "join-token";
@@ -123,9 +126,19 @@ impl Server {
         let (settings, settings_seen) = watch::channel(Arc::new(self.config.clone()));
         let presence = Presence::start(Arc::clone(&directory), settings_seen.clone(), tasks).await?;
 
+        let metrics = Arc::new(Metrics::new());
+        let census = Census::start(Arc::clone(&directory), presence.clone(), tasks);
+
         let local = allowed_hosts(&self.config, self.rest.1);
-        let rest_state =
-            RestState { directory: Arc::clone(&directory), settings: settings_seen.clone(), maestro_id };
+        let rest_state = RestState {
+            directory: Arc::clone(&directory),
+            presence: presence.clone(),
+            settings: settings_seen.clone(),
+            maestro_id,
+            census,
+            metrics: Arc::clone(&metrics),
+            started: Instant::now(),
+        };
         let (rest, token) =
             (http::serve(self.rest.0, rest::router(rest_state, local), tasks.token()), tasks.token());
         tasks.spawn("rest", async move {
@@ -134,7 +147,15 @@ impl Server {
         });
 
         let incoming = wire::incoming(self.grpc.0, &self.identity, wire::Accept::signalling(), tasks)?;
+        let forgetting = retention::keep_forgetting(
+            Arc::clone(&directory),
+            settings_seen.clone(),
+            Arc::clone(&metrics),
+            tasks.clone(),
+        );
+        tasks.spawn("retention", forgetting);
         let context = SyncContext {
+            metrics,
             directory: Arc::clone(&directory),
             presence,
             join_token: self.join_token,
@@ -185,6 +206,11 @@ impl Running {
     pub async fn status(&self) -> Result<String, DirectoryError> {
         Ok(status_line(self.directory.totals().await?))
     }
+}
+
+/// Where the index of a state directory is.
+pub fn database_path(state_dir: &Path) -> PathBuf {
+    state_dir.join(DATABASE_FILE)
 }
 
 /// The join token of the state directory, for whoever is to join.

@@ -21,6 +21,7 @@ use tonic::Status;
 use crate::admission::{self, JoinToken};
 use crate::config::Config;
 use crate::directory::{self, Directory, DirectoryError};
+use crate::metrics::Metrics;
 use crate::presence::{Attendance, Presence, now_ms};
 use crate::profile;
 use session::Session;
@@ -41,6 +42,7 @@ pub(crate) const ANSWERS: usize = 4;
 /// What every stream needs.
 #[derive(Clone)]
 pub(crate) struct SyncContext {
+    pub(crate) metrics: Arc<Metrics>,
     pub(crate) directory: Arc<dyn Directory>,
     pub(crate) presence: Presence,
     pub(crate) join_token: JoinToken,
@@ -65,11 +67,14 @@ pub(crate) async fn serve(
         Err(status) => {
             let (short, address, reason) = (peer.short(), caller.address, status.message());
             tracing::warn!(peer_id = %peer, %address, reason, "refused peer {short} at {address}: {reason}");
+            context.metrics.streams_refused.inc();
             tell(&answers, status).await;
             return;
         }
     };
+    context.metrics.streams.inc();
     let goodbye = stream.follow(&mut requests).await;
+    context.metrics.streams.dec();
     let short = peer.short();
     match goodbye {
         Ok(true) => {
@@ -80,6 +85,9 @@ pub(crate) async fn serve(
         Err(status) => {
             let reason = status.message();
             tracing::info!(peer_id = %peer, reason, "the stream of peer {short} ended: {reason}");
+            if status.code() == tonic::Code::InvalidArgument {
+                context.metrics.streams_refused.inc();
+            }
             tell(&answers, status).await;
         }
     }
@@ -96,7 +104,7 @@ async fn enter(
     let first = timeout(HELLO_TIMEOUT, requests.next()).await;
     let message = match first {
         Ok(Some(Ok(SyncRequest { message }))) => message,
-        Ok(Some(Err(status))) => return Err(status),
+        Ok(Some(Err(status))) => return Err(unreadable(status)),
         Ok(None) => return Err(Status::invalid_argument("the stream ended before a Hello")),
         Err(_) => return Err(Status::deadline_exceeded("no Hello came")),
     };
@@ -228,7 +236,9 @@ impl SyncStream {
                     tracing::debug!(peer_id = %peer, reason, "cannot read the stream of peer {short}: {reason}");
                     // What the peer sent and cannot be read, it is told of; of a connection that broke it knows.
                     return match status.code() {
-                        tonic::Code::OutOfRange | tonic::Code::ResourceExhausted => Err(status),
+                        tonic::Code::OutOfRange | tonic::Code::ResourceExhausted | tonic::Code::Internal => {
+                            Err(unreadable(status))
+                        }
                         _ => Ok(false),
                     };
                 }
@@ -253,6 +263,10 @@ impl SyncStream {
         self.session.applied(applied.sequence);
         let (peer, short, sequence) = (self.peer, self.peer.short(), applied.sequence);
         let resync = self.agreement.after(reset, complete, applied.agrees);
+        let metrics = &self.context.metrics;
+        metrics.batches.inc();
+        metrics.changes.inc_by(changes as u64);
+        metrics.resyncs.inc_by(u64::from(resync));
         tracing::debug!(
             peer_id = %peer,
             changes,
@@ -296,6 +310,14 @@ impl SyncStream {
 /// The stream's last word. Nobody waits for a peer that does not read it.
 async fn tell(answers: &mpsc::Sender<Result<SyncResponse, Status>>, status: Status) {
     let _ = timeout(Duration::from_secs(1), answers.send(Err(status))).await;
+}
+
+/// What a peer is told of a message that is none: the library takes it for a failure of its own.
+fn unreadable(status: Status) -> Status {
+    match status.code() {
+        tonic::Code::Internal => invalid(format!("a message cannot be read: {}", status.message())),
+        _ => status,
+    }
 }
 
 fn invalid(error: impl std::fmt::Display) -> Status {

@@ -320,3 +320,41 @@ fn doctor_finds_what_is_wrong_and_changes_nothing() {
     let (told, code) = examine(dir.path(), None, &["--config", config.to_str().unwrap()]);
     assert_eq!((verdict(&told, "configuration"), code), ("problem", Some(2)));
 }
+
+#[test]
+fn status_and_backup_are_for_people_and_scripts() {
+    let dir = TempDir::new().unwrap();
+    let run = |rest: &str, arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_maestrod"));
+        command.args(["--rest-listen", rest, "--state-dir"]).arg(dir.path().join("state"));
+        command.args(arguments).output().unwrap()
+    };
+    let copy = dir.path().join("copy.sqlite");
+    let copy = copy.to_str().unwrap();
+    assert_refused(&run("127.0.0.1:1", &["status"]), 1, &["does not answer on 127.0.0.1:1", "doctor"]);
+    assert_refused(&run("127.0.0.1:1", &["backup", copy]), 1, &["directory.sqlite", "--state-dir"]);
+    let daemon = start(dir.path(), &[]);
+    let rest = daemon.assignment("X_P2P_REST").to_owned();
+    let told = run(&rest, &["status", "--json"]);
+    assert!(told.status.success(), "{told:?}");
+    let told: serde_json::Value = serde_json::from_slice(&told.stdout).unwrap();
+    assert_eq!((&told["peers"]["known"], &told["files"]), (&serde_json::json!(0), &serde_json::json!(0)));
+    assert_eq!(told["maestro_id"], daemon.assignment("X_P2P_ID"));
+    let text = String::from_utf8(run(&rest, &["status"]).stdout).unwrap();
+    assert!(text.contains("0 connected, 0 here, 0 known"), "{text}");
+    let copied = run(&rest, &["backup", copy]);
+    assert!(copied.status.success(), "{copied:?}");
+    assert!(String::from_utf8(copied.stdout).unwrap().contains(copy));
+    assert_eq!(std::fs::metadata(copy).unwrap().permissions().mode() & 0o777, 0o600);
+    let itself = dir.path().join("state/directory.sqlite");
+    assert_refused(&run(&rest, &["backup", itself.to_str().unwrap()]), 1, &["is the database itself"]);
+    daemon.signal(Signal::TERM);
+    assert!(daemon.wait(Duration::from_secs(5)).0.success());
+    assert!(run(&rest, &["backup", copy]).status.success());
+    let mut left: Vec<_> = std::fs::read_dir(dir.path().join("state"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name())
+        .collect();
+    left.retain(|name| name.to_str().unwrap().starts_with("directory"));
+    assert_eq!(left, ["directory.sqlite"]);
+}

@@ -252,5 +252,18 @@ async fn the_document_and_the_health_are_there() {
         let name = reference.split('"').next().unwrap();
         assert!(schemas.contains_key(name), "{name}");
     }
-    assert_eq!(document["paths"]["/locate"]["get"]["parameters"][0]["required"], true);
+    // It can be browsed without another machine: the page, and what it asks for.
+    let get = async |path: &str| reqwest::get(format!("{}{path}", maestro.rest)).await.unwrap();
+    let page = get("/docs").await;
+    assert_eq!((page.status(), page.url().path()), (StatusCode::OK, "/docs/"));
+    let page = page.text().await.unwrap();
+    let assets = page.split(['"', '\'']).filter(|part| part.ends_with(".js") || part.ends_with(".css"));
+    let assets: Vec<&str> = assets.collect();
+    assert!(assets.len() >= 3 && !page.contains("https://"), "{page}");
+    for asset in assets {
+        let name = asset.trim_start_matches("./");
+        let asset = get(&format!("/docs/{name}")).await;
+        assert_eq!(asset.status(), StatusCode::OK, "{name}");
+    }
+    assert!(get("/docs/swagger-initializer.js").await.text().await.unwrap().contains("/openapi.json"));
 }

@@ -4,6 +4,10 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+mod limit;
+
+pub(crate) use limit::Limit;
+
 /// Files from every machine that has them: the command that speaks with p2pd.
 #[derive(Debug, Parser)]
 #[command(name = "p2pctl", version, after_help = crate::exit::help(), max_term_width = 100)]
@@ -68,6 +72,8 @@ pub(crate) enum Verb {
     Fetch(Fetch),
     /// Show what is being fetched; pause it, resume it, end it
     Transfers(Transfers),
+    /// Say what bounds a transfer now: disk, CPU, a limit, the network, its sources; with the figures
+    Why(Why),
     /// Show or set how fast file data goes out and comes in, at the most
     Limit(Limit),
     /// List the peers of the network, and friends
@@ -111,46 +117,6 @@ pub(crate) enum Verb {
     /// Print the version of p2pctl, and of p2pd where it runs
     #[command(after_help = "Examples:\n  p2pctl version")]
     Version,
-}
-
-/// `limit`.
-#[derive(Debug, Args)]
-#[command(
-    after_help = "Examples:\n  p2pctl limit\n  p2pctl limit --up 20MiB --down 100MiB\n  p2pctl limit --up off\n  \
-                  p2pctl limit --as-configured\n\nWithout an option it shows what is in force. Rates are bytes per second, \
-                  over all peers: 20MiB, 2.5MB, or off for as fast as it goes. They hold at once and over restarts, and go \
-                  before [limits] of p2pd.toml until --as-configured; a direction that is not named stays as it is.\n\nWhat \
-                  peers fetch from each other in pieces counts; REST and the whole files of the first system do not."
-)]
-pub(crate) struct Limit {
-    /// Send no faster than this
-    #[arg(long, value_name = "RATE", allow_hyphen_values = true)]
-    pub(crate) up: Option<Rate>,
-    /// Fetch no faster than this
-    #[arg(long, value_name = "RATE", allow_hyphen_values = true)]
-    pub(crate) down: Option<Rate>,
-    /// Forget what was set here: what the configuration says counts again
-    #[arg(long)]
-    pub(crate) as_configured: bool,
-}
-
-/// Bytes per second; 0 for as fast as it goes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Rate(pub(crate) u64);
-
-impl std::str::FromStr for Rate {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Rate, String> {
-        if text == "off" {
-            return Ok(Rate(0));
-        }
-        let bytes = text.strip_suffix("/s").unwrap_or(text).parse::<bytesize::ByteSize>();
-        match bytes {
-            Ok(bytes) if bytes.as_u64() > 0 => Ok(Rate(bytes.as_u64())),
-            _ => Err("give a number with a unit, such as 20MiB or 500kB, or `off`".to_owned()),
-        }
-    }
 }
 
 /// `list`.
@@ -200,7 +166,8 @@ pub(crate) struct Locate {
                         p2pctl fetch archivo1.txt -o ~/Downloads/\n  p2pctl fetch backup.tar -o - | tar x\n  \
                         p2pctl fetch archivo1.txt | b3sum --check\n  p2pctl fetch big.iso --detach\n  \
                         p2pctl fetch -r datasets/imagenet --dry-run\n  p2pctl fetch -r datasets/imagenet\n  \
-                        p2pctl fetch 'photos/**/*.jpg' --from P2\n\n\
+                        p2pctl fetch 'photos/**/*.jpg' --from P2\n  \
+                        p2pctl fetch urgent.iso --priority high\n\n\
                         It ends by printing the file's hash and path, as b3sum does. Ctrl-C leaves the transfer running: \
                         the same command comes back to it.\n\n\
                         A directory (-r) or a pattern is one transfer: what has the same content here is not fetched, and \
@@ -229,9 +196,34 @@ pub(crate) struct Fetch {
     /// Only from this peer: its name, its ID or the beginning of it, or the URL of a plain peer
     #[arg(long, value_name = "PEER")]
     pub(crate) from: Option<String>,
+    /// Whether it goes before others, or after them, where more want to run than may at once: low, normal or high
+    #[arg(long, value_name = "PRIORITY", hide_possible_values = true)]
+    pub(crate) priority: Option<Priority>,
     /// Do not wait for the end
     #[arg(long, conflicts_with = "output")]
     pub(crate) detach: bool,
+}
+
+/// Which transfers go first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Priority {
+    /// After all others.
+    Low,
+    /// As all others.
+    Normal,
+    /// Before all others.
+    High,
+}
+
+impl Priority {
+    /// As p2pd is told.
+    pub(crate) fn to_wire(self) -> p2p_proto::control::Priority {
+        match self {
+            Self::Low => p2p_proto::control::Priority::Low,
+            Self::Normal => p2p_proto::control::Priority::Normal,
+            Self::High => p2p_proto::control::Priority::High,
+        }
+    }
 }
 
 /// `transfers`.
@@ -239,7 +231,9 @@ pub(crate) struct Fetch {
 #[command(args_conflicts_with_subcommands = true)]
 #[command(
     after_help = "Examples:\n  p2pctl transfers\n  p2pctl transfers --watch\n  p2pctl transfers pause 7\n  \
-                  p2pctl transfers resume 7\n  p2pctl transfers cancel 7"
+                  p2pctl transfers resume 7\n  p2pctl transfers priority 7 high\n  p2pctl transfers cancel 7\n\n\
+                  Where more want to run than may at once ([transfers] running of p2pd.toml), those of higher priority go \
+                  first, then the older ones; the others say behind which one they are queued."
 )]
 pub(crate) struct Transfers {
     /// Show them as they go on, until Ctrl-C
@@ -268,12 +262,41 @@ pub(crate) enum TransfersVerb {
         /// Its number, as `p2pctl transfers` shows it
         id: u64,
     },
+    /// Let a transfer go before others, or after them, over restarts of p2pd too
+    #[command(
+        after_help = "Examples:\n  p2pctl transfers priority 7 high\n  p2pctl transfers priority 7 low\n\nOne that waits \
+                      makes one of lower priority that runs yield its turn, which goes on where it was when its own turn \
+                      comes."
+    )]
+    Priority {
+        /// Its number, as `p2pctl transfers` shows it
+        id: u64,
+        /// low, normal or high
+        #[arg(hide_possible_values = true)]
+        priority: Priority,
+    },
     /// Let a transfer that was paused go on
     #[command(after_help = "Examples:\n  p2pctl transfers resume 7")]
     Resume {
         /// Its number, as `p2pctl transfers` shows it
         id: u64,
     },
+}
+
+/// `why`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  p2pctl why 7\n  p2pctl why 7 --watch\n  p2pctl why 7 --json | jq -r .bound_by\n\nIt tells what \
+                  the last ten seconds went into, as p2pd measured them, and what each source waits for; of a transfer \
+                  that has ended, what bounded it, until p2pd restarts. In --json, bound_by is one of network, their-limit, \
+                  our-limit, disk, cpu, no-sources, rare-pieces, paused, queued, disk-full, failure, starting, ended."
+)]
+pub(crate) struct Why {
+    /// Its number, as `p2pctl transfers` shows it
+    pub(crate) id: u64,
+    /// Say it every second until it has ended, or Ctrl-C
+    #[arg(long)]
+    pub(crate) watch: bool,
 }
 
 /// `friends`.

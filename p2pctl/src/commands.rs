@@ -17,6 +17,7 @@ mod shares;
 mod status;
 mod transfers;
 mod tree;
+mod why;
 
 use crate::cli::{Cli, Verb};
 use crate::client::Client;
@@ -35,6 +36,7 @@ pub(crate) async fn run(cli: Cli, out: &Output) -> Result<(), Failure> {
         Verb::Locate(args) => locate::run(&client, out, args).await,
         Verb::Fetch(args) => Box::pin(fetch::run(&client, out, args)).await,
         Verb::Transfers(args) => transfers::run(&client, out, args).await,
+        Verb::Why(args) => why::run(&client, out, args).await,
         Verb::Peers => peers::run(&client, out).await,
         Verb::Friends(args) => friends::run(&client, out, args).await,
         Verb::Send(args) => Box::pin(send::run(&client, out, args)).await,

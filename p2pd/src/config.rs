@@ -9,7 +9,7 @@ use p2p_service::config::ConfigError;
 use p2p_service::wire;
 use serde::{Deserialize, Serialize};
 
-use crate::limits::Rates;
+use crate::limits::{Configured, Period, Rates};
 use crate::serve::AcceptOffers;
 use crate::shares::ShareConfig;
 use crate::transfer::TransferSettings;
@@ -114,13 +114,17 @@ pub struct Transfers {
 }
 
 /// `[limits]`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
     /// Bytes per second that are sent at the most; 0: as fast as it goes.
     pub up_bytes_per_sec: u64,
     /// Bytes per second that are fetched at the most; 0: as fast as it goes.
     pub down_bytes_per_sec: u64,
+    /// Other rates for times of the week.
+    pub schedule: Vec<Period>,
+    /// Peers that are served at once.
+    pub upload_slots: u32,
 }
 
 /// One `[[share]]`.
@@ -195,6 +199,12 @@ impl Default for Transfers {
     }
 }
 
+impl Default for Limits {
+    fn default() -> Self {
+        Self { up_bytes_per_sec: 0, down_bytes_per_sec: 0, schedule: Vec::new(), upload_slots: 32 }
+    }
+}
+
 impl Config {
     /// Reads a file.
     ///
@@ -217,6 +227,10 @@ impl Config {
         wrong("state_dir", !self.state_dir.is_absolute(), "must be an absolute path");
         wrong("control.socket", !self.control.socket.is_absolute(), "must be an absolute path");
         wrong("transfers.running", self.transfers.running == 0, "must be at least 1");
+        wrong("limits.upload_slots", self.limits.upload_slots == 0, "must be at least 1");
+        for (key, what) in crate::limits::schedule_problems(&self.limits.schedule) {
+            wrong(&key, true, &what);
+        }
         wrong("share", self.shares.is_empty(), "there is no [[share]]: give at least one directory to share");
         for (key, what) in [
             ("log", p2p_service::log::check_filter(&self.log)),
@@ -258,8 +272,7 @@ impl Config {
 
     /// Whether a reload takes a change of this key.
     pub fn is_live(key: &str) -> bool {
-        let live = ["transfers.allow_unproven", "transfers.reserve_bytes", "transfers.accept_offers"];
-        key.starts_with("share[") || key.starts_with("limits.") || live.contains(&key)
+        ["share[", "limits.", "transfers."].iter().any(|live| key.starts_with(live))
     }
 
     /// Takes another state directory. The default share lies in it, and moves with it.
@@ -284,8 +297,13 @@ impl Config {
     }
 
     /// The limits, as they are kept to.
-    pub fn rates(&self) -> Rates {
-        Rates { up: self.limits.up_bytes_per_sec, down: self.limits.down_bytes_per_sec }
+    pub fn configured_limits(&self) -> Configured {
+        let Limits { up_bytes_per_sec, down_bytes_per_sec, schedule, upload_slots } = &self.limits;
+        Configured {
+            rates: Rates { up: *up_bytes_per_sec, down: *down_bytes_per_sec },
+            schedule: schedule.clone(),
+            upload_slots: *upload_slots as usize,
+        }
     }
 
     /// What transfers follow.

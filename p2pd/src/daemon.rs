@@ -53,6 +53,7 @@ pub struct Daemon {
 pub struct Running {
     shares: Shares,
     settings: watch::Sender<TransferSettings>,
+    transfers: Transfers,
     limits: Limits,
     accept: watch::Sender<AcceptOffers>,
     in_force: InForce,
@@ -135,7 +136,8 @@ impl Daemon {
         let settings = watch::Sender::new(config.transfer_settings());
         let outbox = Outbox::open(&state.join("outbox"), store.clone()).await?;
         let swarms = Swarms::default();
-        let limits = Limits::open(state.join("limits.json"), config.rates())?;
+        let limits = Limits::open(state.join("limits.json"), config.configured_limits())?;
+        limits.follow_schedule(tasks);
         let transfers = Transfers::start(
             store,
             Arc::clone(&myself),
@@ -227,7 +229,7 @@ impl Daemon {
         });
         let (_state, _socket_file) = (state, socket_file);
         let summary = tokio::sync::Mutex::new(summary);
-        Ok(Running { shares, settings, limits, accept, in_force, summary, _state, _socket_file })
+        Ok(Running { shares, settings, transfers, limits, accept, in_force, summary, _state, _socket_file })
     }
 }
 
@@ -246,7 +248,8 @@ impl Running {
             self.shares.reload(new.share_configs()).await?;
         }
         self.settings.send_replace(new.transfer_settings());
-        self.limits.configure(new.rates());
+        self.transfers.set_running(new.transfers.running as usize);
+        self.limits.configure(new.configured_limits());
         self.accept.send_replace(new.transfers.accept_offers);
         Ok(self.in_force.reload(new, sources))
     }

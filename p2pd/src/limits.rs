@@ -1,25 +1,39 @@
-//! How fast file data goes out and comes in, at the most: what the configuration says, unless a user has said otherwise.
+//! How fast file data goes out and comes in, at the most, and who is served at once: what the configuration says now,
+//! unless a user has said otherwise.
 //!
-//! **Owns** `limits.json`. Whoever sends or asks for bytes takes them from a [`Lane`] first; a lane keeps to its rate over
-//! all who use it, and whoever waits looks again every now and then, so that a new rate holds at once.
+//! **Owns** `limits.json`. Whoever sends bytes has a [`WayOut`], whoever asks for them a [`WayIn`], and takes them from it
+//! first. A lane keeps to its rate over all who use it, and whoever waits looks again every now and then, so that a new
+//! rate holds at once.
 
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
 
-use p2p_proto::control::{Limit, LimitsAnswer, SetLimits};
+use p2p_identity::PeerId;
+use p2p_proto::control::{Limit, LimitsAnswer, PeerLimit, PeerName, SetLimits};
+use p2p_service::health::PATIENCE;
+use p2p_service::tasks::Tasks;
 use serde::{Deserialize, Serialize};
 
 use crate::kept::Kept;
 
-/// Time that may pass unused and is made up for afterwards.
-const BURST: Duration = Duration::from_millis(100);
-/// Turns that fit into a second, and what is taken in one at the least.
-const TURNS: u64 = 32;
-const LEAST_PORTION: usize = 8 << 10;
+mod lane;
+mod schedule;
+mod turns;
+mod way;
+
+pub use lane::Lane;
+pub use schedule::{Period, problems as schedule_problems};
+pub use way::{WaitsFor, WayIn, WayOut};
+
+use turns::Turns;
+
 /// How long nobody waits without looking whether the rate is another by now.
 pub const LOOK_AGAIN: Duration = Duration::from_millis(100);
+/// Peers that have limits of their own, at the most.
+const PEERS: usize = 1000;
 
 /// Bytes per second; 0 for as fast as it goes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -30,13 +44,56 @@ pub struct Rates {
     pub down: u64,
 }
 
+/// What the configuration says.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Configured {
+    /// Where the schedule says nothing else.
+    pub rates: Rates,
+    /// Other rates for times of the week.
+    pub schedule: Vec<Period>,
+    /// Peers that are served at once.
+    pub upload_slots: usize,
+}
+
 /// What a user said while the daemon ran.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Said {
     #[serde(default)]
     up: Option<u64>,
     #[serde(default)]
     down: Option<u64>,
+    /// Of single peers, by their IDs.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    peers: BTreeMap<String, SaidOfPeer>,
+}
+
+/// What a user said of one peer.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct SaidOfPeer {
+    /// What it called itself then.
+    name: String,
+    #[serde(default)]
+    up: Option<u64>,
+    #[serde(default)]
+    down: Option<u64>,
+}
+
+/// The lanes of one peer.
+#[derive(Debug, Default)]
+struct Own {
+    up: Lane,
+    down: Lane,
+}
+
+/// Why a limit was not set.
+#[derive(Debug, thiserror::Error)]
+pub enum SetError {
+    /// There are as many as there can be.
+    #[error("{PEERS} peers have limits of their own, and no more can")]
+    TooMany,
+    /// It cannot be kept.
+    #[error(transparent)]
+    Keep(#[from] io::Error),
 }
 
 /// The limits in force. Clones are handles to the same.
@@ -49,12 +106,14 @@ struct Inner {
     state: Mutex<State>,
     up: Lane,
     down: Lane,
+    turns: Turns,
 }
 
-#[derive(Clone, Copy)]
 struct State {
-    configured: Rates,
+    configured: Configured,
     said: Said,
+    /// Of the peers that bytes are sent to or fetched from now.
+    own: HashMap<PeerId, Weak<Own>>,
 }
 
 impl Limits {
@@ -62,35 +121,100 @@ impl Limits {
     ///
     /// # Errors
     /// Where the file cannot be read or holds something else.
-    pub fn open(path: PathBuf, configured: Rates) -> io::Result<Self> {
+    pub fn open(path: PathBuf, configured: Configured) -> io::Result<Self> {
         let kept = Kept::at(path);
         let said = kept.read()?;
-        let state = Mutex::new(State { configured, said });
+        let turns = Turns::of(configured.upload_slots);
         let limits = Self(Arc::new(Inner {
             kept: Mutex::new(kept),
-            state,
+            state: Mutex::new(State { configured, said, own: HashMap::new() }),
             up: Lane::default(),
             down: Lane::default(),
+            turns,
         }));
         limits.enforce();
         Ok(limits)
     }
 
+    /// Keeps to the schedule for as long as the daemon runs.
+    pub fn follow_schedule(&self, tasks: &Tasks) {
+        let (limits, token) = (self.clone(), tasks.token());
+        let heart = tasks.heartbeat("limits", PATIENCE);
+        tasks.spawn("limits", async move {
+            let mut last = limits.answer();
+            loop {
+                heart.beat();
+                limits.enforce();
+                let now = limits.answer();
+                if (now.up.scheduled != last.up.scheduled) || (now.down.scheduled != last.down.scheduled) {
+                    tracing::info!(
+                        "the limits are now {} bytes/s up and {} bytes/s down (0 is none), says the schedule",
+                        now.up.bytes_per_sec,
+                        now.down.bytes_per_sec
+                    );
+                }
+                last = now;
+                // The clock may be set meanwhile, so that more is not taken for granted than this minute.
+                let left = Duration::from_secs(60 - clock().second().unsigned_abs().min(59) as u64);
+                tokio::select! {
+                    () = token.cancelled() => return Ok(()),
+                    () = tokio::time::sleep(left) => {}
+                    () = heart.due() => {}
+                }
+            }
+        });
+    }
+
     /// The configuration is another now.
-    pub fn configure(&self, configured: Rates) {
+    pub fn configure(&self, configured: Configured) {
+        self.0.turns.set_slots(configured.upload_slots);
         self.lock().configured = configured;
         self.enforce();
     }
 
-    /// Takes what a user says; it outlives the daemon. Waits for the disk.
+    /// Takes what a user says of all peers together; it outlives the daemon. Waits for the disk.
     ///
     /// # Errors
     /// Where it cannot be kept; nothing has changed then.
-    pub fn set(&self, request: &SetLimits) -> io::Result<()> {
+    pub fn set(&self, request: &SetLimits) -> Result<(), SetError> {
+        self.say(|said| {
+            if request.as_configured {
+                (said.up, said.down) = (None, None);
+            }
+            said.up = request.up.or(said.up);
+            said.down = request.down.or(said.down);
+            Ok(())
+        })
+    }
+
+    /// Takes what a user says of one peer; it outlives the daemon. A rate of 0 is no limit of its own. Waits for the disk.
+    ///
+    /// # Errors
+    /// Where it cannot be kept, or there are too many; nothing has changed then.
+    pub fn set_peer(&self, peer: &PeerName, request: &SetLimits) -> Result<(), SetError> {
+        let id = peer.peer_id.clone().unwrap_or_default();
+        self.say(|said| {
+            let mut of_peer = match said.peers.remove(&id) {
+                Some(before) if !request.as_configured => before,
+                _ => SaidOfPeer::default(),
+            };
+            of_peer.name.clone_from(&peer.name);
+            of_peer.up = request.up.or(of_peer.up).filter(|up| *up > 0);
+            of_peer.down = request.down.or(of_peer.down).filter(|down| *down > 0);
+            if of_peer.up.or(of_peer.down).is_some() {
+                if said.peers.len() >= PEERS {
+                    return Err(SetError::TooMany);
+                }
+                said.peers.insert(id, of_peer);
+            }
+            Ok(())
+        })
+    }
+
+    fn say(&self, change: impl FnOnce(&mut Said) -> Result<(), SetError>) -> Result<(), SetError> {
         let kept = self.0.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut said = if request.as_configured { Said::default() } else { self.lock().said };
-        said.up = request.up.or(said.up);
-        said.down = request.down.or(said.down);
+        let mut said = self.lock().said.clone();
+        change(&mut said)?;
         kept.write(&said)?;
         self.lock().said = said;
         self.enforce();
@@ -99,29 +223,82 @@ impl Limits {
 
     /// What is in force, and who said so.
     pub fn answer(&self) -> LimitsAnswer {
-        let State { configured, said } = *self.lock();
-        let limit = |said: Option<u64>, configured| Limit {
-            bytes_per_sec: said.unwrap_or(configured),
-            configured_bytes_per_sec: configured,
-            is_set: said.is_some(),
+        let State { configured, said, .. } = &*self.lock();
+        let period = schedule::at(&configured.schedule, schedule::minute_of_week(&clock()));
+        let limit = |said: Option<u64>, of: fn(&Period) -> Option<u64>, otherwise| {
+            let scheduled = period.filter(|period| of(period).is_some());
+            let configured = scheduled.and_then(of).unwrap_or(otherwise);
+            Limit {
+                bytes_per_sec: said.unwrap_or(configured),
+                configured_bytes_per_sec: configured,
+                is_set: said.is_some(),
+                scheduled: scheduled.map(Period::to_string),
+            }
         };
-        LimitsAnswer { up: limit(said.up, configured.up), down: limit(said.down, configured.down) }
+        let of_peer = |(id, said): (&String, &SaidOfPeer)| PeerLimit {
+            peer: PeerName { peer_id: Some(id.clone()), name: said.name.clone() },
+            up_bytes_per_sec: said.up.unwrap_or_default(),
+            down_bytes_per_sec: said.down.unwrap_or_default(),
+        };
+        LimitsAnswer {
+            up: limit(said.up, |period| period.up_bytes_per_sec, configured.rates.up),
+            down: limit(said.down, |period| period.down_bytes_per_sec, configured.rates.down),
+            peers: said.peers.iter().map(of_peer).collect(),
+        }
     }
 
-    /// What goes out.
+    /// The peer of this name, ID or its beginning that has limits of its own, if there is one and no other.
+    pub fn find_peer(&self, text: &str) -> Option<PeerName> {
+        let peers = self.answer().peers.into_iter().map(|limit| limit.peer);
+        let is_it = |peer: &PeerName| {
+            let starts = |id: &String| text.len() >= 8 && id.starts_with(&text.to_lowercase());
+            peer.name == text || peer.peer_id.as_ref().is_some_and(starts)
+        };
+        let mut found = peers.filter(is_it);
+        found.next().filter(|_| found.next().is_none())
+    }
+
+    /// What goes out, over all peers.
     pub fn up(&self) -> &Lane {
         &self.0.up
     }
 
-    /// What comes in.
+    /// What comes in, over all peers.
     pub fn down(&self) -> &Lane {
         &self.0.down
     }
 
+    /// The way of what goes out to this peer, on one stream.
+    pub fn way_out(&self, peer: PeerId) -> WayOut {
+        WayOut { limits: self.clone(), own: self.own(peer), seat: self.0.turns.enter(peer) }
+    }
+
+    /// The way of what comes in from a source, on one stream.
+    pub fn way_in(&self, peer: Option<PeerId>) -> WayIn {
+        WayIn { limits: self.clone(), own: peer.map(|peer| self.own(peer)), is_half_way: false }
+    }
+
+    fn own(&self, peer: PeerId) -> Arc<Own> {
+        let mut state = self.lock();
+        if let Some(own) = state.own.get(&peer).and_then(Weak::upgrade) {
+            return own;
+        }
+        state.own.retain(|_, own| own.strong_count() > 0);
+        let own = Arc::<Own>::default();
+        own.keep_to(state.said.of(peer));
+        state.own.insert(peer, Arc::downgrade(&own));
+        own
+    }
+
     fn enforce(&self) {
-        let State { configured, said } = *self.lock();
-        self.0.up.keep_to(said.up.unwrap_or(configured.up));
-        self.0.down.keep_to(said.down.unwrap_or(configured.down));
+        let LimitsAnswer { up, down, .. } = self.answer();
+        self.0.up.keep_to(up.bytes_per_sec);
+        self.0.down.keep_to(down.bytes_per_sec);
+        let own: Vec<(Arc<Own>, Rates)> = {
+            let State { said, own, .. } = &*self.lock();
+            own.iter().filter_map(|(peer, own)| Some((own.upgrade()?, said.of(*peer)))).collect()
+        };
+        own.iter().for_each(|(own, rates)| own.keep_to(*rates));
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -129,148 +306,128 @@ impl Limits {
     }
 }
 
-/// One direction. Any number of bytes can be taken at once: who comes next waits for them.
-#[derive(Debug, Default)]
-pub struct Lane(Mutex<Pace>);
-
-#[derive(Debug, Default)]
-struct Pace {
-    /// Bytes per second; 0 for as fast as it goes.
-    rate: u64,
-    /// When what was taken has gone.
-    free_at: Option<Instant>,
+impl Said {
+    fn of(&self, peer: PeerId) -> Rates {
+        let said = (!self.peers.is_empty()).then(|| self.peers.get(&peer.to_string())).flatten();
+        let rate = |of: fn(&SaidOfPeer) -> Option<u64>| said.and_then(of).unwrap_or_default();
+        Rates { up: rate(|said| said.up), down: rate(|said| said.down) }
+    }
 }
 
-impl Lane {
-    /// Takes these bytes, or says how long to wait before it is asked again.
-    ///
-    /// # Errors
-    /// The time, which is not longer than [`LOOK_AGAIN`].
-    pub fn take(&self, bytes: u64, now: Instant) -> Result<(), Duration> {
-        let mut pace = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if pace.rate == 0 {
-            return Ok(());
-        }
-        let free_at = pace.free_at.unwrap_or(now);
-        if free_at > now {
-            return Err((free_at - now).min(LOOK_AGAIN));
-        }
-        let from = free_at.max(now.checked_sub(BURST).unwrap_or(now));
-        pace.free_at = Some(from + Duration::from_secs_f64(bytes as f64 / pace.rate as f64));
-        Ok(())
+impl Own {
+    fn keep_to(&self, rates: Rates) {
+        self.up.keep_to(rates.up);
+        self.down.keep_to(rates.down);
     }
+}
 
-    /// The same where a thread can wait; `false` where nobody wants the bytes any more.
-    pub fn take_blocking(&self, bytes: u64, is_wanted: impl Fn() -> bool) -> bool {
-        while let Err(wait) = self.take(bytes, Instant::now()) {
-            if !is_wanted() {
-                return false;
-            }
-            std::thread::sleep(wait);
-        }
-        true
-    }
-
-    /// How much to take at once: as little as lets many take turns within seconds, at a low rate too.
-    pub fn portion(&self, most: usize) -> usize {
-        let rate = self.0.lock().unwrap_or_else(PoisonError::into_inner).rate;
-        match rate {
-            0 => most,
-            _ => usize::try_from(rate / TURNS).unwrap_or(most).clamp(LEAST_PORTION.min(most), most),
-        }
-    }
-
-    fn keep_to(&self, rate: u64) {
-        let mut pace = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if pace.rate != rate {
-            // What was taken at the old rate is forgiven: at a very low one it would last for hours.
-            *pace = Pace { rate, free_at: None };
-        }
-    }
+/// The time of the clocks on the wall here.
+fn clock() -> jiff::civil::DateTime {
+    jiff::Zoned::now().datetime()
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
+    use p2p_identity::Identity;
+
     use super::*;
 
-    fn secs(secs: f64) -> Duration {
-        Duration::from_secs_f64(secs)
+    fn open(dir: &tempfile::TempDir, up: u64) -> Limits {
+        let configured =
+            Configured { rates: Rates { up, down: 0 }, upload_slots: 4, ..Configured::default() };
+        Limits::open(dir.path().join("limits.json"), configured).unwrap()
     }
 
-    #[test]
-    fn a_lane_keeps_to_its_rate_over_all_who_use_it() {
-        let (lane, start) = (Lane::default(), Instant::now());
-        assert_eq!(lane.take(u64::MAX, start), Ok(()), "without a rate nobody waits");
-        lane.keep_to(1000);
-        let (mut now, mut taken) = (start, 0);
-        while now < start + secs(10.0) {
-            match lane.take(100, now) {
-                Ok(()) => taken += 100,
-                Err(wait) => now += wait,
-            }
-        }
-        assert!((9_900..=10_200).contains(&taken), "{taken}");
-    }
-
-    #[test]
-    fn more_than_a_second_allows_is_waited_for_by_the_next() {
-        let (lane, start) = (Lane::default(), Instant::now());
-        lane.keep_to(1000);
-        assert_eq!(lane.take(5000, start), Ok(()));
-        assert_eq!(lane.take(1, start + secs(4.9)), Err(LOOK_AGAIN));
-        assert_eq!(lane.take(1, start + secs(5.0)), Ok(()));
-    }
-
-    #[test]
-    fn what_was_not_used_is_not_saved_up() {
-        let (lane, start) = (Lane::default(), Instant::now());
-        lane.keep_to(1000);
-        lane.take(1, start).unwrap();
-        let later = start + secs(3600.0);
-        let at_once = (0..100).take_while(|_| lane.take(100, later).is_ok()).count();
-        assert_eq!(at_once, 2, "a tenth of a second's, and the one that is waited for");
-    }
-
-    #[test]
-    fn a_new_rate_holds_at_once() {
-        let (lane, start) = (Lane::default(), Instant::now());
-        lane.keep_to(1);
-        lane.take(1 << 20, start).unwrap();
-        assert!(lane.take(1, start).is_err());
-        lane.keep_to(0);
-        assert_eq!(lane.take(1 << 20, start), Ok(()));
-        lane.keep_to(1);
-        lane.take(1 << 20, start).unwrap();
-        assert!(!lane.take_blocking(1, || false));
-    }
-
-    #[test]
-    fn at_a_low_rate_the_turns_are_short() {
-        let lane = Lane::default();
-        assert_eq!(lane.portion(256 << 10), 256 << 10);
-        for (rate, portion) in [(1, 8 << 10), (1 << 20, 32 << 10), (1 << 30, 256 << 10)] {
-            lane.keep_to(rate);
-            assert_eq!(lane.portion(256 << 10), portion, "at {rate}");
-        }
-        assert_eq!(lane.portion(5), 5, "there is no more");
+    fn said(up: Option<u64>, down: Option<u64>, as_configured: bool) -> SetLimits {
+        SetLimits { up, down, as_configured, peer: None }
     }
 
     #[test]
     fn a_user_goes_before_the_configuration_and_is_remembered() {
         let dir = tempfile::tempdir().unwrap();
-        let open = |up| Limits::open(dir.path().join("limits.json"), Rates { up, down: 0 }).unwrap();
-        let limits = open(7);
-        limits.set(&SetLimits { up: None, down: Some(9), as_configured: false }).unwrap();
+        let limits = open(&dir, 7);
+        limits.set(&said(None, Some(9), false)).unwrap();
         let of = |limits: &Limits| {
-            let LimitsAnswer { up, down } = limits.answer();
+            let LimitsAnswer { up, down, .. } = limits.answer();
             (up.bytes_per_sec, up.is_set, down.bytes_per_sec, down.is_set)
         };
         assert_eq!(of(&limits), (7, false, 9, true));
-        limits.configure(Rates { up: 8, down: 1 });
+        limits.configure(Configured { rates: Rates { up: 8, down: 1 }, ..Configured::default() });
         assert_eq!(of(&limits), (8, false, 9, true));
-        let again = open(6);
+        let again = open(&dir, 6);
         assert_eq!(of(&again), (6, false, 9, true));
-        again.set(&SetLimits { up: Some(0), down: None, as_configured: true }).unwrap();
+        again.set(&said(Some(0), None, true)).unwrap();
         assert_eq!(of(&again), (0, true, 0, false));
+    }
+
+    #[test]
+    fn what_the_schedule_says_goes_before_the_rates_and_after_the_user() {
+        let dir = tempfile::tempdir().unwrap();
+        let limits = open(&dir, 7);
+        let always: Period = toml::from_str("from = '00:00'\nto = '24:00'\nup_bytes_per_sec = 5").unwrap();
+        let rates = Rates { up: 7, down: 3 };
+        limits.configure(Configured { rates, schedule: vec![always], upload_slots: 1 });
+        let LimitsAnswer { up, down, .. } = limits.answer();
+        assert_eq!((up.bytes_per_sec, up.scheduled.as_deref()), (5, Some("every day 00:00-24:00")));
+        assert_eq!((down.bytes_per_sec, down.scheduled), (3, None), "of which it says nothing");
+        assert_eq!(limits.up().portion(1 << 20), 8 << 10, "it is kept to");
+        limits.set(&said(Some(6), None, false)).unwrap();
+        let up = limits.answer().up;
+        assert_eq!((up.bytes_per_sec, up.configured_bytes_per_sec, up.is_set), (6, 5, true));
+    }
+
+    #[test]
+    fn a_peer_has_limits_of_its_own_which_change_under_way_and_are_remembered() {
+        let dir = tempfile::tempdir().unwrap();
+        let limits = open(&dir, 0);
+        let id = Identity::generate().unwrap().id();
+        let peer = PeerName { peer_id: Some(id.to_string()), name: "P2".to_owned() };
+        let (out, mut into) = (limits.way_out(id), limits.way_in(Some(id)));
+        let other = limits.way_out(Identity::generate().unwrap().id());
+        assert_eq!(out.take(1 << 20, |_| true), Some(1 << 20));
+        limits.set_peer(&peer, &said(Some(1000), Some(1000), false)).unwrap();
+        assert_eq!(out.take(1 << 20, |_| true), Some(8 << 10), "under way, in portions");
+        assert_eq!(
+            out.take(1 << 20, |waits_for| waits_for != WaitsFor::Rate),
+            None,
+            "who does not want it any more does not wait"
+        );
+        assert_eq!(other.take(1 << 20, |_| true), Some(1 << 20));
+        let now = Instant::now();
+        assert_eq!(into.take(5000, now), Ok(()));
+        assert_eq!(into.take(5000, now), Err(LOOK_AGAIN));
+
+        let again = open(&dir, 0);
+        let kept = again.answer().peers;
+        assert_eq!(
+            kept,
+            [PeerLimit { peer: peer.clone(), up_bytes_per_sec: 1000, down_bytes_per_sec: 1000 }]
+        );
+        for text in ["P2", &id.to_string(), &id.to_string()[..8]] {
+            assert_eq!(again.find_peer(text).as_ref(), Some(&peer), "{text}");
+        }
+        again.set_peer(&peer, &said(Some(0), None, false)).unwrap();
+        assert_eq!(again.answer().peers[0].up_bytes_per_sec, 0);
+        again.set(&said(None, None, true)).unwrap();
+        assert_eq!(again.answer().peers.len(), 1, "what is said of all is another thing");
+        again.set_peer(&peer, &said(None, None, true)).unwrap();
+        assert_eq!(again.answer().peers, []);
+    }
+
+    #[test]
+    fn who_waits_for_the_lane_of_all_has_passed_its_own() {
+        let dir = tempfile::tempdir().unwrap();
+        let limits = open(&dir, 0);
+        let id = Identity::generate().unwrap().id();
+        let peer = PeerName { peer_id: Some(id.to_string()), name: String::new() };
+        limits.set_peer(&peer, &said(None, Some(1000), false)).unwrap();
+        limits.set(&said(None, Some(1000), false)).unwrap();
+        let (mut into, now) = (limits.way_in(Some(id)), Instant::now());
+        limits.down().take(500, now).unwrap();
+        assert!(into.take(1000, now).is_err());
+        let later = now + Duration::from_millis(600);
+        assert_eq!(into.take(1000, later), Ok(()), "its own lane is not asked twice for the same bytes");
     }
 }

@@ -9,16 +9,18 @@ mod limits;
 mod shares;
 mod transfers;
 mod trees;
+mod why;
 
-pub use config::{ConfigAnswer, ConfigEntry, ConfigOrigin};
+pub use config::{ConfigAnswer, ConfigEntry, ConfigNow, ConfigOrigin};
 pub use doctor::{Doctor, UnfitShare, Watches};
-pub use limits::{Limit, LimitsAnswer, SetLimits};
+pub use limits::{Limit, LimitsAnswer, PeerLimit, SetLimits};
 pub use shares::{AddShare, ShareList, ShareRow, Visibility};
 pub use transfers::{
-    FetchRequest, SendQuery, SendState, Sending, SourceState, Transfer, TransferList, TransferSource,
-    TransferState,
+    FetchRequest, Priority, SendQuery, SendState, Sending, SetPriority, SourceState, Transfer, TransferList,
+    TransferSource, TransferState,
 };
 pub use trees::{TreeAnswer, TreeConflict, TreeRequest};
+pub use why::{Bound, CpuWork, DiskWork, ResumedFile, TimeShares, WaitsFor, Why, WhySource};
 
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};

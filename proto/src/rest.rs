@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
+use serde::de::{IgnoredAny, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
 
 /// Where a peer is reached, in the first system's terms.
@@ -53,6 +54,22 @@ pub struct PeerFiles {
     pub files: Vec<String>,
     /// How many files it has in all.
     pub files_total: u64,
+    /// Their bytes; 0 for a plain peer, who does not say.
+    #[serde(default)]
+    pub bytes: u64,
+    /// `connected`; `lease`: its stream broke, and its files are shown a little longer; `away`: its files are not shown;
+    /// `plain`: a peer of the first system, which is listed until it registers another list.
+    #[serde(default)]
+    pub state: String,
+    /// `host:port` of its gRPC port, best first.
+    #[serde(default)]
+    pub addresses: Vec<String>,
+    /// Version of its program. Absent for a plain peer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// When it was last heard of, in milliseconds since 1970-01-01 UTC.
+    #[serde(default)]
+    pub last_seen_ms: i64,
     /// Its peer ID in base32. Absent for a plain peer of the first system.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub peer_id: Option<String>,
@@ -64,7 +81,7 @@ pub struct PeerFiles {
 /// `GET /peers` of the maestro.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Peers {
-    /// The visible peers.
+    /// The visible peers, or all that are known, as asked.
     pub peers: Vec<PeerFiles>,
     /// Cursor of the next page; absent on the last one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -90,15 +107,45 @@ pub struct Located {
     pub peers: Vec<PeerRef>,
 }
 
+/// Files that a plain peer may register.
+pub const MAX_REGISTERED_FILES: usize = 100_000;
+
 /// Body of `POST /register`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Register {
     /// Base URL of the peer's REST interface; what identifies a plain peer.
     pub peer: String,
     /// Names of its files. Replaces what it registered before.
+    #[serde(deserialize_with = "some_names")]
     pub files: Vec<String>,
     /// Port of its `files.FileService`.
     pub grpc_port: u16,
+}
+
+/// Reads one name more than may be registered, which is enough to refuse them: a list of empty names takes many times its
+/// length in memory.
+fn some_names<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    struct Names;
+
+    impl<'de> Visitor<'de> for Names {
+        type Value = Vec<String>;
+
+        fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            formatter.write_str("a list of names")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut names: A) -> Result<Vec<String>, A::Error> {
+            let mut read = Vec::new();
+            while read.len() <= MAX_REGISTERED_FILES {
+                let Some(name) = names.next_element()? else { return Ok(read) };
+                read.push(name);
+            }
+            while names.next_element::<IgnoredAny>()?.is_some() {}
+            Ok(read)
+        }
+    }
+
+    deserializer.deserialize_seq(Names)
 }
 
 /// Answer to `POST /register`.

@@ -83,6 +83,13 @@ impl Lab {
         command
     }
 
+    /// A command that runs in the switch, where all that hosts send to each other passes.
+    pub fn command_in_switch(&self, program: &str) -> Command {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &format!("{PREFIX}-sw"), program]);
+        command
+    }
+
     /// Cuts a host off, as if its cable were pulled.
     ///
     /// # Errors

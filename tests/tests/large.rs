@@ -6,9 +6,17 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
+use bytes::Bytes;
+use futures::future::join_all;
 use futures::{StreamExt, TryStreamExt, stream};
+use p2p_content::{ContentHash, Pieces};
+use p2p_identity::PeerId;
 use p2p_proto::control::{Status, Transfer};
-use p2p_tests::{Daemon, Network, Peer, eventually, hash_of_file, random_file, write_file};
+use p2p_proto::v1::PullRequest;
+use p2p_tests::{
+    Conduct, Daemon, LyingPeer, Network, Peer, eventually, hash_of_file, random_bytes, random_file,
+    write_file,
+};
 use serde_json::json;
 
 const MIB: u64 = 1 << 20;
@@ -170,4 +178,50 @@ async fn a_fetcher_killed_half_way_through_two_gib_goes_on() {
     let again = done.wasted_bytes as f64 / before.done_bytes as f64 * 100.0;
     println!("killed with {} MiB there; {again:.2} % of that was asked for again", before.done_bytes / MIB);
     assert!(again < 5.0);
+}
+
+/// What one of many pulls of a content: all of its pieces, in their order, asked for as fast as they are taken.
+async fn pulled(client: &LyingPeer, from: &Peer, content: ContentHash, len: u64) -> u64 {
+    let from_id: PeerId = from.id().parse().unwrap();
+    let mut client = client.call(&from.address(), Some(from_id)).await.unwrap();
+    let (pieces, bytes) = (Pieces::of(len), Bytes::copy_from_slice(content.as_bytes()));
+    let requests = stream::iter((0..pieces.count()).map(move |piece| {
+        let (id, content, range) = (u64::from(piece), bytes.clone(), pieces.range(piece));
+        PullRequest { id, content, offset: range.start, length: range.end - range.start, withdraw: false }
+    }));
+    let answers = client.pull(requests).await.unwrap().into_inner();
+    let lens = answers.map_ok(|answer| answer.data.len() as u64);
+    lens.try_fold(0, async |sum, len| Ok(sum + len)).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "slow: run with cargo xtask test-large"]
+async fn serving_sixteen_and_fetching_from_sixteen_takes_little_memory() {
+    const OTHERS: usize = 16;
+    const LEN: u64 = 256 * MIB;
+    let network = Network::builder().peers(1).files(|_, shared| {
+        random_file(&shared.join("sale.bin"), LEN, 1)?;
+        Ok(())
+    });
+    let network = network.start().await.unwrap();
+    let (peer, maestro) = (network.peer(1).unwrap(), network.maestro().unwrap().address());
+    let sale = peer.hash_of("sale.bin").unwrap();
+    let entra = Bytes::from(random_bytes(usize::try_from(LEN).unwrap(), 2));
+    let others = stream::iter(0..OTHERS).then(async |number| {
+        let files = [("entra.bin", entra.clone())];
+        let other = LyingPeer::start(&format!("F{number}"), Conduct::Honest, files).await.unwrap();
+        other.join(&maestro).await.unwrap();
+        other
+    });
+    let others: Vec<LyingPeer> = others.collect().await;
+    let begun: Transfer = peer.ctl_json(&["fetch", "entra.bin", "--detach"]).await.unwrap();
+    let pulled = join_all(others.iter().map(|other| pulled(other, peer, sale, LEN))).await;
+    assert!(pulled.iter().all(|sum| *sum == LEN), "{pulled:?}");
+    let done = peer.transfer_done(begun.id, LONG).await.unwrap();
+    assert_eq!(peer.hash_of("entra.bin").unwrap(), ContentHash::of(&entra));
+    let gave = done.sources.iter().filter(|source| source.bytes > 0).count();
+    let peak = peer.daemon().peak_memory().unwrap();
+    println!("serving {OTHERS}, and fetching from {gave}: peak memory is {} MiB", peak / MIB);
+    assert_eq!(gave, OTHERS, "{:?}", done.sources);
+    assert!(peak < 150 * MIB, "it took {} MiB", peak / MIB);
 }

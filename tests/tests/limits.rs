@@ -3,13 +3,18 @@
 // Helpers of tests are no tests to clippy: a test that cannot go on fails right there.
 #![allow(clippy::unwrap_used)]
 
+use std::fs;
 use std::time::{Duration, Instant};
 
+use anyhow::ensure;
 use p2p_proto::control::{LimitsAnswer, Transfer};
-use p2p_tests::{Network, random_file};
+use p2p_tests::{Network, eventually, programs, random_file};
+use rustix::process::Signal;
+use tokio::process::Command;
 
 const MIB: u64 = 1 << 20;
 const TRANSFERRED: Duration = Duration::from_secs(60);
+const SOON: Duration = Duration::from_secs(20);
 
 async fn with_file(mib: u64) -> Network {
     let network = Network::builder().peers(2).files(move |number, shared| match number {
@@ -64,4 +69,114 @@ async fn what_is_no_rate_is_refused_with_an_example() {
         let said = network.peer(1).unwrap().ctl(["limit", "--up", rate]).await.unwrap();
         assert!(said.stderr.contains("20MiB"), "{rate}: {said:?}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_peer_has_a_limit_of_its_own_on_either_side() {
+    for limited in [1, 2] {
+        let mut network = with_file(24).await;
+        let (option, other) = if limited == 1 { ("--up", "P2") } else { ("--down", "P1") };
+        let peer = network.peer(limited).unwrap();
+        let words = ["limit", "--peer", other, option, "2MiB"];
+        let said: LimitsAnswer = peer.ctl_json(&words).await.unwrap();
+        let of_peer = &said.peers[0];
+        assert_eq!(of_peer.peer.name, other);
+        let rates = (of_peer.up_bytes_per_sec, of_peer.down_bytes_per_sec);
+        assert_eq!(rates, if limited == 1 { (2 * MIB, 0) } else { (0, 2 * MIB) });
+        assert_eq!((said.up.bytes_per_sec, said.down.bytes_per_sec), (0, 0), "all together have none");
+
+        // It outlives the daemon, and is changed while bytes flow.
+        let daemon = network.peer_mut(limited).unwrap().daemon_mut();
+        daemon.kill_9().await.unwrap();
+        daemon.restart().await.unwrap();
+        network.settled().await.unwrap();
+        let (peer, fetcher) = (network.peer(limited).unwrap(), network.peer(2).unwrap());
+        let table = peer.ctl(["limit"]).await.unwrap().ok().unwrap().text();
+        assert!(table.contains(other) && table.contains("2.0 MiB/s"), "{table}");
+        let began = Instant::now();
+        let begun: Transfer = fetcher.ctl_json(&["fetch", "grande.bin", "--detach"]).await.unwrap();
+        let some = |transfer: &Transfer| transfer.done_bytes >= 6 * MIB;
+        fetcher.transfer_until(begun.id, TRANSFERRED, "some of it is there", some).await.unwrap();
+        assert!(began.elapsed() >= Duration::from_millis(1500), "{option}: {:?}", began.elapsed());
+        let freed = Instant::now();
+        peer.ctl(["limit", "--peer", other, "--as-configured"]).await.unwrap().ok().unwrap();
+        fetcher.transfer_done(begun.id, TRANSFERRED).await.unwrap();
+        assert!(freed.elapsed() < Duration::from_secs(6), "9 s at the old limit: {:?}", freed.elapsed());
+        let left: LimitsAnswer = peer.ctl_json(&["limit"]).await.unwrap();
+        assert_eq!(left.peers, []);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whom_nobody_knows_has_no_limit_and_a_peer_alone_is_no_command() {
+    let network = with_file(1).await;
+    let peer = network.peer(1).unwrap();
+    let said = peer.ctl(["limit", "--peer", "nadie", "--up", "1MiB"]).await.unwrap();
+    assert!(said.stderr.contains("nadie") && said.stderr.contains("p2pctl peers"), "{said:?}");
+    let said = peer.ctl(["limit", "--peer", "P2"]).await.unwrap();
+    assert!(said.stderr.contains("--up"), "{said:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_schedule_says_now_is_in_force_and_shown() {
+    let mut network = with_file(1).await;
+    let peer = network.peer_mut(1).unwrap();
+    peer.edit(|settings| {
+        let period = |from: &str, to: &str, up: i64| {
+            let mut period = toml::Table::new();
+            period.insert("from".to_owned(), from.into());
+            period.insert("to".to_owned(), to.into());
+            period.insert("up_bytes_per_sec".to_owned(), up.into());
+            toml::Value::Table(period)
+        };
+        // One of the two holds at any time of the day.
+        let periods = vec![period("00:00", "12:00", 5 << 20), period("12:00", "24:00", 5 << 20)];
+        settings.set("limits.schedule", periods).set("limits.down_bytes_per_sec", 7 << 20);
+    })
+    .unwrap();
+    peer.daemon().signal(Signal::HUP).unwrap();
+    let limits = eventually(SOON, "the schedule holds", async || {
+        let limits: LimitsAnswer = peer.ctl_json(&["limit"]).await?;
+        ensure!(limits.up.bytes_per_sec == 5 * MIB, "{limits:?}");
+        Ok(limits)
+    })
+    .await
+    .unwrap();
+    let period = limits.up.scheduled.unwrap();
+    assert!(period.starts_with("every day ") && limits.down.scheduled.is_none(), "{period}");
+    assert_eq!(limits.down.bytes_per_sec, 7 * MIB);
+    let table = peer.ctl(["limit"]).await.unwrap().ok().unwrap().text();
+    assert!(table.contains(&format!("the schedule, {period}")), "{table}");
+    let shown = peer.ctl(["config", "show"]).await.unwrap().ok().unwrap().text();
+    let line = format!("up_bytes_per_sec = 0  # default; now 5242880: the schedule, {period}");
+    assert!(shown.lines().any(|shown| shown == line), "{shown}");
+    assert!(shown.parse::<toml::Table>().is_ok(), "it can be read as a file: {shown}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_that_is_wrong_with_a_schedule_is_told_with_its_line() {
+    let network = with_file(1).await;
+    let file = network.dir().join("wrong.toml");
+    let text = "[limits]\nupload_slots = 0\n[[limits.schedule]]\ndays = [\"mon\", \"tue\"]\nfrom = \"22:00\"\n\
+                to = \"06:00\"\nup_bytes_per_sec = 1\n[[limits.schedule]]\ndays = [\"wed\"]\nfrom = \"05:00\"\n\
+                to = \"12:00\"\ndown_bytes_per_sec = 1\n[[limits.schedule]]\ndays = [\"sunday\"]\n\
+                from = \"8:00\"\nto = \"24:01\"\nup_bytes_per_sec = 1\n";
+    fs::write(&file, text).unwrap();
+    let mut check = Command::new(&programs().unwrap().p2pd);
+    let output = check.arg("--config").arg(&file).arg("--check-config").output().await.unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    let told = String::from_utf8(output.stderr).unwrap();
+    let lines: Vec<&str> = told.lines().collect();
+    for (line, part) in [
+        (2, "must be at least 1 (in limits.upload_slots)"),
+        (10, "on wed at 05:00: at any time one of them can hold (in limits.schedule[1].from)"),
+        (14, "unknown variant 'sunday'"),
+        (15, "\"8:00\" is no time of the day"),
+        (16, "\"24:01\" is no time of the day"),
+    ] {
+        let place = format!("p2pd: {}:{line}:", file.display());
+        let is_it = |told: &&str| told.starts_with(&place) && told.contains(part);
+        assert!(lines.iter().any(is_it), "{line} {part}: {told}");
+    }
+    assert_eq!(lines.len(), 5, "and nothing else: {told}");
 }

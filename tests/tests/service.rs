@@ -192,19 +192,20 @@ async fn a_reload_says_each_key_and_the_configuration_in_force_is_shown() {
     }
     let peer = network.peer_mut(1).unwrap();
     peer.edit(|settings| {
-        settings.set("transfers.reserve_bytes", 1000).set("transfers.running", 8).set("name", "otro");
+        settings.set("transfers.reserve_bytes", 1000).set("log", "debug").set("name", "otro");
     })
     .unwrap();
     peer.daemon().signal(Signal::HUP).unwrap();
     log_says(peer, "INFO configuration changed: transfers.reserve_bytes: 268435456 → 1000\n").await;
     log_says(peer, "WARN not changed without a restart: name: \"P1\" → \"otro\"; the old value stays").await;
-    log_says(peer, "WARN not changed without a restart: transfers.running: 4 → 8; the old value stays").await;
+    log_says(peer, "WARN not changed without a restart: log: \"info\" → \"debug\"; the old value stays")
+        .await;
     let reserve = entry(peer, "transfers.reserve_bytes").await.unwrap();
     assert_eq!((reserve.value, reserve.needs_restart, reserve.after_restart), (json!(1000), false, None));
-    let running = entry(peer, "transfers.running").await.unwrap();
+    let log = entry(peer, "log").await.unwrap();
     assert_eq!(
-        (running.value, running.needs_restart, running.after_restart),
-        (json!(4), true, Some(json!(8)))
+        (log.value, log.needs_restart, log.after_restart),
+        (json!("info"), true, Some(json!("debug")))
     );
 
     peer.edit(|settings| {

@@ -142,6 +142,11 @@ pub fn read<T: DeserializeOwned>(path: &Path) -> Result<Loaded<T>, ConfigError> 
     }
 }
 
+/// `share[2].path` as `share.path`.
+fn without_places(key: &str) -> String {
+    key.split('.').map(|part| part.split('[').next().unwrap_or(part)).collect::<Vec<_>>().join(".")
+}
+
 /// Where a daemon's configuration comes from: a file, if there is one, and flags over it.
 #[derive(Debug, Default)]
 pub struct Sources {
@@ -165,9 +170,13 @@ impl Sources {
                 |told: &String| told.strip_prefix(key).is_some_and(|rest| rest.starts_with(['[', '.']));
             told.iter().any(|told| key == told || within(told))
         };
+        let typed = problems.len();
         for (key, what) in found {
-            if !is_told(&key) {
-                problems.push(self.problem(&key, what));
+            let problem = self.problem(&key, what);
+            // In the path that a type's error has, arrays have no places.
+            let same = |told: &Problem| told.line == problem.line && told.key == Some(without_places(&key));
+            if !is_told(&key) && (problem.line == 0 || !problems[..typed].iter().any(same)) {
+                problems.push(problem);
             }
         }
         problems.sort_by_key(|problem| problem.line);

@@ -31,6 +31,11 @@ pub const FIELDS: &[Field] = &[
     ("HTTP_STATUS", "status of the answer"),
     ("BYTES", "size, or how many bytes were moved"),
     ("BYTES_PER_SEC", "mean rate of a transfer, from its beginning in this run of the daemon"),
+    ("PIECES", "how many pieces of a file are here when its transfer goes on"),
+    (
+        "HASHED_BYTES",
+        "bytes of its unfinished file that were not remembered as proven, and were hashed to find out",
+    ),
     ("WASTED_BYTES", "bytes that came and were of no use: false, or twice"),
     ("DURATION_MS", "how long it took, in milliseconds"),
     ("SOURCES", "how many sources gave bytes"),

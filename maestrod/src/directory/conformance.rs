@@ -7,6 +7,8 @@ use p2p_identity::PeerId;
 
 use super::*;
 
+mod queries;
+
 /// Runs the whole suite, each part on a store of its own.
 pub(crate) async fn conformance(make: impl Fn() -> Arc<dyn Directory>) {
     admits_and_remembers(&*make()).await;
@@ -20,6 +22,10 @@ pub(crate) async fn conformance(make: impl Fn() -> Arc<dyn Directory>) {
     locates_by_name_and_content(&*make()).await;
     draws_sources_where_there_are_many(&*make()).await;
     searches_by_prefix_text_and_peer(&*make()).await;
+    queries::finds_by_pattern_in_order_of_rank(&*make()).await;
+    queries::counts_copies(&*make()).await;
+    queries::tells_what_it_holds(&*make()).await;
+    queries::forgets_whom_nobody_has_seen(&*make()).await;
     pages_are_whole_and_without_repetition(&*make()).await;
     plain_peers_stand_beside_the_others(&*make()).await;
     lists_peers(&*make()).await;

@@ -4,20 +4,24 @@
 //! other; a few connections read beside it, each call from one snapshot (write-ahead log).
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
-use p2p_content::FileName;
+use p2p_content::{ContentHash, FileName};
 use p2p_identity::PeerId;
 use p2p_service::health::Health;
 use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
 
 use super::{
-    Applied, Batch, Candidate, Directory, DirectoryError, Found, Held, Listed, ListedPeer, NamePosition,
-    Page, PeerKey, PeerRecord, PlainPeer, Profile, Search, Session, Totals, Wanted, Which,
+    Applied, Batch, Candidate, Copies, Directory, DirectoryError, FindPosition, Forgotten, Found, FoundPage,
+    Held, Holdings, Listed, ListedPeer, NamePosition, Page, Pattern, PeerKey, PeerRecord, PlainPeer, Profile,
+    Search, Session, Totals, Wanted, Which,
 };
 
+mod backup;
 mod catalog;
 mod connections;
+mod copies;
 mod find;
 mod integrity;
 mod names;
@@ -25,7 +29,11 @@ mod peers;
 mod schema;
 #[cfg(test)]
 mod tests;
+mod text;
+#[cfg(test)]
+mod text_tests;
 
+pub use backup::{BackupError, Copied, backup};
 use catalog::Progress;
 use connections::{Readers, Writer};
 pub(crate) use integrity::{Integrity, check_integrity};
@@ -69,6 +77,7 @@ pub enum OpenError {
 pub struct SqliteDirectory {
     writer: Writer,
     readers: Readers,
+    changes: AtomicU64,
 }
 
 impl SqliteDirectory {
@@ -93,14 +102,20 @@ impl SqliteDirectory {
         // `durably`.
         connection.pragma_update(None, "synchronous", "NORMAL").map_err(failed)?;
         schema::migrate(&mut connection, path)?;
-        Ok(SqliteDirectory { writer: Writer::start(connection)?, readers: Readers::new(path) })
+        Ok(SqliteDirectory {
+            writer: Writer::start(connection)?,
+            readers: Readers::new(path),
+            changes: AtomicU64::new(0),
+        })
     }
 
     async fn write<T: Send + 'static>(
         &self,
         change: impl FnOnce(&mut Connection) -> Result<T, DirectoryError> + Send + 'static,
     ) -> Result<T, DirectoryError> {
-        self.writer.call(change).await
+        let result = self.writer.call(change).await;
+        self.changes.fetch_add(1, Ordering::Relaxed);
+        result
     }
 
     async fn read<T: Send + 'static>(
@@ -197,6 +212,32 @@ impl Directory for SqliteDirectory {
         self.read(move |connection| Ok(find::search(connection, &search, after.as_ref(), limit)?)).await
     }
 
+    async fn find(
+        &self,
+        pattern: Pattern,
+        after: Option<FindPosition>,
+        limit: usize,
+    ) -> Result<FoundPage, DirectoryError> {
+        self.read(move |connection| Ok(find::find(connection, &pattern, after.as_ref(), limit)?)).await
+    }
+
+    async fn contents(
+        &self,
+        most_copies: Option<u32>,
+        after: Option<ContentHash>,
+        limit: usize,
+    ) -> Result<Page<Copies, ContentHash>, DirectoryError> {
+        self.read(move |connection| {
+            let mut budget = names::Budget::new(names::Budget::ROWS);
+            Ok(copies::contents(connection, most_copies, after, limit, &mut budget)?)
+        })
+        .await
+    }
+
+    async fn copies(&self, content: ContentHash) -> Result<Option<Copies>, DirectoryError> {
+        self.read(move |connection| Ok(copies::of(connection, content)?)).await
+    }
+
     async fn list(
         &self,
         after: Option<NamePosition>,
@@ -227,6 +268,23 @@ impl Directory for SqliteDirectory {
 
     async fn totals(&self) -> Result<Totals, DirectoryError> {
         self.read(|connection| Ok(peers::totals(connection)?)).await
+    }
+
+    async fn holdings(&self) -> Result<Holdings, DirectoryError> {
+        let changes = self.changes.load(Ordering::Relaxed);
+        let holdings = self.read(|connection| Ok(peers::holdings(connection)?)).await?;
+        Ok(Holdings { changes, ..holdings })
+    }
+
+    async fn count_contents(
+        &self,
+        after: Option<ContentHash>,
+    ) -> Result<(u64, Option<ContentHash>), DirectoryError> {
+        self.read(move |connection| Ok(copies::count(connection, after)?)).await
+    }
+
+    async fn forget_unseen(&self, before_ms: i64) -> Result<Forgotten, DirectoryError> {
+        self.write(move |connection| Ok(catalog::forget_unseen(connection, before_ms)?)).await
     }
 }
 

@@ -1,27 +1,17 @@
 //! The maestro that runs: whether it answers on its ports, who it is, and of which version.
 
-use std::time::Duration;
-
 use p2p_identity::{Identity, PeerId};
 use p2p_proto::diagnosis::Check;
 use p2p_proto::rest::MaestroRoot;
 use p2p_service::wire::{self, Probed};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
-use tokio::time::timeout;
 
-use super::near;
 use super::state::Daemon;
+use crate::ask::{PATIENCE, Unasked, ask, near};
 use crate::config::Config;
-
-/// How long a port may take to answer.
-const PATIENCE: Duration = Duration::from_secs(5);
-/// Bytes of an answer, at most.
-const MAX_ANSWER_LEN: u64 = 64 * 1024;
 
 /// Asks both ports. `id` is the identity of the state directory, where it can be read.
 pub(super) async fn examine(config: &Config, id: Option<PeerId>, daemon: Daemon) -> Vec<Check> {
-    let rest = rest(&config.rest.listen).await;
+    let rest = ask::<MaestroRoot>(&config.rest.listen, "/").await;
     let mut checks = Vec::new();
     if let Daemon::Runs { pid } = daemon {
         checks.push(Check::ok("daemon", format!("maestrod runs: process {pid}")));
@@ -54,28 +44,6 @@ pub(super) async fn examine(config: &Config, id: Option<PeerId>, daemon: Daemon)
         checks.push(Check::ok("peers", format!("{peers} {noun} online")));
     }
     checks
-}
-
-enum Unasked {
-    NoPort,
-    Silent(String),
-}
-
-async fn rest(listen: &str) -> Result<MaestroRoot, Unasked> {
-    let address = near(listen).ok_or(Unasked::NoPort)?;
-    let asked = async {
-        let mut tcp = TcpStream::connect(address).await?;
-        tcp.write_all(b"GET / HTTP/1.0\r\nHost: localhost\r\n\r\n").await?;
-        let mut answer = Vec::new();
-        tcp.take(MAX_ANSWER_LEN).read_to_end(&mut answer).await?;
-        Ok::<_, std::io::Error>(answer)
-    };
-    let silent = || Unasked::Silent(format!("no answer within {} s", PATIENCE.as_secs()));
-    let answer = timeout(PATIENCE, asked).await.map_err(|_| silent())?;
-    let answer = answer.map_err(|error| Unasked::Silent(error.to_string()))?;
-    let text = String::from_utf8_lossy(&answer);
-    let (_, body) = text.split_once("\r\n\r\n").unwrap_or_default();
-    serde_json::from_str(body).map_err(|_| Unasked::Silent("another program answers there".to_owned()))
 }
 
 async fn grpc(listen: &str, expected: Option<PeerId>) -> Check {

@@ -1,118 +1,122 @@
-//! What can be read: peers, names, who has what. Lists are paged with `limit` and `cursor`.
+//! What can be listed: peers and their files. Lists are paged with `limit` and `cursor`.
 
 use std::collections::BTreeMap;
 
 use axum::Json;
 use axum::extract::State;
 use p2p_content::ContentHash;
-use p2p_proto::problem::Problem as ProblemBody;
-use p2p_proto::rest::{DirectoryListing, Located, PeerFileNames, PeerFiles, PeerRef, Peers};
+use p2p_proto::rest::{DirectoryListing, PeerFiles, PeerRef, Peers};
 use p2p_service::problem::{ApiQuery, Problem};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
+use super::search::FoundName;
 use super::{RestState, problem_of};
-use crate::directory::{PeerKey, PeerRecord, Search, Wanted, Which, cursor};
+use crate::directory::{PeerKey, PeerRecord, Search, Which, cursor};
+use crate::presence::now_ms;
 
 /// Items of a page where the caller does not say.
 const DEFAULT_LIMIT: usize = 1000;
 /// Items of a page at the most; more is taken as this.
-const MAX_LIMIT: usize = 10_000;
+pub(super) const MAX_LIMIT: usize = 10_000;
 /// Names per peer in the list of peers.
 const NAMES_PER_PEER: usize = 1000;
-/// Peers per content that `/locate` answers with.
-const MAX_SOURCES: usize = 1000;
 
 /// Which part of a list.
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(super) struct PageQuery {
     /// Items at the most; 1000 where it is not given, never more than 10000.
-    limit: Option<usize>,
+    #[param(value_type = Option<u64>, maximum = 4294967295u64)]
+    limit: Option<u32>,
     /// `next` of the previous page.
+    #[param(pattern = "^[A-Za-z0-9_-]*$")]
     cursor: Option<String>,
 }
 
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
-pub(super) struct LocateQuery {
-    /// Exact name of a file.
-    #[param(required = true)]
-    file: Option<String>,
-}
-
-#[derive(Debug, Deserialize, IntoParams)]
-#[into_params(parameter_in = Query)]
-pub(super) struct SearchQuery {
-    /// Part of the name, without regard to case. Everything where it is not given.
-    #[serde(default)]
-    q: String,
+pub(super) struct PeersQuery {
+    /// Also those whose files are not shown now.
+    all: Option<bool>,
     /// Items at the most; 1000 where it is not given, never more than 10000.
-    limit: Option<usize>,
+    #[param(value_type = Option<u64>, maximum = 4294967295u64)]
+    limit: Option<u32>,
     /// `next` of the previous page.
+    #[param(pattern = "^[A-Za-z0-9_-]*$")]
     cursor: Option<String>,
 }
 
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(super) struct FilesQuery {
-    /// Peer ID, or the URL of a plain peer.
-    #[param(required = true)]
+    /// Peer ID, or the URL of a plain peer: the files of this peer.
     peer: Option<String>,
+    /// What the names begin with. Must be given where no peer is; may be empty, for all.
+    prefix: Option<String>,
     /// Items at the most; 1000 where it is not given, never more than 10000.
-    limit: Option<usize>,
+    #[param(value_type = Option<u64>, maximum = 4294967295u64)]
+    limit: Option<u32>,
     /// `next` of the previous page.
+    #[param(pattern = "^[A-Za-z0-9_-]*$")]
     cursor: Option<String>,
 }
 
-/// `GET /search`.
+/// `GET /files`.
 #[derive(Debug, Serialize, ToSchema)]
-pub(super) struct SearchAnswer {
-    /// What was asked for.
-    q: String,
-    /// What was found, by name.
-    files: Vec<FoundName>,
+pub(super) struct FilesAnswer {
+    /// The peer's name, where one was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    peer: Option<String>,
+    /// Names of the files, in order.
+    files: Vec<String>,
+    /// Where a prefix was given: what is under these names. A name is here once for each content that it has.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    entries: Option<Vec<FoundName>>,
     /// Cursor of the next page; absent on the last one. A page may be empty and yet not the last.
     #[serde(skip_serializing_if = "Option::is_none")]
     next: Option<String>,
 }
 
-/// One content under one name.
-#[derive(Debug, Serialize, ToSchema)]
-pub(super) struct FoundName {
-    /// The name.
-    name: String,
-    /// BLAKE3 hash, in hex. Absent where nobody vouches for the bytes.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    content: Option<String>,
-    /// Bytes.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    size: Option<u64>,
-    /// How many peers have it now.
-    sources: u32,
-}
-
-/// The peers that are here, with their files.
+/// The peers that are here, with their files; or all that are known.
 #[utoipa::path(
     get,
     path = "/peers",
-    params(PageQuery),
-    responses((status = 200, body = Peers), (status = 400, body = ProblemBody))
+    params(PeersQuery),
+    responses((status = 200, description = "The peers.", body = Peers))
 )]
 pub(super) async fn peers(
     State(state): State<RestState>,
-    ApiQuery(query): ApiQuery<PageQuery>,
+    ApiQuery(query): ApiQuery<PeersQuery>,
 ) -> Result<Json<Peers>, Problem> {
     let after = decoded(query.cursor, cursor::decode_peer)?;
-    let page = state.directory.peers(Which::Visible, NAMES_PER_PEER, after, bounded(query.limit)).await;
+    let which = if query.all.unwrap_or(false) { Which::All } else { Which::Visible };
+    let page = state.directory.peers(which, NAMES_PER_PEER, after, bounded(query.limit)).await;
     let page = page.map_err(problem_of)?;
+    let ids = page.items.iter().filter_map(|listed| listed.peer.key.id());
+    let connected = state.presence.connected(ids.collect()).await;
+    let connected = connected.map_err(|stopping| Problem::unavailable("stopping", stopping.to_string()))?;
+    let now_ms = now_ms();
     let peers = page.items.into_iter().map(|listed| {
         let (peer_id, name) = identity_of(&listed.peer);
+        let PeerRecord { key, profile, visible, files, bytes, last_seen_ms } = listed.peer;
+        let state = match key.id() {
+            None => "plain",
+            Some(id) if connected.binary_search(&id).is_ok() => "connected",
+            Some(_) if visible => "lease",
+            Some(_) => "away",
+        };
         PeerFiles {
-            rest: listed.peer.profile.rest_url,
-            grpc_port: listed.peer.profile.grpc_port,
+            rest: profile.rest_url,
+            grpc_port: profile.grpc_port,
             files: listed.names,
-            files_total: listed.peer.files,
+            files_total: files,
+            bytes,
+            state: state.to_owned(),
+            addresses: profile.addresses,
+            version: key.id().map(|_| profile.version),
+            // Of a peer whose stream is open the maestro hears all the time.
+            last_seen_ms: if state == "connected" { now_ms } else { last_seen_ms },
             peer_id,
             name,
         }
@@ -125,7 +129,7 @@ pub(super) async fn peers(
     get,
     path = "/directory",
     params(PageQuery),
-    responses((status = 200, body = DirectoryListing), (status = 400, body = ProblemBody))
+    responses((status = 200, description = "The files.", body = DirectoryListing))
 )]
 pub(super) async fn directory(
     State(state): State<RestState>,
@@ -145,88 +149,59 @@ pub(super) async fn directory(
     Ok(Json(DirectoryListing { directory, next: page.next.as_ref().map(cursor::encode_name) }))
 }
 
-/// The names of one peer's files.
+/// Files of one peer, or whose names begin with a prefix, or both.
 #[utoipa::path(
     get,
     path = "/files",
     params(FilesQuery),
-    responses(
-        (status = 200, body = PeerFileNames),
-        (status = 400, body = ProblemBody),
-        (status = 404, body = ProblemBody)
-    )
+    responses((status = 200, description = "The files.", body = FilesAnswer))
 )]
 pub(super) async fn files(
     State(state): State<RestState>,
     ApiQuery(query): ApiQuery<FilesQuery>,
-) -> Result<Json<PeerFileNames>, Problem> {
-    let asked = query.peer.filter(|peer| !peer.is_empty()).ok_or_else(|| {
-        Problem::bad_request("missing-peer", "the request does not say whose files")
-            .hint("ask like /files?peer=PEER_ID, with an ID from /peers, or the URL of a plain peer")
-    })?;
-    let key = asked.parse().map_or_else(|_| PeerKey::Plain(asked.clone()), PeerKey::Synced);
+) -> Result<Json<FilesAnswer>, Problem> {
+    let peer = query.peer.filter(|peer| !peer.is_empty());
+    let key =
+        peer.as_ref().map(|peer| peer.parse().map_or_else(|_| PeerKey::Plain(peer.clone()), PeerKey::Synced));
     let after = decoded(query.cursor, cursor::decode_name)?;
-    let found = state.directory.names_of(key, after, bounded(query.limit)).await.map_err(problem_of)?;
-    let (peer, page) = found.ok_or_else(|| {
+    let limit = bounded(query.limit);
+    let no_such_peer = |asked: &str| {
         Problem::not_found("no-such-peer", format!("no peer {asked:?} is here now"))
             .hint("/peers lists who is")
-    })?;
-    let peer = if peer.profile.name.is_empty() { asked } else { peer.profile.name };
-    Ok(Json(PeerFileNames { peer, files: page.items, next: page.next.as_ref().map(cursor::encode_name) }))
+    };
+    match (peer, key, query.prefix) {
+        (None, _, None) | (_, None, None) => {
+            Err(Problem::bad_request("missing-peer", "the request does not say whose files, or which")
+                .hint("ask like /files?peer=PEER_ID, with an ID from /peers, or like /files?prefix=docs/"))
+        }
+        (Some(asked), Some(key), None) => {
+            let found = state.directory.names_of(key, after, limit).await.map_err(problem_of)?;
+            let (record, page) = found.ok_or_else(|| no_such_peer(&asked))?;
+            let peer = if record.profile.name.is_empty() { asked } else { record.profile.name };
+            let next = page.next.as_ref().map(cursor::encode_name);
+            Ok(Json(FilesAnswer { peer: Some(peer), files: page.items, entries: None, next }))
+        }
+        (asked, key, Some(prefix)) => {
+            let name = match (&asked, &key) {
+                (Some(asked), Some(key)) => {
+                    let found = state.directory.names_of(key.clone(), None, 1).await.map_err(problem_of)?;
+                    let (record, _) = found.ok_or_else(|| no_such_peer(asked))?;
+                    Some(record.profile.name).filter(|name| !name.is_empty())
+                }
+                _ => None,
+            };
+            let search = Search { prefix, peer: key, ..Search::default() };
+            let page = state.directory.search(search, after, limit).await.map_err(problem_of)?;
+            let mut files: Vec<String> = page.items.iter().map(|found| found.file.name.clone()).collect();
+            files.dedup();
+            let entries = Some(page.items.into_iter().map(FoundName::from).collect());
+            let next = page.next.as_ref().map(cursor::encode_name);
+            Ok(Json(FilesAnswer { peer: name.or(asked), files, entries, next }))
+        }
+    }
 }
 
-/// Who has this file.
-#[utoipa::path(
-    get,
-    path = "/locate",
-    params(LocateQuery),
-    responses((status = 200, body = Located), (status = 400, body = ProblemBody))
-)]
-pub(super) async fn locate(
-    State(state): State<RestState>,
-    ApiQuery(query): ApiQuery<LocateQuery>,
-) -> Result<Json<Located>, Problem> {
-    let file = query.file.filter(|file| !file.is_empty()).ok_or_else(|| {
-        Problem::bad_request("missing-file", "the request does not say which file")
-            .hint("ask like /locate?file=archivo1.txt")
-    })?;
-    let found = state.directory.locate(Wanted::Name(file.clone()), MAX_SOURCES).await.map_err(problem_of)?;
-    let peers = found.iter().flat_map(|candidate| {
-        let (content, size) = (candidate.file.content, candidate.file.size);
-        candidate.sources.iter().map(move |peer| reference(peer, content, size))
-    });
-    let peers = peers.take(MAX_LIMIT).collect();
-    Ok(Json(Located { file, peers }))
-}
-
-/// Files by a part of their name.
-#[utoipa::path(
-    get,
-    path = "/search",
-    params(SearchQuery),
-    responses((status = 200, body = SearchAnswer), (status = 400, body = ProblemBody))
-)]
-pub(super) async fn search(
-    State(state): State<RestState>,
-    ApiQuery(query): ApiQuery<SearchQuery>,
-) -> Result<Json<SearchAnswer>, Problem> {
-    let after = decoded(query.cursor, cursor::decode_name)?;
-    let search = Search { text: query.q.clone(), ..Search::default() };
-    let page = state.directory.search(search, after, bounded(query.limit)).await.map_err(problem_of)?;
-    let files = page.items.into_iter().map(|found| FoundName {
-        size: found.file.content.map(|_| found.file.size),
-        content: found.file.content.map(|content| content.to_string()),
-        name: found.file.name,
-        sources: found.sources,
-    });
-    Ok(Json(SearchAnswer {
-        q: query.q,
-        files: files.collect(),
-        next: page.next.as_ref().map(cursor::encode_name),
-    }))
-}
-
-fn reference(peer: &PeerRecord, content: Option<ContentHash>, size: u64) -> PeerRef {
+pub(super) fn reference(peer: &PeerRecord, content: Option<ContentHash>, size: u64) -> PeerRef {
     let (peer_id, name) = identity_of(peer);
     PeerRef {
         rest: peer.profile.rest_url.clone(),
@@ -245,14 +220,14 @@ fn identity_of(peer: &PeerRecord) -> (Option<String>, Option<String>) {
     }
 }
 
-fn bounded(asked: Option<usize>) -> usize {
+pub(super) fn bounded(asked: Option<u32>) -> usize {
     match asked {
         None | Some(0) => DEFAULT_LIMIT,
-        Some(asked) => asked.min(MAX_LIMIT),
+        Some(asked) => (asked as usize).min(MAX_LIMIT),
     }
 }
 
-fn decoded<P>(
+pub(super) fn decoded<P>(
     text: Option<String>,
     decode: impl FnOnce(&str) -> Result<P, cursor::InvalidCursor>,
 ) -> Result<Option<P>, Problem> {

@@ -4,11 +4,10 @@
 use std::net::{IpAddr, SocketAddr};
 
 use axum::Json;
-use axum::extract::{ConnectInfo, DefaultBodyLimit, State};
+use axum::extract::{ConnectInfo, State};
 use axum::http::StatusCode;
 use p2p_content::FileName;
-use p2p_proto::problem::Problem as ProblemBody;
-use p2p_proto::rest::{Register, Registered};
+use p2p_proto::rest::{MAX_REGISTERED_FILES as MAX_FILES, Register, Registered};
 use p2p_service::problem::{ApiJson, Problem};
 
 use super::{RestState, problem_of};
@@ -17,26 +16,12 @@ use crate::directory::PlainPeer;
 use crate::presence::now_ms;
 use crate::profile;
 
-/// Bytes of a registration, at the most.
-const MAX_BODY_BYTES: usize = 16 << 20;
-/// Files of a plain peer, at the most.
-const MAX_FILES: usize = 100_000;
-
-pub(super) fn body_limit() -> DefaultBodyLimit {
-    DefaultBodyLimit::max(MAX_BODY_BYTES)
-}
-
 /// A plain peer announces its files, in place of what it announced before.
 #[utoipa::path(
     post,
     path = "/register",
     request_body = Register,
-    responses(
-        (status = 200, body = Registered),
-        (status = 403, description = "Not from here", body = ProblemBody),
-        (status = 413, description = "The body is too large", body = ProblemBody),
-        (status = 422, description = "A value is not valid", body = ProblemBody)
-    )
+    responses((status = 200, description = "It is taken.", body = Registered))
 )]
 pub(super) async fn register(
     State(state): State<RestState>,
@@ -80,8 +65,10 @@ fn checked(body: &Register) -> Result<(PlainPeer, Vec<FileName>), Problem> {
         return Err(refused("invalid-port", "grpc_port is 0; it must be 1 to 65535".to_owned()));
     }
     if body.files.len() > MAX_FILES {
-        let detail =
-            format!("a plain peer may register {MAX_FILES} files, and these are {}", body.files.len());
+        let detail = format!(
+            "a plain peer may register {MAX_FILES} files, and these are at least {}",
+            body.files.len()
+        );
         return Err(
             refused("too-many-files", detail).hint("peers with an identity (p2pd) have no such limit")
         );

@@ -23,6 +23,7 @@ pub(crate) async fn context(dir: &TempDir, policy: Policy, tasks: &Tasks) -> Syn
     let (_, settings) = watch::channel(Arc::new(config));
     let presence = Presence::start(Arc::clone(&directory), settings.clone(), tasks).await.unwrap();
     SyncContext {
+        metrics: Arc::new(Metrics::new()),
         directory,
         presence,
         join_token: JoinToken::new(TOKEN),

@@ -56,7 +56,7 @@ impl Maestro {
         Maestro::start_in(dir, config).await
     }
 
-    async fn start_in(dir: Arc<TempDir>, config: Config) -> Maestro {
+    pub(crate) async fn start_in(dir: Arc<TempDir>, config: Config) -> Maestro {
         let tasks = Tasks::new();
         let server = Server::bind(config.clone()).await.unwrap();
         let (rest, grpc) = (format!("http://{}", server.rest_addr()), server.grpc_addr().to_string());

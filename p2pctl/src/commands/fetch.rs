@@ -60,7 +60,8 @@ async fn fetch(
     };
     target.check()?;
     let several = format!("`p2pctl locate {}` shows who has which", quoted(&args.what));
-    let request = FetchRequest { what: args.what, from: args.from, save_as: args.save_as };
+    let priority = args.priority.map(cli::Priority::to_wire);
+    let request = FetchRequest { what: args.what, from: args.from, save_as: args.save_as, priority };
     let asked = client.json::<Transfer>(Method::POST, "/v1/transfers", Some(&request), CALL).await;
     let started = asked.map_err(|failure| match failure.code() {
         "several-contents" if failure.hints().is_empty() => {

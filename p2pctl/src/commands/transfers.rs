@@ -4,7 +4,7 @@ use std::io::{self, Write as _};
 use std::time::Duration;
 
 use hyper::Method;
-use p2p_proto::control::{SourceState, Transfer, TransferList, TransferState};
+use p2p_proto::control::{Priority, SetPriority, SourceState, Transfer, TransferList, TransferState};
 
 use crate::cli::{self, TransfersVerb};
 use crate::client::{CALL, Client};
@@ -23,6 +23,9 @@ pub(super) async fn run(client: &Client, out: &Output, args: cli::Transfers) -> 
         Some(TransfersVerb::Cancel { id }) => change(client, out, id, Change::Cancel).await,
         Some(TransfersVerb::Pause { id }) => change(client, out, id, Change::Pause).await,
         Some(TransfersVerb::Resume { id }) => change(client, out, id, Change::Resume).await,
+        Some(TransfersVerb::Priority { id, priority }) => {
+            prioritize(client, out, id, priority.to_wire()).await
+        }
         None if args.watch => {
             tokio::select! {
                 biased;
@@ -59,6 +62,16 @@ async fn change(client: &Client, out: &Output, id: u64, change: Change) -> Resul
         (Change::Pause, TransferState::Done) => out.line(&format!("Transfer {id} ({name}) is done already.")),
         _ => out.line(&format!("Transfer {id} ({name}) {done}")),
     }
+}
+
+async fn prioritize(client: &Client, out: &Output, id: u64, priority: Priority) -> Result<(), Failure> {
+    let path = format!("/v1/transfers/{id}/priority");
+    let answer = client.json::<Transfer>(Method::POST, &path, Some(&SetPriority { priority }), CALL).await?;
+    if out.json() {
+        return out.raw(&answer.raw);
+    }
+    let Transfer { name, priority, .. } = &answer.value;
+    out.line(&format!("Transfer {id} ({name}) has {priority} priority."))
 }
 
 async fn list(client: &Client, out: &Output, all: bool) -> Result<(), Failure> {
@@ -159,7 +172,7 @@ fn table(transfers: &[Transfer]) -> Table {
         let active = transfer.sources.iter().filter(|source| source.state == SourceState::Active).count();
         table.row([
             transfer.id.to_string().into(),
-            state(transfer.state),
+            state(transfer),
             done(transfer).into(),
             size_or_unknown(transfer.size).into(),
             if running { rate(transfer.rate) } else { "-".to_owned() }.into(),
@@ -171,9 +184,12 @@ fn table(transfers: &[Transfer]) -> Table {
     table
 }
 
-fn state(state: TransferState) -> Cell {
-    match state {
-        TransferState::Queued => Cell::toned("queued", Tone::Busy),
+fn state(transfer: &Transfer) -> Cell {
+    match transfer.state {
+        TransferState::Queued => {
+            let place = transfer.queue_place.map(|place| format!(" {place}")).unwrap_or_default();
+            Cell::toned(&format!("queued{place}"), Tone::Busy)
+        }
         TransferState::Running => Cell::toned("running", Tone::Good),
         TransferState::Waiting => Cell::toned("waiting", Tone::Busy),
         TransferState::Paused => Cell::toned("paused", Tone::Busy),
@@ -199,6 +215,9 @@ fn remarks(transfer: &Transfer) -> Vec<String> {
     }
     if let Some(reason) = transfer.reason.as_ref().filter(|_| transfer.state != TransferState::Done) {
         remarks.push(reason.clone());
+    }
+    if transfer.priority != Priority::Normal && !transfer.state.is_ended() {
+        remarks.push(format!("{} priority", transfer.priority));
     }
     for source in transfer.sources.iter().filter(|source| source.state == SourceState::Dropped) {
         let why = source.reason.as_ref().map(|why| format!(": {why}")).unwrap_or_default();

@@ -9,7 +9,7 @@ use crate::listing::{HASH, ID};
 pub(crate) fn transfer(id: u64, state: &str) -> Value {
     let done = state == "done";
     json!({"id": id, "name": "docs/a.txt", "content": HASH, "size": 1024, "done_bytes": if done { 1024 } else { 512 },
-           "wasted_bytes": 0, "state": state, "reason": null, "held": false, "proven": true,
+           "wasted_bytes": 0, "state": state, "reason": null, "priority": "normal", "held": false, "proven": true,
            "sources": [{"peer_id": ID, "name": "P2", "bytes": 512, "state": "active", "reason": null}],
            "rate": 256, "eta_secs": 2, "created_ms": 0, "ended_ms": null,
            "path": if done { json!("/nowhere/docs/a.txt") } else { Value::Null }})
@@ -61,6 +61,35 @@ fn watching_prints_what_changes_until_ctrl_c() {
     let states: Vec<Value> =
         ended.values().iter().map(|list| list["transfers"][0]["state"].clone()).collect();
     assert_eq!(states, ["running", "done"]);
+}
+
+#[test]
+fn the_line_and_priorities_are_shown() {
+    let daemon = Daemon::start();
+    let mut queued = transfer(2, "queued");
+    queued["priority"] = json!("high");
+    queued["queue_place"] = json!(3);
+    queued["reason"] = json!("queued behind transfer 1 (b.txt), which waits too");
+    daemon.json("GET /v1/transfers", json!({ "transfers": [queued] }));
+    let ended = run(&daemon, &["transfers"]).exits(0);
+    for shown in ["queued 3", "high priority", "queued behind transfer 1 (b.txt), which waits too"] {
+        assert!(ended.stdout.contains(shown), "{shown}: {ended:#?}");
+    }
+}
+
+#[test]
+fn a_priority_is_set_and_wrong_words_are_not_sent() {
+    let daemon = Daemon::start();
+    let mut hurried = transfer(7, "queued");
+    hurried["priority"] = json!("high");
+    daemon.json("POST /v1/transfers/7/priority", hurried);
+    run(&daemon, &["transfers", "priority", "7", "high"])
+        .exits(0)
+        .prints("Transfer 7 (docs/a.txt) has high priority.\n");
+    let body: Value = serde_json::from_slice(&daemon.seen()[0].body).unwrap();
+    assert_eq!(body, json!({"priority": "high"}));
+    let refused = run(&daemon, &["transfers", "priority", "7", "urgent"]);
+    assert!(refused.stderr.contains("low") && daemon.seen().len() == 1, "{refused:#?}");
 }
 
 #[test]

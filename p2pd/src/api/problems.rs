@@ -12,6 +12,7 @@ use p2p_service::problem::Problem;
 use super::cursor;
 use crate::catalog::CatalogError;
 use crate::discovery::{AskError, Candidate, FindPeerError, FriendError, JoinError};
+use crate::limits::SetError;
 use crate::shares::{AddError, RemoveError, ShareError, Unfit};
 use crate::transfer::{ChangeError, FetchError, IntakeError, SendError};
 
@@ -43,6 +44,12 @@ pub(super) fn not_here(content: &ContentHash) -> Problem {
 pub(super) fn transfer_unknown(id: u64) -> Problem {
     Problem::not_found("transfer-unknown", format!("there is no transfer {id}"))
         .hint("`p2pctl transfers` lists them")
+}
+
+/// A plain peer is nobody whom one could tell from others.
+pub(super) fn no_identity(peer: &str) -> Problem {
+    unprocessable("no-identity", format!("{peer} is a plain peer and has no identity to limit"))
+        .hint("`p2pctl limit --up RATE` holds for all peers together")
 }
 
 /// There is no such sending.
@@ -117,6 +124,16 @@ impl From<FetchError> for Problem {
                 "set allow_unproven = true under [transfers] in p2pd.toml, and reload p2pd, if you want them all the same",
             ),
             FetchError::Catalog(_) | FetchError::Store(_) => internal(error),
+        }
+    }
+}
+
+impl From<SetError> for Problem {
+    fn from(error: SetError) -> Problem {
+        match &error {
+            SetError::TooMany => Problem::conflict("too-many-limits", error.to_string())
+                .hint("`p2pctl limit` shows them; `p2pctl limit --peer PEER --as-configured` takes one away"),
+            SetError::Keep(cause) => of_io(cause),
         }
     }
 }

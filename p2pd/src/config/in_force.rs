@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use p2p_proto::control::ConfigAnswer;
 use p2p_service::config::{Reloaded, Sources, entries};
 
-use super::{Config, Transfers};
+use super::Config;
 
 /// The configuration in force. Clones are handles to the same.
 #[derive(Debug, Clone)]
@@ -39,8 +39,8 @@ impl InForce {
         let mut held = self.lock();
         let reloaded = Reloaded::of(&held.config, &new, Config::is_live);
         held.config.shares.clone_from(&new.shares);
-        held.config.transfers = Transfers { running: held.config.transfers.running, ..new.transfers.clone() };
-        held.config.limits = new.limits;
+        held.config.transfers.clone_from(&new.transfers);
+        held.config.limits.clone_from(&new.limits);
         held.read = new;
         held.sources = sources;
         reloaded
@@ -87,14 +87,18 @@ mod tests {
             "transfers.accept_offers",
             "transfers.allow_unproven",
             "transfers.reserve_bytes",
+            "transfers.running",
         ];
         assert_eq!(keys(&reloaded.taken), taken);
-        assert_eq!(keys(&reloaded.refused), ["name", "rest.listen", "transfers.running"]);
+        assert_eq!(keys(&reloaded.refused), ["name", "rest.listen"]);
         let left = Reloaded::of(&in_force.config(), &new, Config::is_live);
         assert_eq!((left.taken, left.refused), (Vec::new(), reloaded.refused));
         let told = in_force.answer();
-        let entry = told.entries.iter().find(|entry| entry.key == "transfers.running").unwrap();
-        assert_eq!((&entry.value, &entry.after_restart), (&json!(4), &Some(json!(9))));
+        let entry = told.entries.iter().find(|entry| entry.key == "rest.listen").unwrap();
+        assert_eq!(
+            (&entry.value, &entry.after_restart),
+            (&json!("127.0.0.1:9001"), &Some(json!("127.0.0.1:1")))
+        );
         assert!(entry.needs_restart);
     }
 }

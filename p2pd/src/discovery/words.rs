@@ -4,7 +4,7 @@ use std::fmt;
 
 use p2p_content::{ContentHash, FileName, NameError};
 use p2p_identity::PeerId;
-use p2p_proto::control::Origin;
+use p2p_proto::control::{Origin, PeerName};
 use p2p_proto::v1;
 use serde::{Deserialize, Serialize};
 
@@ -143,6 +143,12 @@ impl PeerRef {
             rest_url: info.rest_url,
             grpc_port,
         })
+    }
+}
+
+impl From<&PeerRef> for PeerName {
+    fn from(peer: &PeerRef) -> Self {
+        Self { peer_id: peer.id().map(|id| id.to_string()), name: peer.name().to_owned() }
     }
 }
 

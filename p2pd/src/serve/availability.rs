@@ -61,9 +61,13 @@ pub(super) async fn tell(
     let mut look = interval(LOOK_EVERY);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     look.reset();
+    let mut brake = contents.brakes().of(guest.id).watch();
     loop {
         let update = tokio::select! {
             update = follower.next() => update.filter(|_| admission.still_admits(guest)).map(Some),
+            held = brake.next() => {
+                Some(Some(AvailabilityUpdate { held_back: held.into(), ..AvailabilityUpdate::default() }))
+            }
             _ = look.tick() => is_here(&contents, &follower, guest).await.then_some(None),
             () = updates.closed() => return,
         };

@@ -11,6 +11,7 @@ use p2p_identity::PeerId;
 use tonic::Status;
 
 use super::admission::Guest;
+use super::brake::Brakes;
 use super::buffers::Buffers;
 use crate::catalog::{Catalog, Fact, Viewer};
 use crate::limits::Limits;
@@ -42,6 +43,7 @@ pub struct Contents {
     swarms: Swarms,
     limits: Limits,
     buffers: Buffers,
+    brakes: Brakes,
     served: Served,
 }
 
@@ -112,6 +114,7 @@ impl Contents {
             swarms,
             limits,
             buffers: Buffers::default(),
+            brakes: Brakes::default(),
             served: Served::default(),
         }
     }
@@ -128,6 +131,11 @@ impl Contents {
     /// How fast they may go.
     pub(super) fn limits(&self) -> &Limits {
         &self.limits
+    }
+
+    /// What holds them back.
+    pub(super) fn brakes(&self) -> &Brakes {
+        &self.brakes
     }
 
     /// What the bytes are read into.

@@ -5,6 +5,7 @@
 
 mod admission;
 mod availability;
+mod brake;
 mod buffers;
 mod bulk;
 mod contents;

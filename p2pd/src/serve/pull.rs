@@ -3,6 +3,7 @@
 //! One thread reads for the whole stream, a chunk ahead of the network: reading each chunk with a task of its own cost a
 //! fifth of the throughput.
 
+use std::cell::OnceCell;
 use std::collections::HashMap;
 use std::os::unix::fs::FileExt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use p2p_content::{ContentHash, Pieces};
+use p2p_proto::v1::availability_update::HeldBack;
 use p2p_proto::v1::pull_refusal::Reason;
 use p2p_proto::v1::{PullRefusal, PullRequest};
 use p2p_proto::{MAX_PULL_LEN, PULL_CHUNK_LEN, pull};
@@ -17,7 +19,9 @@ use tokio::sync::mpsc;
 use tonic::{Status, Streaming};
 
 use super::admission::{Admission, Guest};
+use super::brake::Brake;
 use super::contents::{Contents, Held, NoBytes, Served};
+use crate::limits::{WaitsFor, WayOut};
 
 /// Files that one stream keeps open.
 const OPEN_FILES: usize = 32;
@@ -62,6 +66,29 @@ impl Open {
     }
 }
 
+/// How bytes get out to the caller.
+struct Way {
+    out: WayOut,
+    /// Held while bytes wait, so that the caller can be told.
+    brake: Arc<Brake>,
+}
+
+impl Way {
+    /// Takes as many bytes as shall be sent next; `None` where nobody takes the answers any more.
+    fn take(&self, most: usize, answers: &Answers) -> Option<usize> {
+        // Held from the first time that something says no, until these bytes may go.
+        let waiting = OnceCell::new();
+        self.out.take(most, |waits_for| {
+            let why = match waits_for {
+                WaitsFor::Rate => HeldBack::RateLimit,
+                WaitsFor::Turn => HeldBack::NoSlot,
+            };
+            waiting.get_or_init(|| self.brake.hold(why, Instant::now()));
+            !answers.is_closed()
+        })
+    }
+}
+
 /// Answers, framed as they go out.
 pub(super) type Answers = mpsc::Sender<Result<Bytes, Status>>;
 
@@ -76,7 +103,8 @@ pub(super) async fn serve(
     let (queue, readings) = mpsc::channel(QUEUED);
     let (out, from, unanswered) = (answers.clone(), contents.clone(), Open::default());
     let asked_for = unanswered.clone();
-    let reader = tokio::task::spawn_blocking(move || read_all(readings, &from, &out, &unanswered));
+    let way = Way { out: contents.limits().way_out(guest.id), brake: contents.brakes().of(guest.id) };
+    let reader = tokio::task::spawn_blocking(move || read_all(readings, &from, &way, &out, &unanswered));
     let mut open: HashMap<ContentHash, (Arc<Held>, Instant)> = HashMap::new();
     while let Ok(Some(request)) = requests.message().await {
         if request.withdraw {
@@ -123,10 +151,16 @@ fn whole_piece(size: u64, offset: u64, length: u64) -> Option<u32> {
     (length > 0 && pieces.range(piece) == (offset..offset.checked_add(length)?)).then_some(piece)
 }
 
-fn read_all(mut readings: mpsc::Receiver<Reading>, contents: &Contents, answers: &Answers, open: &Open) {
+fn read_all(
+    mut readings: mpsc::Receiver<Reading>,
+    contents: &Contents,
+    way: &Way,
+    answers: &Answers,
+    open: &Open,
+) {
     let served = contents.served();
     while let Some(reading) = readings.blocking_recv() {
-        if read_one(&reading, contents, answers, &served, open).is_err() {
+        if read_one(&reading, contents, way, answers, &served, open).is_err() {
             // The caller has gone.
             return;
         }
@@ -138,6 +172,7 @@ fn read_all(mut readings: mpsc::Receiver<Reading>, contents: &Contents, answers:
 fn read_one(
     reading: &Reading,
     contents: &Contents,
+    way: &Way,
     answers: &Answers,
     served: &Served,
     open: &Open,
@@ -164,13 +199,7 @@ fn read_one(
     loop {
         let len = usize::try_from(end - offset).unwrap_or(usize::MAX).min(PULL_CHUNK_LEN);
         // Crumbs are against the protocol, but for the last of a request.
-        let len = match contents.limits().up().portion(len) {
-            portion if len < portion * 2 => len,
-            portion => portion,
-        };
-        if !contents.limits().up().take_blocking(len as u64, || !answers.is_closed()) {
-            return Err(());
-        }
+        let len = way.take(len, answers).ok_or(())?;
         if !open.is_wanted(id) {
             return refuse(Reason::Withdrawn, "withdrawn");
         }

@@ -16,12 +16,15 @@ use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
+use super::gauge::{Missing, Phase, Pulling};
 use super::job::Job;
 use super::jobs::Shared;
 use super::manifest;
+use super::nearness::{Nearness, Subnet, nearest_first, nearness, subnets};
 use super::plan::{Arrival, Plan, SourceKey};
 use super::sink::{Kept, Sink, SinkError};
 use super::source::{Event, Gone, News, Order, SourceTask};
+use super::story;
 use super::swarm::Serving;
 use crate::catalog::Viewer;
 use crate::discovery::{PeerRef, Query};
@@ -64,6 +67,8 @@ pub(super) enum Outcome {
     },
     /// It cannot go on now; it may later by itself.
     Blocked(String),
+    /// The same, since the disk is full or would be.
+    Full(String),
     /// It can never be done.
     Failed(String),
     /// The daemon stops, or the transfer was cancelled.
@@ -74,6 +79,7 @@ impl From<SinkError> for Outcome {
     fn from(error: SinkError) -> Self {
         match error {
             SinkError::NameTaken(_) | SinkError::NoWay(_) => Self::Failed(error.to_string()),
+            SinkError::Full(why) => Self::Full(why),
             // Whatever is wrong with the disk, what is here is kept, and tried again.
             other => Self::Blocked(other.to_string()),
         }
@@ -90,6 +96,9 @@ pub(super) struct Engine<'a> {
     plan: Plan,
     pieces: Bitmap,
     serving: Serving,
+    measured: Pulling<'a>,
+    /// Those that this machine is in.
+    subnets: Vec<Subnet>,
     /// This peer, as it shows itself to those who fetch the same.
     fetcher: Option<PeerInfo>,
     sources: HashMap<SourceKey, Running>,
@@ -102,6 +111,7 @@ pub(super) struct Engine<'a> {
 
 struct Running {
     peer: PeerRef,
+    nearness: Nearness,
     /// Who has it was said by a source only.
     introduced: bool,
     orders: mpsc::Sender<Order>,
@@ -117,9 +127,11 @@ pub(super) async fn run(
     before: Option<Serving>,
     stop: &CancellationToken,
 ) -> Outcome {
+    job.gauge.enters(Phase::Looks);
     let found = job.find_sources(shared, &Query::Content(content)).await;
     let known = job.fetchers();
     if found.is_empty() && known.is_empty() {
+        job.gauge.found_nobody();
         let why = "nobody who can be reached has it now".to_owned();
         return Outcome::NoSources { why, serving: before };
     }
@@ -136,6 +148,7 @@ pub(super) async fn run(
     };
     let manifest = Arc::new(manifest);
     let is_remembered = remembered.is_some();
+    job.gauge.enters(Phase::Prepares);
     let reserve = shared.settings.borrow().reserve_bytes;
     let dir = shared.shares.downloads();
     let share = dir.share().to_owned();
@@ -151,6 +164,9 @@ pub(super) async fn run(
             return Outcome::Blocked(error.to_string());
         }
     }
+    if is_remembered && job.gauge.resumed(sink.resumed()) {
+        story::resumes(&job.snapshot(), sink.resumed(), pieces.count());
+    }
     let serving = Serving::begin(&shared.swarms, before, sink.file(), Arc::clone(&manifest), &pieces, &share);
     let is_shown = shared.shares.shows(&share, Viewer::Network);
     let fetcher = is_shown.then(|| shared.myself.to_wire());
@@ -164,6 +180,8 @@ pub(super) async fn run(
         plan: Plan::new(&pieces),
         pieces,
         serving,
+        measured: job.gauge.pulls(sink.work()),
+        subnets: subnets(),
         fetcher,
         sources: HashMap::new(),
         next_key: 0,
@@ -226,8 +244,11 @@ impl Engine<'_> {
                 Some(event) = incoming.recv(), if self.writes.len() < WRITES => match event {
                     Event::Ready(source) => {
                         self.plan.join(source);
-                        if let Some(running) = self.sources.get(&source).filter(|running| running.introduced) {
-                            self.job.source_joined(&running.peer);
+                        if let Some(running) = self.sources.get(&source) {
+                            self.plan.prefer(source, running.nearness as u8);
+                            if running.introduced {
+                                self.job.source_joined(&running.peer);
+                            }
                         }
                     }
                     Event::News { source, news } => self.learn(source, news),
@@ -252,6 +273,7 @@ impl Engine<'_> {
                         Ok(Kept::Written) => {
                             // Only bytes show that there is somebody: who opens a stream and closes it is nobody.
                             looked = false;
+                            self.measured.got();
                             self.pieces.set(piece);
                             self.serving.gained(piece);
                             durable.wrote(manifest.pieces().piece_len());
@@ -278,6 +300,7 @@ impl Engine<'_> {
                 }
                 _ = shown.tick() => {
                     self.show();
+                    self.measure();
                     // Who gives nothing makes no events: what is asked of it is stolen here.
                     self.ask_everyone();
                 }
@@ -287,6 +310,7 @@ impl Engine<'_> {
             }
         }
         self.show();
+        self.job.gauge.enters(Phase::Publishes);
         // The disk may take long for what is left, and nothing else is to be done meanwhile.
         drop(heart);
         while durable.task.join_next().await.is_some() {}
@@ -314,7 +338,7 @@ impl Engine<'_> {
     fn add_sources(&mut self, peers: Vec<PeerRef>, introduced: bool) {
         let piece_len = p2p_content::piece_len(self.size);
         let most = usize::try_from(ARRIVING_LEN / piece_len).unwrap_or(SOURCES).clamp(2, SOURCES);
-        for peer in peers {
+        for peer in nearest_first(peers, &self.subnets) {
             let is_running = self.sources.values().any(|running| running.peer.id() == peer.id());
             let running_introduced = self.sources.values().filter(|running| running.introduced).count();
             if self.sources.len() >= most || introduced && running_introduced >= INTRODUCED.min(most / 2) {
@@ -335,6 +359,7 @@ impl Engine<'_> {
                 fetcher: self.fetcher.clone(),
                 connections: self.shared.connections.clone(),
                 limits: self.shared.limits.clone(),
+                watch: self.measured.joined(key, &peer),
                 orders: told,
                 events: self.events.clone(),
             };
@@ -343,7 +368,8 @@ impl Engine<'_> {
             if !introduced {
                 self.job.source_joined(&peer);
             }
-            self.sources.insert(key, Running { peer, introduced, orders });
+            let nearness = nearness(&peer.addresses(), &self.subnets);
+            self.sources.insert(key, Running { peer, nearness, introduced, orders });
         }
     }
 
@@ -395,6 +421,7 @@ impl Engine<'_> {
         let range = manifest.pieces().range(piece);
         self.job.wasted(range.end - range.start);
         self.plan.leave(source);
+        self.measured.left(source);
         self.plan.lacks(piece);
         if let Some(running) = self.sources.remove(&source) {
             self.job.source_dropped(&running.peer, &format!("it sent false bytes: {why}"), self.content);
@@ -403,6 +430,7 @@ impl Engine<'_> {
 
     fn gone(&mut self, source: SourceKey, why: Gone) -> Option<String> {
         self.plan.leave(source);
+        self.measured.left(source);
         let running = self.sources.remove(&source)?;
         let (Gone::Lost(reason) | Gone::Dropped(reason)) = &why;
         match why {
@@ -411,6 +439,13 @@ impl Engine<'_> {
             Gone::Dropped(_) => self.job.source_dropped(&running.peer, reason, self.content),
         }
         Some(format!("{}: {reason}", running.peer))
+    }
+
+    fn measure(&self) {
+        let plan = &self.plan;
+        let missing =
+            || Missing { pieces: self.pieces.count() - self.pieces.count_ones(), rare: plan.rare() };
+        self.measured.look(Instant::now(), missing, |source| plan.open(source));
     }
 
     fn show(&self) {

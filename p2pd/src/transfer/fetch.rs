@@ -1,7 +1,7 @@
 //! From what somebody asks for to a transfer: which content it is, and under which name it will be here.
 
 use p2p_content::{ContentHash, FileName};
-use p2p_proto::control::{Origin, Transfer, TransferState};
+use p2p_proto::control::{Origin, Priority, Transfer, TransferState};
 
 use super::jobs::Transfers;
 use super::store::{StoreError, Terms};
@@ -18,6 +18,8 @@ pub struct FetchOrder {
     pub from: Option<PeerRef>,
     /// The name that it shall have here; `None`: the one it has.
     pub save_as: Option<FileName>,
+    /// Its priority; `None`: normal, or the one that it has where it is under way.
+    pub priority: Option<Priority>,
     /// Who asks.
     pub by: AskedBy,
 }
@@ -121,8 +123,7 @@ impl Transfers {
         if let Some(open) =
             self.open(|open| open.content.as_deref() == Some(&text) && open.name == name.as_str())
         {
-            story::asked_again(&open, &order.by);
-            return Ok(open);
+            return Ok(self.join(open, &order).await);
         }
         if candidate.sources.iter().all(|source| source.origin == Origin::Own)
             && let Some(fact) = self.here(content).await?
@@ -133,7 +134,10 @@ impl Transfers {
         self.check_free(&name).await?;
         Ok(self
             .begin(
-                fresh(name, Some(content), candidate.size),
+                Transfer {
+                    priority: order.priority.unwrap_or_default(),
+                    ..fresh(name, Some(content), candidate.size)
+                },
                 Terms { only_from: order.from, name_there: None },
                 &order.by,
             )
@@ -153,14 +157,24 @@ impl Transfers {
             return Err(FetchError::NameTaken { name, here: Some(fact.content) });
         }
         if let Some(open) = self.open(|open| !open.proven && open.name == name.as_str()) {
-            story::asked_again(&open, &order.by);
-            return Ok(open);
+            return Ok(self.join(open, &order).await);
         }
         self.check_free(&name).await?;
-        let FetchOrder { from, by, .. } = order;
+        let FetchOrder { from, by, priority, .. } = order;
         let from = from.or_else(|| candidate.sources.into_iter().next().map(|source| source.peer));
         let terms = Terms { only_from: from, name_there: Some(candidate.name.to_string()) };
-        Ok(self.begin(fresh(name, None, None), terms, &by).await?)
+        let priority = priority.unwrap_or_default();
+        Ok(self.begin(Transfer { priority, ..fresh(name, None, None) }, terms, &by).await?)
+    }
+
+    /// What is under way is asked for again.
+    async fn join(&self, open: Transfer, order: &FetchOrder) -> Transfer {
+        story::asked_again(&open, &order.by);
+        match order.priority {
+            // It may have come to its end meanwhile.
+            Some(priority) => self.prioritize(open.id, priority, &order.by).await.unwrap_or(open),
+            None => open,
+        }
     }
 
     /// Begins a transfer of a content that a peer offers, or joins the one that is under way.
@@ -247,6 +261,8 @@ pub(super) fn fresh(name: impl Into<String>, content: Option<ContentHash>, size:
         wasted_bytes: 0,
         state: TransferState::Queued,
         reason: None,
+        priority: Priority::default(),
+        queue_place: None,
         held: false,
         proven: content.is_some(),
         sources: Vec::new(),

@@ -1,6 +1,6 @@
 //! One transfer: what is known of it, and the loop that brings it to its end.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -11,8 +11,10 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::engine::{self, Outcome};
+use super::gauge::{Gauge, Phase};
 use super::jobs::Shared;
 use super::plain;
+use super::queue::Spot;
 use super::sink;
 use super::store::Terms;
 use super::story;
@@ -20,15 +22,13 @@ use super::swarm::Serving;
 use super::tree;
 use crate::discovery::{PeerRef, now_ms};
 
+mod finding;
 mod sources;
+mod turn;
 
 /// Pauses between looks for a source, or for room on the disk.
 const FIRST_WAIT: Duration = Duration::from_secs(1);
 const LAST_WAIT: Duration = Duration::from_secs(15);
-/// Other fetchers that are remembered.
-const FETCHERS: usize = 64;
-/// Time over which the rate is taken.
-const RATE_OVER: Duration = Duration::from_secs(3);
 /// How often what is known is written down while bytes arrive.
 const STORED_EVERY: Duration = Duration::from_secs(2);
 
@@ -41,7 +41,8 @@ pub(super) struct Job {
     known: watch::Sender<Transfer>,
     held: watch::Sender<bool>,
     cancel: CancellationToken,
-    samples: Mutex<VecDeque<(Instant, u64)>>,
+    /// What it spends its time with.
+    pub(super) gauge: Gauge,
     /// What the log was told of each source: nothing but that it is asked, or why it was lost.
     said: Mutex<HashMap<String, String>>,
     /// Others that fetch the same, as sources spoke of them: who fetches is in no directory.
@@ -61,7 +62,7 @@ impl Job {
             held: watch::Sender::new(transfer.held),
             known: watch::Sender::new(transfer),
             cancel: CancellationToken::new(),
-            samples: Mutex::default(),
+            gauge: Gauge::default(),
             said: Mutex::default(),
             fetchers: Mutex::default(),
             ran: Mutex::default(),
@@ -117,6 +118,7 @@ impl Job {
     pub(super) async fn run(self: Arc<Self>, shared: Arc<Shared>) {
         let stopping = shared.tasks.token();
         let mut wait = FIRST_WAIT;
+        let mut displaces_at = tokio::time::Instant::now();
         let mut serving = None;
         let ended = loop {
             if *self.held.borrow() {
@@ -128,22 +130,24 @@ impl Job {
                     () = self.until_held(false) => self.set_state(&shared, TransferState::Queued, None).await,
                 }
                 wait = FIRST_WAIT;
+                displaces_at = tokio::time::Instant::now();
             }
             let turn = tokio::select! {
                 () = stopping.cancelled() => return,
                 () = self.cancel.cancelled() => break TransferState::Cancelled,
                 () = self.until_held(true) => continue,
-                turn = shared.turns.acquire() => turn,
+                turn = self.turn(&shared, displaces_at) => turn,
             };
             self.set_state(&shared, TransferState::Running, None).await;
             let done_before = self.snapshot().done_bytes;
             let began = Instant::now();
             let outcome = tokio::select! {
-                outcome = self.attempt(&shared, serving.take(), &stopping) => outcome,
+                outcome = self.attempt(&shared, serving.take(), &turn, &stopping) => outcome,
                 () = self.keep_stored(&shared) => continue,
             };
             drop(turn);
             *self.ran.lock().unwrap_or_else(PoisonError::into_inner) += began.elapsed();
+            let mut is_full = false;
             let (state, why) = match outcome {
                 Outcome::Whole { path, manifest, serving: given } => {
                     match self.entered(&shared, path, &manifest).await {
@@ -168,7 +172,7 @@ impl Job {
                     self.store(&shared).await;
                     return;
                 }
-                // Its user paused it, which is seen to above.
+                // Its user paused it, which is seen to above; or it yields to another.
                 Outcome::Stopped => continue,
                 Outcome::Failed(why) => {
                     self.change(|transfer| transfer.reason = Some(why));
@@ -179,6 +183,10 @@ impl Job {
                     (TransferState::Waiting, why)
                 }
                 Outcome::Blocked(why) => (TransferState::Paused, why),
+                Outcome::Full(why) => {
+                    is_full = true;
+                    (TransferState::Paused, why)
+                }
             };
             let before = self.snapshot();
             if before.state != state || before.reason.as_deref() != Some(&why) {
@@ -191,6 +199,9 @@ impl Job {
             // A source that was lost may be asked again as soon as one is found; a full disk is looked at again.
             let moved = done_before < before.done_bytes;
             wait = if moved { FIRST_WAIT } else { (wait * 2).min(LAST_WAIT) };
+            self.gauge.waits(now_ms(), wait, is_full);
+            displaces_at =
+                tokio::time::Instant::now() + if moved { Duration::ZERO } else { turn::DISPLACES_AGAIN };
             tokio::select! {
                 () = stopping.cancelled() => return,
                 () = self.cancel.cancelled() => break TransferState::Cancelled,
@@ -212,11 +223,12 @@ impl Job {
         self.finish(&shared, ended, why).await;
     }
 
-    /// One run, which puts its things in order whatever stops it: the daemon's end, or its user.
+    /// One run, which puts its things in order whatever stops it: the daemon's end, its user, or one that goes first.
     async fn attempt(
         self: &Arc<Self>,
         shared: &Arc<Shared>,
         before: Option<Serving>,
+        turn: &Spot,
         stopping: &CancellationToken,
     ) -> Outcome {
         let stop = stopping.child_token();
@@ -224,6 +236,7 @@ impl Job {
             tokio::select! {
                 () = self.cancel.cancelled() => {}
                 () = self.until_held(true) => {}
+                () = self.asked_back(turn) => {}
             }
             stop.cancel();
             std::future::pending::<()>().await;
@@ -248,6 +261,7 @@ impl Job {
             return Outcome::Failed(format!("{:?} is no name", transfer.name));
         };
         if !transfer.proven {
+            self.gauge.enters(Phase::Plain);
             return plain::run(shared, self, name, stop).await;
         }
         let content = transfer.content.as_deref().and_then(|text| text.parse::<ContentHash>().ok());
@@ -338,16 +352,7 @@ impl Job {
 
     /// Shows how far it is, and how fast.
     pub(super) fn progressed(&self, done: u64) {
-        let now = Instant::now();
-        let mut samples = self.samples.lock().unwrap_or_else(PoisonError::into_inner);
-        samples.push_back((now, done));
-        while samples.len() > 2 && samples.front().is_some_and(|(at, _)| now - *at > RATE_OVER) {
-            samples.pop_front();
-        }
-        let rate = samples.front().map_or(0.0, |(at, before)| {
-            let secs = (now - *at).as_secs_f64();
-            if secs > 0.0 { done.saturating_sub(*before) as f64 / secs } else { 0.0 }
-        });
+        let rate = self.gauge.progressed(done, Instant::now());
         self.change(|transfer| {
             transfer.done_bytes = done;
             transfer.rate = rate as u64;
@@ -370,12 +375,14 @@ impl Job {
 
     async fn set_state(&self, shared: &Shared, state: TransferState, why: Option<String>) {
         if state != TransferState::Running {
-            self.samples.lock().unwrap_or_else(PoisonError::into_inner).clear();
+            self.gauge.paused();
         }
         // Written down before it is shown: who sees it ended can rely on it.
-        let next = Transfer { state, reason: why.clone(), ..self.snapshot() };
+        let next = Transfer { state, reason: why.clone(), queue_place: None, ..self.snapshot() };
         self.write_down(shared, next).await;
-        self.change(|transfer| (transfer.state, transfer.reason) = (state, why));
+        self.change(|transfer| {
+            (transfer.state, transfer.reason, transfer.queue_place) = (state, why, None);
+        });
     }
 
     async fn store(&self, shared: &Shared) {

@@ -1,15 +1,17 @@
 //! All transfers: which there are, and whose turn it is.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use p2p_content::{ContentHash, FileName, Manifest};
-use p2p_proto::control::{Transfer, TransferState};
+use p2p_proto::control::{Priority, Transfer, TransferState};
 use p2p_service::tasks::Tasks;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 
 use super::job::Job;
+use super::queue::Queue;
 use super::sink;
 use super::store::{Store, StoreError, Terms};
 use super::story::{self, AskedBy};
@@ -46,13 +48,18 @@ pub(super) struct Shared {
     pub(super) catalog: crate::catalog::Catalog,
     pub(super) settings: watch::Receiver<TransferSettings>,
     pub(super) tasks: Tasks,
-    pub(super) turns: Semaphore,
+    pub(super) queue: Queue,
     /// Held from the look at what there is to the beginning of a transfer: two who ask at once get the same one.
     pub(super) beginning: tokio::sync::Mutex<()>,
     pub(super) jobs: Mutex<BTreeMap<u64, Arc<Job>>>,
 }
 
 impl Shared {
+    /// The transfer of this number.
+    pub(super) fn job(&self, id: u64) -> Option<Arc<Job>> {
+        self.jobs.lock().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
+    }
+
     /// The file under this name in the downloads, where it has this content.
     pub(super) async fn under(&self, name: &FileName, content: ContentHash) -> Option<(PathBuf, Manifest)> {
         let dir = self.shares.downloads();
@@ -105,11 +112,13 @@ impl Transfers {
             catalog,
             settings,
             tasks: tasks.clone(),
-            turns: Semaphore::new(running.max(1)),
+            queue: Queue::of(running),
             beginning: tokio::sync::Mutex::default(),
             jobs: Mutex::default(),
         });
-        let jobs: Vec<_> = kept.into_iter().map(|kept| Job::new(kept.transfer, kept.terms)).collect();
+        let mut jobs: Vec<_> = kept.into_iter().map(|kept| Job::new(kept.transfer, kept.terms)).collect();
+        // They come to the line one after the other: none is to begin only to yield to the next.
+        jobs.sort_by_key(|job| (Reverse(job.snapshot().priority), job.id));
         let open: Vec<_> = jobs.iter().filter(|job| !job.snapshot().state.is_ended()).collect();
         let parts = tree::part_keys(&shared.store, &open).await?;
         let keys = open.iter().filter_map(|job| job.part_key());
@@ -183,6 +192,34 @@ impl Transfers {
             let _ = known.wait_for(is_still).await;
         }
         Ok(job.snapshot())
+    }
+
+    /// Gives a transfer another priority, over restarts too. One of higher priority that waits makes one of lower
+    /// priority that runs yield its turn.
+    ///
+    /// # Errors
+    /// Where it has ended, or there is none.
+    pub async fn prioritize(
+        &self,
+        id: u64,
+        priority: Priority,
+        by: &AskedBy,
+    ) -> Result<Transfer, ChangeError> {
+        let job = self.shared.job(id).ok_or(ChangeError::Unknown(id))?;
+        let before = job.snapshot();
+        if before.state.is_ended() {
+            return Err(ChangeError::Ended(id));
+        }
+        if before.priority != priority {
+            story::prioritized(&before, priority, by);
+            job.prioritize(&self.shared, priority).await;
+        }
+        Ok(job.snapshot())
+    }
+
+    /// So many run at once from now on, at least one: where it is fewer, the last ones yield.
+    pub fn set_running(&self, running: usize) {
+        self.shared.queue.set_running(running);
     }
 
     /// Remembers a new transfer, and starts it if it has not ended.

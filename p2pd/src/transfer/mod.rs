@@ -5,16 +5,21 @@
 //! [`source`] task speaks with one peer; the [`sink`] owns the part file and what is proven of it; the [`swarm`] tells
 //! others what is there already; the [`store`] remembers all of it. Owns `transfers.sqlite`, the part files, and the outbox.
 
+mod bound;
 mod engine;
 mod fetch;
+mod gauge;
 mod intake;
 mod job;
 mod jobs;
 mod manifest;
+mod measure;
+mod nearness;
 mod outbox;
 mod plain;
 mod plan;
 mod pull_call;
+mod queue;
 mod send;
 mod sink;
 mod source;
@@ -22,6 +27,7 @@ mod store;
 mod story;
 mod swarm;
 mod tree;
+mod why;
 
 pub use fetch::{FetchError, FetchOrder};
 pub use intake::{Intake, IntakeError, Received};

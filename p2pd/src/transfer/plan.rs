@@ -10,7 +10,9 @@
 //! 3. **Work is stolen** from slow and silent sources: a source that has nothing else to do is given the piece that will
 //!    take longest elsewhere, if it would be faster. This is the end game too; a piece is asked of two at the most, and
 //!    whoever comes second is told to leave it.
-//! 4. What a lost source was asked for is free again. A piece that came out false is asked of somebody else.
+//! 4. **Near sources are asked first**, before those whose bytes take links that others need: they come first in
+//!    [`Plan::sources`], and take the last pieces from those that are farther.
+//! 5. What a lost source was asked for is free again. A piece that came out false is asked of somebody else.
 //!
 //! An event costs a few walks over bitmaps: 10,000 pieces are 157 words.
 
@@ -65,6 +67,8 @@ struct Asked {
 #[derive(Debug)]
 struct Source {
     has: Has,
+    /// Those of a lower rank are preferred.
+    rank: u8,
     /// What it was asked for and has not given, in the order in which it was asked.
     queue: Vec<u32>,
     pace: Pace,
@@ -108,7 +112,14 @@ impl Plan {
     /// A source of which nothing else is known yet.
     pub(super) fn join(&mut self, source: SourceKey) {
         let has = Has::Some(Bits::new(self.free.count()));
-        self.sources.insert(source, Source { has, queue: Vec::new(), pace: Pace::default() });
+        self.sources.insert(source, Source { has, rank: u8::MAX, queue: Vec::new(), pace: Pace::default() });
+    }
+
+    /// The source is preferred to those of a higher rank.
+    pub(super) fn prefer(&mut self, source: SourceKey, rank: u8) {
+        if let Some(state) = self.sources.get_mut(&source) {
+            state.rank = rank;
+        }
     }
 
     /// The source has every piece.
@@ -268,14 +279,34 @@ impl Plan {
         }
     }
 
-    /// The keys of all sources.
+    /// The keys of all sources, those that are preferred first: what is left, and what can be taken from others, is
+    /// asked of them before the rest.
     pub(super) fn sources(&self) -> Vec<SourceKey> {
-        self.sources.keys().copied().collect()
+        let mut keys: Vec<SourceKey> = self.sources.keys().copied().collect();
+        keys.sort_by_key(|key| (self.sources[key].rank, *key));
+        keys
     }
 
     /// Whether everything that is missing is asked for: what is left to do is to take work from each other.
     pub(super) fn is_end_game(&self) -> bool {
         self.free.is_empty()
+    }
+
+    /// Pieces that are missing, asked of nobody, and had by no source.
+    pub(super) fn rare(&self) -> u32 {
+        let mut nobodys = self.free.clone();
+        for source in self.sources.values() {
+            match &source.has {
+                Has::All => return 0,
+                Has::Some(bits) => nobodys = nobodys.without(bits),
+            }
+        }
+        nobodys.len()
+    }
+
+    /// Requests that the source has open.
+    pub(super) fn open(&self, source: SourceKey) -> usize {
+        self.sources.get(&source).map_or(0, |source| source.queue.len())
     }
 
     /// Whether nobody is asked for anything.

@@ -10,12 +10,15 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use bytes::Bytes;
 use p2p_content::{Bitmap, ContentHash, FalsePiece, FileName, Manifest};
 use rustix::fs::{FallocateFlags, SeekFrom as Seeking, fallocate, seek};
 use rustix::io::Errno;
 
+use super::gauge::Resumed;
+use super::measure::Work;
 use super::store::{Store, StoreError};
 use crate::shares::{DownloadDir, PublishError};
 
@@ -36,6 +39,11 @@ pub(super) struct Sink {
     flush: Flush,
     /// The pieces that were remembered last.
     durable: Arc<Mutex<Bitmap>>,
+    /// Held while a piece is written. The kernel lets one thread at a time write to a file, and who waits for that burns
+    /// a core that could prove the next piece: an eighth of the time of a transfer.
+    writing: Arc<Mutex<()>>,
+    resumed: Resumed,
+    work: Arc<Work>,
 }
 
 /// Why a piece or a file could not be kept.
@@ -134,10 +142,11 @@ impl Sink {
         let durable = remembered.clone().unwrap_or_else(|| Bitmap::new(manifest.pieces().count()));
         let (proofs, at, part) = (Arc::clone(&manifest), dir.clone(), key.clone());
         let opened = blocking(move || open_part(&at, &part, &proofs, remembered, reserve)).await?;
-        let (file, pieces) = opened;
+        let (file, pieces, resumed) = opened;
         let (file, flush) = (Arc::new(file), Arc::new(File::sync_data));
-        let durable = Arc::new(Mutex::new(durable));
-        Ok((Self { id, key, dir, file, manifest, store, flush, durable }, pieces))
+        let (durable, writing) = (Arc::new(Mutex::new(durable)), Arc::default());
+        let work = Arc::default();
+        Ok((Self { id, key, dir, file, manifest, store, flush, durable, writing, resumed, work }, pieces))
     }
 
     /// The transfer's number.
@@ -150,19 +159,36 @@ impl Sink {
         Arc::clone(&self.file)
     }
 
+    /// What was found in the part file when it was opened.
+    pub(super) fn resumed(&self) -> Resumed {
+        self.resumed
+    }
+
+    /// What it has done so far.
+    pub(super) fn work(&self) -> Arc<Work> {
+        Arc::clone(&self.work)
+    }
+
     /// Proves the piece, and writes it.
     pub(super) async fn keep(&self, index: u32, chunks: Vec<Bytes>) -> Result<Kept, SinkError> {
         let (file, manifest) = (Arc::clone(&self.file), Arc::clone(&self.manifest));
+        let (writing, work) = (Arc::clone(&self.writing), Arc::clone(&self.work));
         blocking(move || {
-            if let Err(false_piece) = manifest.prove(index, &chunks) {
+            let range = manifest.pieces().range(index);
+            let (len, began) = (range.end - range.start, Instant::now());
+            let proof = manifest.prove(index, &chunks);
+            work.proved(len, began.elapsed());
+            if let Err(false_piece) = proof {
                 return Ok(Kept::False(false_piece));
             }
-            let mut offset = manifest.pieces().range(index).start;
+            let _turn = writing.lock().unwrap_or_else(PoisonError::into_inner);
+            let (began, mut offset) = (Instant::now(), range.start);
             for chunk in &chunks {
                 file.write_all_at(chunk, offset)
                     .map_err(|error| SinkError::of_io(error, "writing the file"))?;
                 offset += chunk.len() as u64;
             }
+            work.wrote(len, began.elapsed());
             Ok(Kept::Written)
         })
         .await
@@ -173,8 +199,12 @@ impl Sink {
     pub(super) async fn remember(&self, pieces: Bitmap) -> Result<(), SinkError> {
         let (file, flush) = (Arc::clone(&self.file), Arc::clone(&self.flush));
         let (manifest, durable) = (Arc::clone(&self.manifest), Arc::clone(&self.durable));
+        let (work, began) = (Arc::clone(&self.work), Instant::now());
         let flushed = move || match flush(&file) {
-            Ok(()) => Ok(()),
+            Ok(()) => {
+                work.flushed(began.elapsed());
+                Ok(())
+            }
             Err(error) => {
                 // The kernel tells of a lost write once, and what it still has of it in memory would prove itself.
                 let lost = durable.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -249,7 +279,7 @@ fn open_part(
     manifest: &Manifest,
     remembered: Option<Bitmap>,
     reserve: u64,
-) -> Result<(File, Bitmap), SinkError> {
+) -> Result<(File, Bitmap, Resumed), SinkError> {
     let mut file = dir.part(key)?;
     let failed = |error: io::Error| SinkError::of_io(error, "preparing the file");
     let (len, known) = (manifest.pieces().len(), remembered.is_some());
@@ -269,10 +299,11 @@ fn open_part(
         }
     }
     let mut pieces = remembered.unwrap_or_else(|| Bitmap::new(manifest.pieces().count()));
+    let mut resumed = Resumed { remembered: pieces.count_ones(), ..Resumed::default() };
     if known {
-        prove_unremembered(&mut file, manifest, &mut pieces).map_err(failed)?;
+        prove_unremembered(&mut file, manifest, &mut pieces, &mut resumed).map_err(failed)?;
     }
-    Ok((file, pieces))
+    Ok((file, pieces, resumed))
 }
 
 /// Reserves the blocks now, so that the disk cannot run full in the middle, and the file lies in few extents. In memory
@@ -311,7 +342,12 @@ fn empty(file: &File, manifest: &Manifest, pieces: impl Iterator<Item = u32>) {
 
 /// Pieces that were written after the bitmap was last remembered are in the file all the same, unless the machine
 /// itself went down: proving them from there is cheaper than asking for them again. Holes are not read.
-fn prove_unremembered(file: &mut File, manifest: &Manifest, pieces: &mut Bitmap) -> io::Result<()> {
+fn prove_unremembered(
+    file: &mut File,
+    manifest: &Manifest,
+    pieces: &mut Bitmap,
+    resumed: &mut Resumed,
+) -> io::Result<()> {
     let missing: Vec<u32> = pieces.iter_missing().collect();
     let mut buffer = Vec::new();
     for index in missing {
@@ -324,7 +360,10 @@ fn prove_unremembered(file: &mut File, manifest: &Manifest, pieces: &mut Bitmap)
         file.seek(SeekFrom::Start(range.start))?;
         buffer.clear();
         file.by_ref().take(range.end - range.start).read_to_end(&mut buffer)?;
+        (resumed.hashed, resumed.hashed_bytes) =
+            (resumed.hashed + 1, resumed.hashed_bytes + buffer.len() as u64);
         if manifest.prove(index, &[&buffer]).is_ok() {
+            resumed.proven += 1;
             pieces.set(index);
         }
     }

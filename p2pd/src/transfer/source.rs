@@ -7,12 +7,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use p2p_content::{Bitmap, ContentHash, Pieces};
 use p2p_proto::pull::Answer;
+use p2p_proto::v1::availability_update::HeldBack;
 use p2p_proto::v1::pull_refusal::Reason;
 use p2p_proto::v1::{AvailabilityRequest, AvailabilityUpdate, PeerInfo, PullRequest};
-use tokio::sync::mpsc;
+use tokio::sync::mpsc::{self, error::TrySendError};
 use tokio::time::{Instant, sleep_until, timeout};
 use tonic::{Code, Status, Streaming};
 
+use super::measure::{Doing, Stopwatch};
 use super::plan::SourceKey;
 use super::pull_call;
 use crate::discovery::{Connections, PeerRef};
@@ -106,6 +108,8 @@ pub(super) struct SourceTask {
     pub(super) fetcher: Option<PeerInfo>,
     pub(super) connections: Connections,
     pub(super) limits: Limits,
+    /// What it is at.
+    pub(super) watch: Stopwatch,
     pub(super) orders: mpsc::Receiver<Order>,
     pub(super) events: mpsc::Sender<Event>,
 }
@@ -150,8 +154,17 @@ impl SourceTask {
         let mut parts: HashMap<u32, Assembly> = HashMap::new();
         let mut silent_at = Instant::now() + SILENCE;
         // What this peer's own limit holds back.
+        let mut way_in = self.limits.way_in(self.peer.id());
         let (mut wanted, mut ask_at) = (VecDeque::new(), Instant::now());
+        // Whether that limit said no last, and whether the source said that one of its own holds it back.
+        let (mut refused, mut held_back) = (false, false);
         loop {
+            self.watch.turn(match (wanted.is_empty(), parts.is_empty()) {
+                (false, _) if refused => Doing::OurLimit,
+                (true, true) => Doing::Idle,
+                _ if held_back => Doing::TheirLimit,
+                _ => Doing::Bytes,
+            });
             tokio::select! {
                 order = self.orders.recv() => match order {
                     None => return Ok(()),
@@ -175,7 +188,9 @@ impl SourceTask {
                 },
                 () = sleep_until(ask_at), if !wanted.is_empty() => {
                     let Some(request) = wanted.front().map(|piece| self.request(*piece)) else { continue };
-                    match self.limits.down().take(request.length, Instant::now().into_std()) {
+                    let taken = way_in.take(request.length, Instant::now().into_std());
+                    refused = taken.is_err();
+                    match taken {
                         Err(wait) => ask_at = Instant::now() + wait,
                         Ok(()) => {
                             if parts.is_empty() {
@@ -193,7 +208,7 @@ impl SourceTask {
                     let answer = answer.map_err(|status| self.gone(&status))?;
                     let answer = answer.ok_or_else(|| Gone::Lost("it closed the stream".to_owned()))?;
                     if let Some(event) = self.take(answer, &mut parts)? {
-                        if self.events.send(event).await.is_err() {
+                        if !self.hand_on(event).await {
                             return Ok(());
                         }
                         // While the engine was busy nobody read: that is not the source's silence.
@@ -206,6 +221,7 @@ impl SourceTask {
                         told = None;
                         continue;
                     };
+                    held_back = said(&update).unwrap_or(held_back);
                     let news = self.news(update)?;
                     if self.events.send(Event::News { source: self.key, news }).await.is_err() {
                         return Ok(());
@@ -215,6 +231,17 @@ impl SourceTask {
                     return Err(self.silent());
                 }
             }
+        }
+    }
+
+    /// Gives the engine a piece; `false` where it has ended.
+    async fn hand_on(&mut self, event: Event) -> bool {
+        match self.events.try_send(event) {
+            Err(TrySendError::Full(event)) => {
+                self.watch.turn(Doing::Sink);
+                self.events.send(event).await.is_ok()
+            }
+            sent => sent.is_ok(),
         }
     }
 
@@ -270,7 +297,7 @@ impl SourceTask {
     }
 
     /// Adds an answer to its piece; what to say where that was the last one.
-    fn take(&self, answer: Answer, parts: &mut HashMap<u32, Assembly>) -> Result<Option<Event>, Gone> {
+    fn take(&mut self, answer: Answer, parts: &mut HashMap<u32, Assembly>) -> Result<Option<Event>, Gone> {
         let unasked = || Gone::Dropped("it answered what was not asked".to_owned());
         let piece = u32::try_from(answer.id).map_err(|_| unasked())?;
         let source = self.key;
@@ -297,6 +324,7 @@ impl SourceTask {
             return Err(Gone::Dropped("it sends crumbs".to_owned()));
         }
         part.len += len;
+        self.watch.received(len);
         // Frames of some bytes each would cost more memory than they bring.
         match answer.data.len() as u64 > 1 + len / LEAST_CHUNK {
             true => part.chunks.push(answer.data.concat().into()),
@@ -321,6 +349,15 @@ impl SourceTask {
             Code::DataLoss => Gone::Dropped(format!("it breaks the protocol: {}", status.message())),
             _ => Gone::Lost(format!("the connection broke: {}", status.message())),
         }
+    }
+}
+
+/// Whether a limit of the source holds its bytes back; `None` where it says nothing new of that.
+fn said(update: &AvailabilityUpdate) -> Option<bool> {
+    match update.held_back() {
+        HeldBack::Unspecified => None,
+        HeldBack::Nothing => Some(false),
+        HeldBack::RateLimit | HeldBack::NoSlot => Some(true),
     }
 }
 

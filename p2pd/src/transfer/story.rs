@@ -5,9 +5,10 @@ use std::fmt;
 use std::time::Duration;
 
 use p2p_content::ContentHash;
-use p2p_proto::control::Transfer;
+use p2p_proto::control::{Priority, Transfer};
 use p2p_service::status::{counted, duration, size};
 
+use super::gauge::Resumed;
 use crate::discovery::PeerRef;
 
 /// Who asks for a file.
@@ -109,6 +110,24 @@ pub(super) fn goes_on(transfer: &Transfer) {
     );
 }
 
+/// Its part file was opened again, and has so many pieces in all.
+pub(super) fn resumes(transfer: &Transfer, found: Resumed, pieces: u32) {
+    let here = found.remembered + found.proven;
+    tracing::info!(
+        transfer_id = transfer.id,
+        file = transfer.name,
+        pieces = here,
+        hashed_bytes = found.hashed_bytes,
+        "{} goes on with {here} of {}: {} were remembered and not read again, {} were hashed ({}), of which {} are right",
+        what(transfer),
+        counted(pieces.into(), "piece", "pieces"),
+        found.remembered,
+        found.hashed,
+        size(found.hashed_bytes),
+        found.proven,
+    );
+}
+
 /// `is_news`: not said yet in this run of the daemon.
 pub(super) fn source_joined(id: u64, peer: &PeerRef, is_news: bool) {
     let peer_id = id_of(peer);
@@ -197,6 +216,33 @@ pub(super) fn held(transfer: &Transfer, held: bool, by: &AskedBy) {
         "{} is to be {}, says {by}",
         what(transfer),
         if held { "paused" } else { "resumed" },
+    );
+}
+
+pub(super) fn prioritized(transfer: &Transfer, priority: Priority, by: &AskedBy) {
+    tracing::info!(
+        transfer_id = transfer.id,
+        file = transfer.name,
+        caller_uid = by.uid(),
+        caller_pid = by.pid(),
+        "{} has {priority} priority now, and had {}, says {by}",
+        what(transfer),
+        transfer.priority,
+    );
+}
+
+/// `to` is the transfer that goes first; without one, fewer may run at once.
+pub(super) fn yields(transfer: &Transfer, to: Option<u64>) {
+    let why = match to {
+        Some(to) => format!("to transfer {to}, which has a higher priority"),
+        None => "since fewer may run at once now".to_owned(),
+    };
+    tracing::info!(
+        transfer_id = transfer.id,
+        file = transfer.name,
+        bytes = transfer.done_bytes,
+        "{} yields its turn {why}",
+        what(transfer),
     );
 }
 

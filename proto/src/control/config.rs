@@ -29,6 +29,18 @@ pub struct ConfigEntry {
     /// The value that the file has since the last reload, where only a restart will put it in force.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub after_restart: Option<Value>,
+    /// What holds now in place of it, where something goes before the configured value.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub now: Option<ConfigNow>,
+}
+
+/// What goes before a configured value.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ConfigNow {
+    /// What holds.
+    pub value: Value,
+    /// Why.
+    pub why: String,
 }
 
 /// Where a value comes from.
@@ -56,6 +68,12 @@ impl ConfigAnswer {
         for entry in alone {
             line(&mut text, &entry.key, entry);
         }
+        // The tables of an array stand after the keys of the table that they are in.
+        let mut within = within;
+        within.sort_by_key(|entry| {
+            let top = entry.key.split(['.', '[']).next().unwrap_or_default();
+            (top, entry.key.contains('['))
+        });
         let mut table = "";
         for entry in within {
             let Some((of, key)) = entry.key.rsplit_once('.') else { continue };
@@ -81,7 +99,9 @@ fn line(text: &mut String, key: &str, entry: &ConfigEntry) {
     };
     let after = entry.after_restart.as_ref().map(|after| format!("; after a restart: {}", toml(after)));
     // To a String nothing fails to be written.
-    let _ = writeln!(text, "{key} = {}  # {origin}{}", toml(&entry.value), after.unwrap_or_default());
+    let now = entry.now.as_ref().map(|now| format!("; now {}: {}", toml(&now.value), now.why));
+    let [after, now] = [after, now].map(Option::unwrap_or_default);
+    let _ = writeln!(text, "{key} = {}  # {origin}{after}{now}", toml(&entry.value));
 }
 
 /// What JSON writes of texts, numbers, truths and lists of them, TOML reads; but for one character.
@@ -103,19 +123,25 @@ mod tests {
             origin,
             needs_restart: false,
             after_restart: None,
+            now: None,
         };
         let mut entries = vec![
             entry("grpc.listen", json!("[::]:9002"), ConfigOrigin::Default),
+            entry("limits.down", json!(0), ConfigOrigin::Default),
+            entry("limits.schedule[0].from", json!("08:00"), ConfigOrigin::File),
+            entry("limits.up", json!(0), ConfigOrigin::Default),
             entry("name", json!("a\"b"), ConfigOrigin::Flag),
             entry("share[a.b].name", json!("a.b"), ConfigOrigin::File),
             entry("share[a.b].path", json!("/a"), ConfigOrigin::File),
             entry("share[c].name", json!("c"), ConfigOrigin::File),
             entry("transfers.running", json!(4), ConfigOrigin::File),
         ];
-        entries[5].after_restart = Some(json!(8));
+        entries[8].after_restart = Some(json!(8));
+        entries[3].now = Some(ConfigNow { value: json!(5), why: "the schedule".to_owned() });
         let text = ConfigAnswer { file: Some("/etc/x.toml".to_owned()), entries }.to_toml();
         let expected = "# /etc/x.toml, and the defaults\nname = \"a\\\"b\"  # flag\n\n[grpc]\nlisten = \
-                        \"[::]:9002\"  # default\n\n[[share]]\nname = \"a.b\"  # file\npath = \"/a\"  # file\n\n\
+                        \"[::]:9002\"  # default\n\n[limits]\ndown = 0  # default\nup = 0  # default; now 5: \
+                        the schedule\n\n[[limits.schedule]]\nfrom = \"08:00\"  # file\n\n[[share]]\nname = \"a.b\"  # file\npath = \"/a\"  # file\n\n\
                         [[share]]\nname = \"c\"  # file\n\n[transfers]\nrunning = 4  # file; after a restart: 8\n";
         assert_eq!(text, expected);
     }

@@ -17,6 +17,42 @@ pub struct FetchRequest {
     /// The name that it shall have here. Default: the one it has.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub save_as: Option<String>,
+    /// Its priority. Default: normal, or the one that it has where it is under way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub priority: Option<Priority>,
+}
+
+/// Body of `POST /v1/transfers/{id}/priority`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SetPriority {
+    /// Its priority from now on.
+    pub priority: Priority,
+}
+
+/// Which transfers go first, where more want to run than may at once.
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema,
+)]
+#[serde(rename_all = "kebab-case")]
+pub enum Priority {
+    /// After all others.
+    Low,
+    /// Where nobody says anything else.
+    #[default]
+    Normal,
+    /// Before all others.
+    High,
+}
+
+impl std::fmt::Display for Priority {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Low => "low",
+            Self::Normal => "normal",
+            Self::High => "high",
+        })
+    }
 }
 
 /// A transfer: a persistent job that turns a content into a file, or a directory of the network into files.
@@ -38,6 +74,13 @@ pub struct Transfer {
     pub state: TransferState,
     /// Why, where it waits or failed; with what to do.
     pub reason: Option<String>,
+    /// Where more want to run than may at once, those of higher priority go first, and then the older ones. One that
+    /// waits makes one of lower priority that runs yield its turn.
+    #[serde(default)]
+    pub priority: Priority,
+    /// Its place among those that wait for their turn, 1 for the next one; absent where it does not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queue_place: Option<u64>,
     /// Whether its user has paused it: then it goes on when its user resumes it, and not before.
     #[serde(default)]
     pub held: bool,

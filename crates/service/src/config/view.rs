@@ -29,6 +29,7 @@ pub fn entries<T: Serialize>(
         ConfigEntry {
             needs_restart: !is_live(&key),
             after_restart: after_restart.filter(|after| **after != value).map(json),
+            now: None,
             value: json(&value),
             key,
             origin,

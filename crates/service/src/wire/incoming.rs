@@ -11,6 +11,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConnection;
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::refuse::refuse_plaintext;
@@ -20,8 +21,12 @@ use crate::tasks::Tasks;
 
 /// First byte of a TLS handshake record (RFC 8446, section 5.1). HTTP/2 in plaintext begins with `P`.
 const TLS_HANDSHAKE: u8 = 0x16;
-/// Handshakes under way at once; more wait in the kernel's queue.
+/// Handshakes under way at once; more wait for their turn, no longer than a handshake may take.
 const HANDSHAKES: usize = 256;
+/// Connections that have said nothing yet; more wait in the kernel's queue.
+const SILENT: usize = 4096;
+/// How long a connection may say nothing while many do so: whoever wants something says it at once.
+const SILENCE_AMONG_MANY: Duration = Duration::from_secs(2);
 /// Pause after the system could not give a connection (no file descriptors left), so that the loop does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -51,17 +56,20 @@ impl Plaintext {
 pub struct Accept {
     plaintext: Plaintext,
     read_buffer_len: usize,
+    write_buffer_len: usize,
 }
 
 impl Accept {
-    /// For connections that carry file data: a buffer of 256 KiB each.
+    /// For connections that carry file data: a buffer of 256 KiB each to read into, and twice that of encrypted data that
+    /// waits to go out.
     pub fn bulk(plaintext: Plaintext) -> Self {
-        Self { plaintext, read_buffer_len: FRAME_LEN as usize }
+        let read_buffer_len = FRAME_LEN as usize;
+        Self { plaintext, read_buffer_len, write_buffer_len: 2 * read_buffer_len }
     }
 
     /// For thousands of connections that carry messages: a small buffer each, TLS only.
     pub fn signalling() -> Self {
-        Self { plaintext: Plaintext::Off, read_buffer_len: 8 * 1024 }
+        Self { plaintext: Plaintext::Off, read_buffer_len: 8 * 1024, write_buffer_len: 64 * 1024 }
     }
 }
 
@@ -81,13 +89,15 @@ pub fn incoming(
     let door = Arc::new(Door { acceptor, accept, ready });
     let spawner = tasks.clone();
     tasks.spawn("grpc-accept", async move {
-        let handshakes = Arc::new(Semaphore::new(HANDSHAKES));
+        let (silent, handshakes) = (Arc::new(Semaphore::new(SILENT)), Arc::new(Semaphore::new(HANDSHAKES)));
         let token = spawner.token();
         loop {
-            let permit = tokio::select! {
+            let place = tokio::select! {
                 () = token.cancelled() => return Ok(()),
-                permit = Arc::clone(&handshakes).acquire_owned() => permit?,
+                place = Arc::clone(&silent).acquire_owned() => place?,
             };
+            let are_many = silent.available_permits() < SILENT * 3 / 4;
+            let silence = if are_many { SILENCE_AMONG_MANY } else { HANDSHAKE_TIMEOUT };
             let (tcp, address) = tokio::select! {
                 () = token.cancelled() => return Ok(()),
                 accepted = listener.accept() => match accepted {
@@ -99,10 +109,19 @@ pub fn incoming(
                     }
                 },
             };
-            let door = Arc::clone(&door);
+            let (door, handshakes) = (Arc::clone(&door), Arc::clone(&handshakes));
             spawner.spawn_detached("grpc-handshake", async move {
+                // Those who say nothing take no turns of those who do.
+                if !matches!(timeout(silence, tcp.peek(&mut [0])).await, Ok(Ok(1..))) {
+                    tracing::debug!(%address, "the connection from {address} to the gRPC port said nothing");
+                    return;
+                }
+                drop(place);
+                let Ok(Ok(_turn)) = timeout(HANDSHAKE_TIMEOUT, handshakes.acquire_owned()).await else {
+                    tracing::debug!(%address, "too many handshakes for the connection from {address}");
+                    return;
+                };
                 door.admit(tcp, address).await;
-                drop(permit);
             });
         }
     });
@@ -147,7 +166,10 @@ impl Door {
             return Err(io::Error::other("it spoke plaintext, and this port speaks TLS"));
         }
         let tcp = BufReader::with_capacity(self.accept.read_buffer_len, tcp);
-        let stream = self.acceptor.accept(tcp).await.map_err(explain)?;
+        let write_buffer_len = self.accept.write_buffer_len;
+        // The more the kernel is given at once, the less often it is asked, and the less often it wakes the other end.
+        let limit = |connection: &mut ServerConnection| connection.set_buffer_limit(Some(write_buffer_len));
+        let stream = self.acceptor.accept_with(tcp, limit).await.map_err(explain)?;
         let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
         let peer = certificate
             .ok_or_else(|| io::Error::other("it showed no certificate"))

@@ -5,9 +5,10 @@ use p2p_identity::PeerId;
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
 use super::peers::{self, Standing};
+use super::text;
 use crate::directory::{
-    Applied, Batch, Change, Complete, Digest, DirectoryError, FileRecord, Held, PeerKey, PlainPeer, Profile,
-    Session,
+    Applied, Batch, Change, Complete, Digest, DirectoryError, FileRecord, Forgotten, Held, PeerKey,
+    PlainPeer, Profile, Session,
 };
 
 /// Files that one transaction forgets at the end of a full catalog. More are forgotten in several, so that the changes
@@ -65,7 +66,7 @@ pub(super) fn apply(
 ) -> Result<Progress, DirectoryError> {
     let transaction = connection.transaction()?;
     let standing = standing_of(&transaction, peer, session)?;
-    let mut catalog = Catalog { transaction: &transaction, standing };
+    let mut catalog = Catalog::of(&transaction, standing)?;
     if batch.reset {
         catalog.standing.generation += 1;
         catalog.standing.sweeping = true;
@@ -97,7 +98,7 @@ pub(super) fn sweep_on(
 ) -> Result<Progress, DirectoryError> {
     let transaction = connection.transaction()?;
     let standing = standing_of(&transaction, peer, session)?;
-    let mut catalog = Catalog { transaction: &transaction, standing };
+    let mut catalog = Catalog::of(&transaction, standing)?;
     let progress = catalog.conclude(rest)?;
     peers::keep(&transaction, &catalog.standing, now_ms)?;
     transaction.commit()?;
@@ -129,7 +130,7 @@ pub(super) fn register(
     };
     let key = PeerKey::Plain(plain.url.clone());
     let id = peers::introduce(&transaction, &key, &profile, now_ms)?;
-    let mut catalog = Catalog { transaction: &transaction, standing: peers::standing(&transaction, id)? };
+    let mut catalog = Catalog::of(&transaction, peers::standing(&transaction, id)?)?;
     catalog.standing.generation += 1;
     for name in files {
         catalog.upsert(&FileRecord {
@@ -146,15 +147,40 @@ pub(super) fn register(
     Ok(())
 }
 
+/// Forgets some files of the first peer that is hidden and was last heard of before then, or the peer with the last.
+pub(super) fn forget_unseen(connection: &mut Connection, before_ms: i64) -> rusqlite::Result<Forgotten> {
+    let transaction = connection.transaction()?;
+    let found = peers::unseen(&transaction, before_ms)?;
+    let Some((id, peer, last_seen_ms)) = found else { return Ok(Forgotten { peer: None, more: false }) };
+    let mut catalog = Catalog::of(&transaction, peers::standing(&transaction, id)?)?;
+    // Whoever comes back before all is forgotten is told that nothing is held.
+    (catalog.standing.epoch, catalog.standing.applied, catalog.standing.sweeping) = (0, 0, false);
+    catalog.standing.generation += 1;
+    let rest = catalog.sweep(Place::START, SWEEP_ROWS)?;
+    peers::keep(&transaction, &catalog.standing, last_seen_ms)?;
+    if rest.is_none() {
+        peers::remove(&transaction, id)?;
+    }
+    transaction.commit()?;
+    Ok(Forgotten { peer: rest.is_none().then_some(peer), more: true })
+}
+
 /// One peer's files, under change. Its tally is kept in step with the rows.
 struct Catalog<'t> {
     transaction: &'t Transaction<'t>,
     standing: Standing,
+    /// The last name that is in the text index.
+    indexed_through: i64,
 }
 
-impl Catalog<'_> {
+impl<'t> Catalog<'t> {
+    fn of(transaction: &'t Transaction<'t>, standing: Standing) -> rusqlite::Result<Catalog<'t>> {
+        let indexed_through = text::through(transaction)?;
+        Ok(Catalog { transaction, standing, indexed_through })
+    }
+
     fn upsert(&mut self, file: &FileRecord) -> rusqlite::Result<()> {
-        let name_id = intern(self.transaction, &file.name)?;
+        let name_id = self.intern(&file.name)?;
         let (peer, generation) = (self.standing.id, self.standing.generation);
         let content = file.content.as_ref().map(ContentHash::as_bytes);
         let size = file.size.cast_signed();
@@ -284,13 +310,31 @@ impl Catalog<'_> {
             .prepare_cached("SELECT EXISTS (SELECT 1 FROM files WHERE name_id = ?1)")?
             .query_row([gone.name_id], |row| row.get(0))?;
         if !used {
-            // The text index keeps no names of its own, so it must be told what it is to forget.
-            self.transaction
-                .prepare_cached("INSERT INTO names_text (names_text, rowid, name) VALUES ('delete', ?1, ?2)")?
-                .execute(params![gone.name_id, gone.name])?;
+            if gone.name_id <= self.indexed_through {
+                text::remove(self.transaction, gone.name_id, &gone.name)?;
+            }
             self.transaction.prepare_cached("DELETE FROM names WHERE id = ?1")?.execute([gone.name_id])?;
         }
         Ok(())
+    }
+
+    /// The row of a name, made if it is new.
+    fn intern(&self, name: &str) -> rusqlite::Result<i64> {
+        let known = self
+            .transaction
+            .prepare_cached("SELECT id FROM names WHERE name = ?1")?
+            .query_row([name], |row| row.get(0))
+            .optional()?;
+        if let Some(id) = known {
+            return Ok(id);
+        }
+        self.transaction.prepare_cached("INSERT INTO names (name) VALUES (?1)")?.execute([name])?;
+        let id = self.transaction.last_insert_rowid();
+        // The row of a name that was the last and is forgotten is given again: the index has passed it already.
+        if id <= self.indexed_through {
+            text::add(self.transaction, id, name)?;
+        }
+        Ok(id)
     }
 }
 
@@ -316,20 +360,4 @@ impl Standing {
         self.bytes = self.bytes.wrapping_sub(size);
         self.digest ^= Digest::of_parts(share, name, content.map_or(&[][..], |content| content), size);
     }
-}
-
-fn intern(transaction: &Transaction<'_>, name: &str) -> rusqlite::Result<i64> {
-    let known = transaction
-        .prepare_cached("SELECT id FROM names WHERE name = ?1")?
-        .query_row([name], |row| row.get(0))
-        .optional()?;
-    if let Some(id) = known {
-        return Ok(id);
-    }
-    transaction.prepare_cached("INSERT INTO names (name) VALUES (?1)")?.execute([name])?;
-    let id = transaction.last_insert_rowid();
-    transaction
-        .prepare_cached("INSERT INTO names_text (rowid, name) VALUES (?1, ?2)")?
-        .execute(params![id, name])?;
-    Ok(id)
 }

@@ -4,12 +4,14 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use p2p_service::health::{Health, Heartbeat, PATIENCE};
 use rusqlite::Connection;
+use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
+use super::text::{self, Turns};
 use crate::directory::DirectoryError;
 
 /// Changes that may wait for the thread; whoever has more waits before its change is queued.
@@ -51,12 +53,37 @@ impl Writer {
         let heart = Arc::new(OnceLock::<Heartbeat>::new());
         let beating = Arc::clone(&heart);
         let thread = std::thread::Builder::new().name("directory-writer".to_owned()).spawn(move || {
-            while let Some(job) = queue.blocking_recv() {
+            let mut turns = Turns::new(Instant::now());
+            loop {
+                let job = match queue.try_recv() {
+                    Ok(job) => Some(job),
+                    Err(TryRecvError::Disconnected) => break,
+                    Err(TryRecvError::Empty) if turns.is_waiting() => None,
+                    Err(TryRecvError::Empty) => match queue.blocking_recv() {
+                        Some(job) => Some(job),
+                        None => break,
+                    },
+                };
                 let heart = beating.get();
                 heart.inspect(|heart| heart.beat());
-                // A panic rolls its transaction back, so the next change finds the database whole.
-                if catch_unwind(AssertUnwindSafe(|| job(&mut connection))).is_err() {
-                    tracing::error!("a change of the directory panicked; this is a defect, please report it");
+                let index_has_its_turn = job.is_none_or(|job| {
+                    let began = Instant::now();
+                    // A panic rolls its transaction back, so the next change finds the database whole.
+                    if catch_unwind(AssertUnwindSafe(|| job(&mut connection))).is_err() {
+                        tracing::error!(
+                            "a change of the directory panicked; this is a defect, please report it"
+                        );
+                    }
+                    turns.changed(began.elapsed(), Instant::now())
+                });
+                if index_has_its_turn {
+                    let began = Instant::now();
+                    let more = text::step(&mut connection).unwrap_or_else(|error| {
+                        // The next change makes it due again.
+                        tracing::warn!(%error, "the text index of the directory waits: {error}");
+                        false
+                    });
+                    turns.indexed(began.elapsed(), more, Instant::now());
                 }
                 heart.inspect(|heart| heart.rest());
             }

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use p2p_content::ContentHash;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::names::{Budget, Filter, Step, walk};
-use super::peers;
+use super::names::{Budget, FEW, Filter, Step, walk};
+use super::{peers, text};
 use crate::directory::{
-    Candidate, FileRecord, Found, Holder, Listed, ListedPeer, MAX_CANDIDATES, MAX_HOLDERS, NamePosition,
-    Page, PeerKey, PeerRecord, Search, Through, Wanted, Which,
+    Candidate, FileRecord, FindPosition, Found, FoundPage, Holder, Listed, ListedPeer, MAX_CANDIDATES,
+    MAX_HOLDERS, NamePosition, Page, Pattern, PeerKey, PeerRecord, Search, Through, Wanted, Which,
 };
 
 /// Most names, or holders of names, in one page: tens of megabytes of JSON.
@@ -86,22 +86,99 @@ pub(super) fn search(
             },
         },
     };
-    let mut found: Vec<Found> = Vec::new();
-    let filter = Filter::new(search, peer);
+    named(connection, &Filter::new(search, peer), after, limit, &mut Budget::new(Budget::ROWS))
+}
+
+/// What a pattern matches: ranked, where the text index finds few enough names to sort all of them.
+pub(super) fn find(
+    connection: &Connection,
+    pattern: &Pattern,
+    after: Option<&FindPosition>,
+    limit: usize,
+) -> rusqlite::Result<FoundPage> {
+    let by_rank = match after {
+        Some(FindPosition { rank: None, .. }) => None,
+        // A list that began by rank goes on so. What has come since in such numbers is not in it.
+        _ => text::candidates(connection, pattern.literals(), FEW)?
+            .filter(|candidates| after.is_some() || !candidates.more),
+    };
+    let unindexed = text::behind(connection)?;
     let mut budget = Budget::new(Budget::ROWS);
-    let exhausted = walk(connection, &filter, after, &mut budget, |name, id, budget| {
+    let (page, is_ranked) = match by_rank {
+        Some(candidates) => (ranked(connection, pattern, candidates.names, after, limit, &mut budget)?, true),
+        None => {
+            let after = after.map(|after| &after.at);
+            let page = named(connection, &Filter::of(pattern), after, limit, &mut budget)?;
+            let next = page.next.map(|at| FindPosition { rank: None, at });
+            (Page { items: page.items, next }, false)
+        }
+    };
+    Ok(FoundPage { items: page.items, next: page.next, is_ranked, unindexed })
+}
+
+fn ranked(
+    connection: &Connection,
+    pattern: &Pattern,
+    candidates: Vec<(String, i64)>,
+    after: Option<&FindPosition>,
+    limit: usize,
+    budget: &mut Budget,
+) -> rusqlite::Result<Page<Found, FindPosition>> {
+    budget.spend(candidates.len());
+    let start = after.and_then(|after| Some((after.rank?, &after.at)));
+    let mut names: Vec<(u8, String, i64)> = candidates
+        .into_iter()
+        .filter(|(name, _)| pattern.matches(name))
+        .map(|(name, id)| (pattern.rank(&name), name, id))
+        .filter(|(rank, name, _)| {
+            start.is_none_or(|(from, at)| match at.through {
+                Through::Name => (*rank, &**name) > (from, &*at.name),
+                Through::Content(_) => (*rank, &**name) >= (from, &*at.name),
+            })
+        })
+        .collect();
+    names.sort_unstable();
+    let mut found: Vec<(u8, Found)> = Vec::new();
+    let position = |rank: u8, name: &str, through| FindPosition {
+        rank: Some(rank),
+        at: NamePosition { name: name.to_owned(), through },
+    };
+    for (rank, name, id) in names {
+        let groups =
+            unseen(by_content(having_name(connection, &name, id, budget)?), &name, start.map(|(_, at)| at));
+        found.extend(groups.map(|group| (rank, Found::from(group))));
+        if found.len() > limit {
+            found.truncate(limit);
+            let last = found.last();
+            let next = last
+                .map(|(rank, last)| position(*rank, &last.file.name, Through::Content(last.file.content)));
+            return Ok(Page { items: found.into_iter().map(|(_, found)| found).collect(), next });
+        }
+        if budget.is_spent() {
+            let next = Some(position(rank, &name, Through::Name));
+            return Ok(Page { items: found.into_iter().map(|(_, found)| found).collect(), next });
+        }
+    }
+    Ok(Page { items: found.into_iter().map(|(_, found)| found).collect(), next: None })
+}
+
+fn named(
+    connection: &Connection,
+    filter: &Filter<'_>,
+    after: Option<&NamePosition>,
+    limit: usize,
+    budget: &mut Budget,
+) -> rusqlite::Result<Page<Found, NamePosition>> {
+    let mut found: Vec<Found> = Vec::new();
+    let exhausted = walk(connection, filter, after, budget, |name, id, budget| {
         let mut holdings = having_name(connection, name, id, budget)?;
-        let wanted = peer.map(|(peer, _)| peer);
+        let wanted = filter.peer.map(|(peer, _)| peer);
         // The searched-for peer's own row comes to represent the file.
         holdings.sort_by_key(|holding| Some(holding.peer) != wanted);
-        let groups = by_content(holdings).into_iter().filter(|(content, group)| {
-            let seen = after.is_some_and(|after| after.name == name && is_seen(after.through, *content));
-            !seen && wanted.is_none_or(|peer| group.peers.contains(&peer))
-        });
-        found.extend(groups.map(|(_, group)| Found {
-            sources: u32::try_from(group.peers.len()).unwrap_or(u32::MAX),
-            file: group.file,
-        }));
+        let groups = unseen(by_content(holdings), name, after);
+        found.extend(
+            groups.filter(|group| wanted.is_none_or(|peer| group.peers.contains(&peer))).map(Found::from),
+        );
         Ok(if found.len() > limit { Step::Stop } else { Step::Next })
     })?;
     let position = |found: &Found| NamePosition {
@@ -230,6 +307,23 @@ fn names_page(
 struct Group {
     file: FileRecord,
     peers: Vec<i64>,
+}
+
+impl From<Group> for Found {
+    fn from(group: Group) -> Found {
+        Found { sources: u32::try_from(group.peers.len()).unwrap_or(u32::MAX), file: group.file }
+    }
+}
+
+/// The contents of a name that are after the position.
+fn unseen(
+    groups: BTreeMap<Option<ContentHash>, Group>,
+    name: &str,
+    after: Option<&NamePosition>,
+) -> impl Iterator<Item = Group> {
+    let seen = after.filter(|after| after.name == name).map(|after| after.through);
+    let is_new = move |content| seen.is_none_or(|through| !is_seen(through, content));
+    groups.into_iter().filter(move |(content, _)| is_new(*content)).map(|(_, group)| group)
 }
 
 fn by_content(holdings: Vec<Holding>) -> BTreeMap<Option<ContentHash>, Group> {

@@ -22,20 +22,23 @@ pub(crate) enum Integrity {
     },
 }
 
+/// How to open a database that somebody else may be using, to read it and leave nothing beside it.
+pub(super) fn beside_its_user(path: &Path, is_idle: bool) -> (PathBuf, OpenFlags) {
+    let log = path.with_extension("sqlite-wal");
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    if !is_idle || log.exists() {
+        return (path.to_owned(), flags);
+    }
+    // Where nobody uses it and no log is left, not even files beside it need to be made.
+    let path = path.to_string_lossy();
+    let escaped = path.replace('%', "%25").replace('?', "%3f").replace('#', "%23");
+    (format!("file:{escaped}?immutable=1").into(), flags | OpenFlags::SQLITE_OPEN_URI)
+}
+
 /// Reads the database at `path` whole. `is_idle`: nobody uses it. Blocking.
 pub(crate) fn check_integrity(path: &Path, is_idle: bool) -> Result<Integrity, OpenError> {
     let failed = |source| OpenError::Sqlite { path: path.to_owned(), source };
-    let log = path.with_extension("sqlite-wal");
-    let mut flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    // Where nobody uses it and no log is left, not even files beside it need to be made.
-    let target: PathBuf = if is_idle && !log.exists() {
-        flags |= OpenFlags::SQLITE_OPEN_URI;
-        let path = path.to_string_lossy();
-        let escaped = path.replace('%', "%25").replace('?', "%3f").replace('#', "%23");
-        format!("file:{escaped}?immutable=1").into()
-    } else {
-        path.to_owned()
-    };
+    let (target, flags) = beside_its_user(path, is_idle);
     match read(&target, flags) {
         Ok((found, _)) if found > VERSION => {
             Err(OpenError::Newer { path: path.to_owned(), found, known: VERSION })

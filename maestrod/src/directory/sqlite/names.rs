@@ -4,14 +4,13 @@
 //! files), they are collected and sorted. Where many can, the names are walked in order and each is tried, which
 //! fills a page soon because many match. What neither reaches within the budget is left to the next page.
 
-use rusqlite::{Connection, params};
+use rusqlite::Connection;
 
-use crate::directory::{NamePosition, Search, Through};
+use super::text::{self, Candidates};
+use crate::directory::{NamePosition, Pattern, Search, Through};
 
 /// At most so many names are collected to be sorted.
-const FEW: usize = 10_000;
-/// Shortest text that the trigram index can find, in characters.
-const TRIGRAM: usize = 3;
+pub(super) const FEW: usize = 10_000;
 
 /// How much one call may look at, in rows.
 #[derive(Debug)]
@@ -42,23 +41,31 @@ pub(super) struct Filter<'a> {
     prefix: &'a str,
     text: &'a str,
     folded: String,
+    pattern: Option<&'a Pattern>,
     /// Row of the peer that must have them, and how many files it has.
     pub(super) peer: Option<(i64, u64)>,
 }
 
 impl<'a> Filter<'a> {
     pub(super) fn new(search: &'a Search, peer: Option<(i64, u64)>) -> Filter<'a> {
-        Filter { prefix: &search.prefix, text: &search.text, folded: search.text.to_lowercase(), peer }
+        let folded = search.text.to_lowercase();
+        Filter { prefix: &search.prefix, text: &search.text, folded, pattern: None, peer }
+    }
+
+    /// All names of a pattern.
+    pub(super) fn of(pattern: &'a Pattern) -> Filter<'a> {
+        Filter { pattern: Some(pattern), ..Filter::all(None) }
     }
 
     /// All names, or all of one peer's.
     pub(super) fn all(peer: Option<(i64, u64)>) -> Filter<'static> {
-        Filter { prefix: "", text: "", folded: String::new(), peer }
+        Filter { prefix: "", text: "", folded: String::new(), pattern: None, peer }
     }
 
     fn matches(&self, name: &str) -> bool {
         name.starts_with(self.prefix)
             && (self.folded.is_empty() || name.to_lowercase().contains(&self.folded))
+            && self.pattern.is_none_or(|pattern| pattern.matches(name))
     }
 }
 
@@ -144,21 +151,18 @@ fn few(connection: &Connection, filter: &Filter<'_>, budget: &mut Budget) -> rus
         budget.spend(few.len());
         return Ok(Some(Few { names: few, peers_own: true }));
     }
-    if filter.text.chars().count() < TRIGRAM {
-        return Ok(None);
+    let literals = filter.pattern.into_iter().flat_map(Pattern::literals).chain([filter.text]);
+    match text::candidates(connection, literals, FEW)? {
+        Some(Candidates { names, more: false }) => {
+            budget.spend(names.len());
+            Ok(Some(Few { names, peers_own: false }))
+        }
+        Some(Candidates { more: true, .. }) => {
+            budget.spend(FEW);
+            Ok(None)
+        }
+        None => Ok(None),
     }
-    let phrase = format!("\"{}\"", filter.text.replace('"', "\"\""));
-    let found: Vec<i64> = connection
-        .prepare_cached("SELECT rowid FROM names_text WHERE names_text MATCH ?1 LIMIT ?2")?
-        .query_map(params![phrase, FEW as i64 + 1], |row| row.get(0))?
-        .collect::<Result<_, _>>()?;
-    budget.spend(found.len());
-    if found.len() > FEW {
-        return Ok(None);
-    }
-    let mut names = connection.prepare_cached("SELECT name, id FROM names WHERE id = ?1")?;
-    let few = found.into_iter().map(|id| names.query_row([id], name_and_id)).collect::<Result<_, _>>()?;
-    Ok(Some(Few { names: few, peers_own: false }))
 }
 
 fn has(connection: &Connection, peer: i64, name_id: i64) -> rusqlite::Result<bool> {

@@ -3,7 +3,8 @@
 use p2p_identity::PeerId;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use crate::directory::{Digest, PeerKey, PeerRecord, Profile, Totals};
+use super::text;
+use crate::directory::{Digest, Holdings, PeerKey, PeerRecord, Profile, Totals};
 
 const SYNCED: i64 = 0;
 const PLAIN: i64 = 1;
@@ -134,6 +135,24 @@ pub(super) fn visible_ids(connection: &Connection) -> rusqlite::Result<Vec<PeerI
         .collect()
 }
 
+/// A peer with an identity that is hidden and was last heard of before then: its row, and when that was.
+pub(super) fn unseen(
+    connection: &Connection,
+    before_ms: i64,
+) -> rusqlite::Result<Option<(i64, PeerId, i64)>> {
+    let sql = "SELECT id, key, last_seen_ms FROM peers
+               WHERE kind = ?1 AND NOT visible AND last_seen_ms < ?2 ORDER BY id LIMIT 1";
+    connection
+        .prepare_cached(sql)?
+        .query_row([SYNCED, before_ms], |row| Ok((row.get(0)?, PeerId::from_bytes(row.get(1)?), row.get(2)?)))
+        .optional()
+}
+
+pub(super) fn remove(connection: &Connection, id: i64) -> rusqlite::Result<()> {
+    connection.prepare_cached("DELETE FROM peers WHERE id = ?1")?.execute([id])?;
+    Ok(())
+}
+
 pub(super) fn totals(connection: &Connection) -> rusqlite::Result<Totals> {
     connection.prepare_cached("SELECT count(*), coalesce(sum(files), 0) FROM peers WHERE visible")?.query_row(
         [],
@@ -142,6 +161,26 @@ pub(super) fn totals(connection: &Connection) -> rusqlite::Result<Totals> {
             Ok(Totals { peers: peers.cast_unsigned(), files: files.cast_unsigned() })
         },
     )
+}
+
+pub(super) fn holdings(connection: &Connection) -> rusqlite::Result<Holdings> {
+    // What peers say of their sizes may add up to anything, which `total` does not take for an error.
+    let sql = "SELECT count(*), coalesce(sum(visible), 0), coalesce(sum(iif(visible, files, 0)), 0),
+                      total(iif(visible, bytes, 0)) FROM peers";
+    let holdings = connection.prepare_cached(sql)?.query_row([], |row| {
+        Ok(Holdings {
+            peers_known: row.get(0)?,
+            peers_here: row.get(1)?,
+            files: row.get(2)?,
+            bytes: row.get::<_, f64>(3)?.max(0.0) as u64,
+            ..Holdings::default()
+        })
+    })?;
+    let pages: u64 = connection.pragma_query_value(None, "page_count", |row| row.get(0))?;
+    let page_len: u64 = connection.pragma_query_value(None, "page_size", |row| row.get(0))?;
+    let log = connection.path().and_then(|path| std::fs::metadata(format!("{path}-wal")).ok());
+    let database_bytes = pages * page_len + log.map_or(0, |log| log.len());
+    Ok(Holdings { database_bytes, names_unindexed: text::behind(connection)?, ..holdings })
 }
 
 /// The peer in this row.

@@ -7,7 +7,7 @@ use axum::extract::{ConnectInfo, State};
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use p2p_content::FileName;
-use p2p_proto::control::{FetchRequest, Transfer, TransferList};
+use p2p_proto::control::{FetchRequest, SetPriority, Transfer, TransferList, Why};
 use p2p_service::http::UnixCaller;
 use p2p_service::problem::{ApiJson, ApiPath, Problem};
 
@@ -40,7 +40,8 @@ pub(super) async fn fetch(
         Some(peer) => Some(api.locator.find_peer(peer).await?),
         None => None,
     };
-    let transfer = api.transfers.fetch(FetchOrder { what, from, save_as, by: asked_by(caller) }).await?;
+    let order = FetchOrder { what, from, save_as, priority: request.priority, by: asked_by(caller) };
+    let transfer = api.transfers.fetch(order).await?;
     let location = format!("/v1/transfers/{}", transfer.id);
     Ok((StatusCode::CREATED, [(header::LOCATION, location)], Json(transfer)))
 }
@@ -58,6 +59,23 @@ pub(super) async fn show(
     ApiPath(id): ApiPath<u64>,
 ) -> Result<Json<Transfer>, Problem> {
     api.transfers.get(id).map(Json).ok_or_else(|| problems::transfer_unknown(id))
+}
+
+/// What bounds a transfer now, with what was measured.
+///
+/// Of one that has ended, what bounded it, as far as that is still known.
+#[utoipa::path(
+    get,
+    path = "/v1/transfers/{id}/why",
+    operation_id = "why_transfer",
+    params(("id" = u64, Path, description = "The transfer's number.")),
+    responses((status = 200, body = Why))
+)]
+pub(super) async fn why(
+    State(api): State<Arc<Api>>,
+    ApiPath(id): ApiPath<u64>,
+) -> Result<Json<Why>, Problem> {
+    api.transfers.why(id).map(Json).ok_or_else(|| problems::transfer_unknown(id))
 }
 
 /// Ends a transfer, and forgets what it has so far.
@@ -112,6 +130,27 @@ pub(super) async fn resume(
     ApiPath(id): ApiPath<u64>,
 ) -> Result<Json<Transfer>, Problem> {
     Ok(Json(api.transfers.hold(id, false, &asked_by(caller)).await?))
+}
+
+/// Gives a transfer another priority, at once and over restarts.
+///
+/// Of those that want to run, the ones of higher priority go first, and then the older ones. One that waits makes one of
+/// lower priority that runs yield its turn. One that has ended is refused with 409.
+#[utoipa::path(
+    post,
+    path = "/v1/transfers/{id}/priority",
+    operation_id = "prioritize_transfer",
+    params(("id" = u64, Path, description = "The transfer's number.")),
+    request_body = SetPriority,
+    responses((status = 200, body = Transfer))
+)]
+pub(super) async fn prioritize(
+    State(api): State<Arc<Api>>,
+    ConnectInfo(caller): ConnectInfo<UnixCaller>,
+    ApiPath(id): ApiPath<u64>,
+    ApiJson(request): ApiJson<SetPriority>,
+) -> Result<Json<Transfer>, Problem> {
+    Ok(Json(api.transfers.prioritize(id, request.priority, &asked_by(caller)).await?))
 }
 
 pub(super) fn asked_by(caller: UnixCaller) -> AskedBy {

@@ -19,6 +19,11 @@ impl Bits {
         self.count
     }
 
+    /// How many are in the set.
+    pub(super) fn len(&self) -> u32 {
+        self.ones
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.ones == 0
     }
@@ -55,6 +60,13 @@ impl Bits {
     /// What both have.
     pub(super) fn and(&self, other: &Self) -> Self {
         let words: Vec<u64> = self.words.iter().zip(&other.words).map(|(one, other)| one & other).collect();
+        let ones = words.iter().map(|word| word.count_ones()).sum();
+        Self { count: self.count, ones, words }
+    }
+
+    /// What this one has and the other lacks.
+    pub(super) fn without(&self, other: &Self) -> Self {
+        let words: Vec<u64> = self.words.iter().zip(&other.words).map(|(one, other)| one & !other).collect();
         let ones = words.iter().map(|word| word.count_ones()).sum();
         Self { count: self.count, ones, words }
     }

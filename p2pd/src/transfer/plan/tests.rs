@@ -88,6 +88,24 @@ fn nobody_is_asked_for_what_it_lacks() {
 }
 
 #[test]
+fn rare_is_what_is_free_and_nobody_has() {
+    let (mut plan, now) = plan(4);
+    plan.join(1);
+    plan.join(2);
+    assert_eq!(plan.rare(), 4);
+    plan.gained(1, [0, 1]);
+    plan.gained(2, [1, 2]);
+    assert_eq!(plan.rare(), 1);
+    // What is asked for is somebody's.
+    let asked = plan.requests(1, now, first).len();
+    assert_eq!((plan.open(1), plan.open(2), plan.rare()), (asked, 0, 1));
+    plan.leave(2);
+    assert_eq!(plan.rare(), 2);
+    plan.has_all(1);
+    assert_eq!(plan.rare(), 0);
+}
+
+#[test]
 fn the_window_grows_with_what_a_source_gives() {
     let (mut plan, mut now) = plan(1000);
     plan.join(1);
@@ -141,6 +159,27 @@ fn an_idle_source_takes_what_would_come_last_and_only_if_it_is_faster() {
     assert_eq!(plan.arrived(1, 6, now + ms(501)), Arrival::Wanted);
     assert_eq!(plan.arrived(2, 6, now + ms(600)), Arrival::Unwanted);
     assert_eq!(plan.arrived(1, 7, now + ms(600)), Arrival::Unwanted);
+}
+
+#[test]
+fn near_sources_are_asked_first_and_take_the_last_piece() {
+    let (mut plan, mut now) = plan(5);
+    for source in [1, 2, 3] {
+        plan.join(source);
+        plan.has_all(source);
+    }
+    assert_eq!(plan.sources(), [1, 2, 3]);
+    plan.prefer(2, 2);
+    plan.prefer(3, 0);
+    assert_eq!(plan.sources(), [3, 2, 1]);
+    at_pace(&mut plan, 2, ms(10), &mut now);
+    at_pace(&mut plan, 3, ms(10), &mut now);
+    assert_eq!(plan.requests(1, now, first).len(), 1, "the last one");
+    now += ms(5000);
+    let asked: Vec<(SourceKey, usize)> =
+        plan.sources().into_iter().map(|source| (source, plan.requests(source, now, first).len())).collect();
+    assert_eq!(asked, [(3, 1), (2, 0), (1, 0)]);
+    check_books(&plan);
 }
 
 #[test]

@@ -1,0 +1,201 @@
+//! The text index: which names have three letters in a row. It follows the names, it does not hold them up.
+//!
+//! A name is interned without it. The thread that writes brings the index up to date when nothing else is to be done,
+//! and now and then while much is, so that a name is found by its parts some seconds after it is announced. How far the
+//! index has come is kept with it, in one transaction: after a crash it goes on from there.
+
+use std::time::{Duration, Instant};
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+/// Names that one step takes into the index: some hundredths of a second, for which a change may have to wait.
+const STEP: i64 = 5000;
+/// How long names wait for a quiet moment before they are taken in between changes.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// Of what the thread does while changes queue up, the index gets one part in this many.
+const SHARE: u32 = 5;
+/// Names behind the index that a question looks at one by one.
+const TAIL: i64 = 20_000;
+/// Runs of three letters that the index is asked for at once; a name that has these is likely to have the others, which
+/// are looked for in itself.
+const ASKED: usize = 12;
+/// Letters that the index is of.
+const TRIGRAM: usize = 3;
+
+/// The last name that is in the index: it has all up to it.
+pub(super) fn through(connection: &Connection) -> rusqlite::Result<i64> {
+    connection.prepare_cached("SELECT through FROM text_index")?.query_row([], |row| row.get(0))
+}
+
+/// How many names are not in the index yet, about.
+pub(super) fn behind(connection: &Connection) -> rusqlite::Result<u64> {
+    let sql = "SELECT coalesce(max(id), 0) FROM names";
+    let last: i64 = connection.prepare_cached(sql)?.query_row([], |row| row.get(0))?;
+    Ok((last - through(connection)?).max(0).cast_unsigned())
+}
+
+/// Takes the next names into the index. Returns whether there may be more.
+pub(super) fn step(connection: &mut Connection) -> rusqlite::Result<bool> {
+    if behind(connection)? == 0 {
+        return Ok(false);
+    }
+    let transaction = connection.transaction()?;
+    let from = through(&transaction)?;
+    let sql = "SELECT max(id) FROM (SELECT id FROM names WHERE id > ?1 ORDER BY id LIMIT ?2)";
+    let to: Option<i64> = transaction.prepare_cached(sql)?.query_row([from, STEP], |row| row.get(0))?;
+    let Some(to) = to else { return Ok(false) };
+    transaction
+        .prepare_cached(
+            "INSERT INTO names_text (rowid, name)
+             SELECT id, name FROM names WHERE id > ?1 AND id <= ?2 ORDER BY id",
+        )?
+        .execute([from, to])?;
+    transaction.prepare_cached("UPDATE text_index SET through = ?1")?.execute([to])?;
+    transaction.commit()?;
+    Ok(true)
+}
+
+/// Takes one name in at once.
+pub(super) fn add(connection: &Connection, id: i64, name: &str) -> rusqlite::Result<()> {
+    let sql = "INSERT INTO names_text (rowid, name) VALUES (?1, ?2)";
+    connection.prepare_cached(sql)?.execute(params![id, name])?;
+    Ok(())
+}
+
+/// Takes one name out. The index keeps no names of its own, so it must be told what it is to forget.
+pub(super) fn remove(connection: &Connection, id: i64, name: &str) -> rusqlite::Result<()> {
+    let sql = "INSERT INTO names_text (names_text, rowid, name) VALUES ('delete', ?1, ?2)";
+    connection.prepare_cached(sql)?.execute(params![id, name])?;
+    Ok(())
+}
+
+/// Names, with their rows, that may contain these texts.
+pub(super) struct Candidates {
+    pub(super) names: Vec<(String, i64)>,
+    /// There are more than were asked for.
+    pub(super) more: bool,
+}
+
+/// At most about `most` names that may have all of `literals`: all such that are in the index or soon will be, or else
+/// the first in order of their rows. `None` if no text has three letters.
+pub(super) fn candidates<'a>(
+    connection: &Connection,
+    literals: impl Iterator<Item = &'a str>,
+    most: usize,
+) -> rusqlite::Result<Option<Candidates>> {
+    let Some(question) = question(literals) else { return Ok(None) };
+    let limit = i64::try_from(most).unwrap_or(i64::MAX).saturating_add(1);
+    let mut ids: Vec<i64> = connection
+        .prepare_cached("SELECT rowid FROM names_text WHERE names_text MATCH ?1 LIMIT ?2")?
+        .query_map(params![question, limit], |row| row.get(0))?
+        .collect::<Result<_, _>>()?;
+    let more = ids.len() > most;
+    ids.truncate(most);
+    let mut statement = connection.prepare_cached("SELECT name, id FROM names WHERE id = ?1")?;
+    let name_and_id = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?));
+    let mut names = Vec::with_capacity(ids.len());
+    for id in ids {
+        names.extend(statement.query_row([id], name_and_id).optional()?);
+    }
+    if !more {
+        let sql = "SELECT name, id FROM names WHERE id > ?1 ORDER BY id LIMIT ?2";
+        let mut statement = connection.prepare_cached(sql)?;
+        for name in statement.query_map([through(connection)?, TAIL], name_and_id)? {
+            names.push(name?);
+        }
+    }
+    Ok(Some(Candidates { names, more }))
+}
+
+/// A question to the index: runs of three letters, all of which must be there.
+fn question<'a>(literals: impl Iterator<Item = &'a str>) -> Option<String> {
+    let mut runs = Vec::new();
+    for literal in literals {
+        let letters: Vec<char> = literal.chars().collect();
+        runs.extend(letters.windows(TRIGRAM).map(|run| run.iter().collect::<String>()));
+    }
+    runs.sort_unstable();
+    runs.dedup();
+    if runs.is_empty() {
+        return None;
+    }
+    let every = runs.len().div_ceil(ASKED);
+    let asked = runs.iter().step_by(every).map(|run| format!("\"{}\"", run.replace('"', "\"\"")));
+    Some(asked.collect::<Vec<_>>().join(" AND "))
+}
+
+/// When the thread that writes turns to the index. Pure: the time is an argument.
+#[derive(Debug)]
+pub(super) struct Turns {
+    /// Names may be waiting since then.
+    waiting: Option<Instant>,
+    changes: Duration,
+    index: Duration,
+}
+
+impl Turns {
+    /// At the start names may be waiting.
+    pub(super) fn new(now: Instant) -> Turns {
+        Turns { waiting: Some(now), changes: Duration::ZERO, index: Duration::ZERO }
+    }
+
+    /// Whether anything may be left to do.
+    pub(super) fn is_waiting(&self) -> bool {
+        self.waiting.is_some()
+    }
+
+    /// A change was made. Returns whether the index has its turn although others may queue.
+    pub(super) fn changed(&mut self, took: Duration, now: Instant) -> bool {
+        let since = *self.waiting.get_or_insert(now);
+        self.changes += took;
+        now.duration_since(since) >= PATIENCE && self.index * (SHARE - 1) < self.changes
+    }
+
+    /// The index had a turn; `more`: and is not through.
+    pub(super) fn indexed(&mut self, took: Duration, more: bool, now: Instant) {
+        self.index += took;
+        if !more {
+            *self = Turns { waiting: None, ..Turns::new(now) };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_index_is_asked_for_a_few_runs() {
+        let asked = |literals: &[&str]| question(literals.iter().copied());
+        assert_eq!(asked(&["ab", "", "c"]), None);
+        assert_eq!(asked(&["abcd", "xy"]).unwrap(), "\"abc\" AND \"bcd\"");
+        assert_eq!(asked(&["a\"b"]).unwrap(), "\"a\"\"b\"");
+        let long: String = (0..600u32).filter_map(|number| char::from_u32(0x4e00 + number)).collect();
+        let question = asked(&[&long]).unwrap();
+        assert!((2..=ASKED).contains(&question.matches(" AND ").count()), "{question}");
+    }
+
+    #[test]
+    fn a_busy_thread_gives_the_index_its_share() {
+        let start = Instant::now();
+        let mut turns = Turns::new(start);
+        turns.indexed(Duration::ZERO, false, start);
+        assert!(!turns.is_waiting());
+        let (mut now, mut changes, mut index) = (start, Duration::ZERO, Duration::ZERO);
+        let (change, step) = (Duration::from_millis(30), Duration::from_millis(60));
+        for _ in 0..1000 {
+            now += change;
+            changes += change;
+            if turns.changed(change, now) {
+                now += step;
+                index += step;
+                turns.indexed(step, true, now);
+            }
+            assert!(now - start >= PATIENCE || index == Duration::ZERO, "not at once");
+        }
+        let part = index.as_secs_f64() / (index + changes).as_secs_f64();
+        assert!((0.17..0.23).contains(&part), "{part}");
+        turns.indexed(step, false, now);
+        assert!(!turns.is_waiting() && !turns.changed(change, now + change));
+    }
+}

@@ -1,0 +1,112 @@
+//! That the text index follows the names, through everything that may come in between.
+
+use rusqlite::Connection;
+use tempfile::TempDir;
+
+use super::tests::{assert_sound, indexed, look, open};
+use super::*;
+use crate::directory::conformance::{file, peer, settle, whole};
+use crate::directory::{Change, Search};
+
+async fn names(directory: &SqliteDirectory, text: &str) -> (Vec<String>, u64) {
+    let page = directory.find(Pattern::parse(text).unwrap(), None, 100).await.unwrap();
+    assert_eq!(page.next, None);
+    (page.items.into_iter().map(|found| found.file.name).collect(), page.unindexed)
+}
+
+/// A database as the first release left it.
+fn of_the_first_release(dir: &TempDir) -> Connection {
+    let connection = look(dir);
+    connection.execute_batch(schema::MIGRATIONS[0]).unwrap();
+    connection.pragma_update(None, "user_version", 1).unwrap();
+    connection
+}
+
+#[tokio::test]
+async fn a_database_of_the_first_release_is_brought_over() {
+    let dir = TempDir::new().unwrap();
+    let old = of_the_first_release(&dir);
+    old.execute_batch(
+        "INSERT INTO peers (id, kind, key, name, addresses, rest_url, grpc_port, version, visible, last_seen_ms, files)
+         VALUES (1, 1, CAST('http://x:1' AS BLOB), '', '[]', 'http://x:1', 2, '', 1, 5, 1);
+         INSERT INTO names VALUES (1, 'archivo1.txt');
+         INSERT INTO names_text (rowid, name) VALUES (1, 'archivo1.txt');
+         INSERT INTO files VALUES (1, '', 1, NULL, 0, 0, 0);",
+    )
+    .unwrap();
+    drop(old);
+    let directory = open(&dir);
+    assert_eq!(names(&directory, "chivo").await.0, ["archivo1.txt"]);
+    assert_sound(&dir).await;
+    assert_eq!(names(&directory, "chivo").await, (vec!["archivo1.txt".to_owned()], 0));
+}
+
+/// What is announced is found at once, whether the index has it or not, and the index gets it in steps.
+#[tokio::test]
+async fn names_are_found_before_the_index_has_them() {
+    let dir = TempDir::new().unwrap();
+    drop(open(&dir));
+    // Without the thread that writes, nobody takes the steps.
+    let mut connection = look(&dir);
+    let held = catalog::begin(&mut connection, peer(1), &Profile::default(), 1).unwrap();
+    peers::set_visible(&connection, peer(1), true, None).unwrap();
+    let many: Vec<_> = (0..7000).map(|number| file(&format!("photo-{number:04}"), "x")).collect();
+    catalog::apply(&mut connection, peer(1), held.session, &whole(&many), 1).unwrap();
+    assert_eq!(text::behind(&connection).unwrap(), 7000);
+    let find = |connection: &Connection| {
+        let pattern = Pattern::parse("o-6999").unwrap();
+        let page = find::find(connection, &pattern, None, 10).unwrap();
+        (page.items.len(), page.is_ranked, page.unindexed)
+    };
+    assert_eq!(find(&connection), (1, true, 7000));
+    assert!(text::step(&mut connection).unwrap());
+    assert_eq!(find(&connection), (1, true, 2000));
+    assert!(text::step(&mut connection).unwrap());
+    assert_eq!(find(&connection), (1, true, 0));
+    assert!(!text::step(&mut connection).unwrap());
+    assert_sound(&dir).await;
+}
+
+/// SQLite gives the row of the last name again when that name is gone.
+#[tokio::test]
+async fn a_row_that_is_given_again_is_indexed_under_its_new_name() {
+    let dir = TempDir::new().unwrap();
+    let directory = open(&dir);
+    let session = settle(&directory, 1, &[file("first", "1")]).await;
+    indexed(&dir).await;
+    let changes = vec![
+        Change::Removed { share: "s".to_owned(), name: "first".to_owned() },
+        Change::Upsert(file("second", "2")),
+    ];
+    let batch = Batch { reset: false, changes, through_sequence: 9, ..whole(&[file("second", "2")]) };
+    assert!(directory.apply(peer(1), session, batch, 9).await.unwrap().agrees);
+    assert_sound(&dir).await;
+    assert_eq!(names(&directory, "econ").await.0, ["second"]);
+    assert_eq!(names(&directory, "irst").await.0, [""; 0]);
+}
+
+/// More names than are ranked are found by name, from page to page; a list that began by rank goes on by rank.
+#[tokio::test]
+async fn what_many_names_match_is_found_by_name() {
+    let dir = TempDir::new().unwrap();
+    let directory = open(&dir);
+    let few: Vec<_> = (0..9000).map(|number| file(&format!("old/photo-{number:05}"), "x")).collect();
+    settle(&directory, 1, &few).await;
+    indexed(&dir).await;
+    let find = async |after| {
+        let page = directory.find(Pattern::parse("photo").unwrap(), after, 1).await.unwrap();
+        (page.items[0].file.name.clone(), page.next, page.is_ranked)
+    };
+    let (first, next, is_ranked) = find(None).await;
+    assert_eq!((first.as_str(), is_ranked), ("old/photo-00000", true));
+    let more: Vec<_> = (0..2000).map(|number| file(&format!("photo-{number:05}"), "x")).collect();
+    settle(&directory, 2, &more).await;
+    indexed(&dir).await;
+    let (second, _, is_ranked) = find(next).await;
+    assert_eq!((second.as_str(), is_ranked), ("old/photo-00001", true));
+    let (first, next, is_ranked) = find(None).await;
+    assert_eq!((first.as_str(), is_ranked), ("old/photo-00000", false));
+    assert_eq!(find(next).await.0, "old/photo-00001");
+    let by_name = Search { text: "PHOTO-01999".to_owned(), ..Search::default() };
+    assert_eq!(directory.search(by_name, None, 10).await.unwrap().items.len(), 2);
+}

@@ -1,0 +1,52 @@
+//! How the maestro stands: `GET /status` for people and scripts, `GET /metrics` for Prometheus.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use p2p_service::problem::Problem;
+
+use super::{RestState, problem_of};
+use crate::metrics::MEDIA_TYPE;
+use crate::status::{PeerCounts, Status};
+
+/// What the directory holds, in numbers.
+#[utoipa::path(
+    get,
+    path = "/status",
+    responses((status = 200, description = "The numbers.", body = Status))
+)]
+pub(super) async fn status(State(state): State<RestState>) -> Result<Json<Status>, Problem> {
+    let standing = state.census.standing().await.map_err(problem_of)?;
+    Ok(Json(Status {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        maestro_id: state.maestro_id.to_string(),
+        uptime_secs: state.started.elapsed().as_secs(),
+        peers: PeerCounts {
+            connected: standing.connected,
+            here: standing.held.peers_here,
+            known: standing.held.peers_known,
+        },
+        files: standing.held.files,
+        bytes: standing.held.bytes,
+        contents: standing.contents,
+        database_bytes: standing.held.database_bytes,
+        names_unindexed: standing.held.names_unindexed,
+    }))
+}
+
+/// The same and what was counted, for Prometheus.
+#[utoipa::path(
+    get,
+    path = "/metrics",
+    responses((
+        status = 200,
+        description = "Metrics in the OpenMetrics text format.",
+        content_type = "application/openmetrics-text",
+        body = String
+    ))
+)]
+pub(super) async fn metrics(State(state): State<RestState>) -> Result<Response, Problem> {
+    let standing = state.census.standing().await.map_err(problem_of)?;
+    Ok(([(header::CONTENT_TYPE, MEDIA_TYPE)], state.metrics.text(&standing)).into_response())
+}
