@@ -170,10 +170,13 @@ mod tests {
     fn a_child_is_seen_and_what_it_cost_is_kept() {
         let before = cpu_of_ended_children().unwrap();
         let mut child = std::process::Command::new("sh")
-            .args(["-c", "read x; i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done"])
+            .args(["-c", "echo x; read x; i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done"])
             .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped())
             .spawn()
             .unwrap();
+        // The kernel tells of a process that has just begun that it has no memory.
+        std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut [0; 2]).unwrap();
         assert!(children(std::process::id()).contains(&child.id()));
         assert!(tree(std::process::id()).contains(&child.id()));
         assert!(peak_memory(child.id()).is_some_and(|bytes| bytes > 4096));
