@@ -62,6 +62,8 @@ async fn higher_priority_goes_first_and_who_yields_loses_nothing() {
     let said = peer.ctl(["transfers", "priority", &id, "high"]).await.unwrap().ok().unwrap().text();
     assert_eq!(said.trim(), format!("Transfer {id} (b.bin) has high priority."));
     peer.transfer_until(low, SOON, "it runs", is(TransferState::Running)).await.unwrap();
+    // What runs now shall not be done before it was looked at, however long that takes.
+    source.behave(Conduct::slow(64 << 10));
     let yielded = peer.transfer(first).await.unwrap();
     assert_eq!((yielded.state, yielded.queue_place), (TransferState::Queued, Some(1)), "{yielded:?}");
     assert!(yielded.reason.unwrap().contains("has a higher priority"));
@@ -82,6 +84,7 @@ async fn higher_priority_goes_first_and_who_yields_loses_nothing() {
     let next = peer.transfer(third).await.unwrap();
     assert_eq!((next.priority, next.queue_place), (Priority::High, Some(1)), "{next:?}");
 
+    source.behave(Conduct::Honest);
     peer.transfer_done(third, TRANSFERRED).await.unwrap();
     assert!(is(TransferState::Done)(&peer.transfer(low).await.unwrap()), "it is older");
     let done = peer.transfer_done(first, TRANSFERRED).await.unwrap();

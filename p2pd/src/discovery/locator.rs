@@ -20,6 +20,9 @@ use crate::catalog::{Catalog, CatalogError, Viewer};
 
 /// How long the maestro, or one peer, may take to answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a question waits, right after the start, for the maestro to be there: transfers that go on by themselves would
+/// else find nobody, and wait a while before they ask again.
+const CONTACT_TIMEOUT: Duration = Duration::from_secs(2);
 /// How often friends may pass a question on.
 const HOPS: u32 = 1;
 /// How many peers are asked for their files where there is no maestro to ask.
@@ -281,6 +284,7 @@ impl Locator {
     }
 
     async fn ask_maestro(&self, query: &Query) -> (Vec<Candidate>, Option<String>) {
+        self.maestro.first_contact(CONTACT_TIMEOUT).await;
         let mut directory = match self.maestro.directory() {
             Ok(directory) => directory,
             Err(why) => return (Vec::new(), self.maestro.status().map(|_| why)),

@@ -149,6 +149,16 @@ impl Maestro {
         })
     }
 
+    /// Resolves when it is known whether the maestro answers: at once, but for the moments after the start and after joining
+    /// a network, and then within this time.
+    pub(super) async fn first_contact(&self, within: Duration) {
+        if self.status().is_some() {
+            let mut state = self.shared.state.subscribe();
+            // Whoever asked goes on without, where it takes longer.
+            let _ = timeout(within, state.wait_for(|state| state.state != MaestroState::Connecting)).await;
+        }
+    }
+
     /// A client of the maestro's directory, where there is a session; else why there is none.
     pub(super) fn directory(&self) -> Result<DirectoryClient<Channel>, String> {
         let session = self.shared.session.lock().unwrap_or_else(PoisonError::into_inner).clone();
