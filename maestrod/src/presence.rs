@@ -156,7 +156,8 @@ impl Attendant {
                     for peer in self.registry.expire(Instant::now()) {
                         let short = peer.short();
                         tracing::info!(peer_id = %peer, "the lease of peer {short} ran out; its files are hidden");
-                        self.unsaid.entry(peer).or_default();
+                        // Of one that was connected until this maestro was killed nothing later is known.
+                        self.unsaid.entry(peer).or_insert_with(|| Some(now_ms()));
                     }
                 }
                 () = tokio::time::sleep(RETRY), if retry => {}

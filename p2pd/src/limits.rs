@@ -104,6 +104,8 @@ struct Inner {
     /// Held while it is written: what two users say at once both counts.
     kept: Mutex<Kept>,
     state: Mutex<State>,
+    /// Held while rates take effect: whoever comes last has seen the newest ones.
+    enforcing: Mutex<()>,
     up: Lane,
     down: Lane,
     turns: Turns,
@@ -128,6 +130,7 @@ impl Limits {
         let limits = Self(Arc::new(Inner {
             kept: Mutex::new(kept),
             state: Mutex::new(State { configured, said, own: HashMap::new() }),
+            enforcing: Mutex::default(),
             up: Lane::default(),
             down: Lane::default(),
             turns,
@@ -291,6 +294,7 @@ impl Limits {
     }
 
     fn enforce(&self) {
+        let _alone = self.0.enforcing.lock().unwrap_or_else(PoisonError::into_inner);
         let LimitsAnswer { up, down, .. } = self.answer();
         self.0.up.keep_to(up.bytes_per_sec);
         self.0.down.keep_to(down.bytes_per_sec);

@@ -74,7 +74,7 @@ async fn what_is_no_rate_is_refused_with_an_example() {
 #[tokio::test(flavor = "multi_thread")]
 async fn one_peer_has_a_limit_of_its_own_on_either_side() {
     for limited in [1, 2] {
-        let mut network = with_file(24).await;
+        let mut network = with_file(64).await;
         let (option, other) = if limited == 1 { ("--up", "P2") } else { ("--down", "P1") };
         let peer = network.peer(limited).unwrap();
         let words = ["limit", "--peer", other, option, "2MiB"];
@@ -101,7 +101,11 @@ async fn one_peer_has_a_limit_of_its_own_on_either_side() {
         let freed = Instant::now();
         peer.ctl(["limit", "--peer", other, "--as-configured"]).await.unwrap().ok().unwrap();
         fetcher.transfer_done(begun.id, TRANSFERRED).await.unwrap();
-        assert!(freed.elapsed() < Duration::from_secs(6), "9 s at the old limit: {:?}", freed.elapsed());
+        assert!(
+            freed.elapsed() < Duration::from_secs(20),
+            "half a minute at the old limit: {:?}",
+            freed.elapsed()
+        );
         let left: LimitsAnswer = peer.ctl_json(&["limit"]).await.unwrap();
         assert_eq!(left.peers, []);
     }
@@ -129,8 +133,7 @@ async fn what_the_schedule_says_now_is_in_force_and_shown() {
             period.insert("up_bytes_per_sec".to_owned(), up.into());
             toml::Value::Table(period)
         };
-        // One of the two holds at any time of the day.
-        let periods = vec![period("00:00", "12:00", 5 << 20), period("12:00", "24:00", 5 << 20)];
+        let periods = vec![period("00:00", "24:00", 5 << 20)];
         settings.set("limits.schedule", periods).set("limits.down_bytes_per_sec", 7 << 20);
     })
     .unwrap();

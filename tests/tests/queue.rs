@@ -57,13 +57,13 @@ async fn higher_priority_goes_first_and_who_yields_loses_nothing() {
     let why = queued.reason.unwrap();
     assert!(why.starts_with(&format!("queued behind transfer {first} (a.bin)")), "{why}");
 
-    // Its user hurries it: what runs yields, whole pieces and all.
+    // Its user hurries it: what runs yields, whole pieces and all. What goes first then shall not be done before it was
+    // looked at, however long that takes.
+    source.behave(Conduct::slow(64 << 10));
     let id = low.to_string();
     let said = peer.ctl(["transfers", "priority", &id, "high"]).await.unwrap().ok().unwrap().text();
     assert_eq!(said.trim(), format!("Transfer {id} (b.bin) has high priority."));
     peer.transfer_until(low, SOON, "it runs", is(TransferState::Running)).await.unwrap();
-    // What runs now shall not be done before it was looked at, however long that takes.
-    source.behave(Conduct::slow(64 << 10));
     let yielded = peer.transfer(first).await.unwrap();
     assert_eq!((yielded.state, yielded.queue_place), (TransferState::Queued, Some(1)), "{yielded:?}");
     assert!(yielded.reason.unwrap().contains("has a higher priority"));

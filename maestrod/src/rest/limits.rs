@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use axum::extract::{ConnectInfo, MatchedPath, Request, State};
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use p2p_service::problem::Problem;
@@ -111,7 +111,17 @@ impl Limits {
 /// Middleware: counts every request, and refuses those over the client's limit.
 pub(super) async fn count_and_limit(State(limits): State<Limits>, request: Request, next: Next) -> Response {
     let route = request.extensions().get::<MatchedPath>().map_or("other", MatchedPath::as_str).to_owned();
-    let method = request.method().to_string();
+    // Any word is a method to HTTP, and each that is counted by itself is kept for good.
+    let method = match *request.method() {
+        Method::GET
+        | Method::HEAD
+        | Method::POST
+        | Method::PUT
+        | Method::PATCH
+        | Method::DELETE
+        | Method::OPTIONS => request.method().to_string(),
+        _ => "other".to_owned(),
+    };
     let client = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|caller| caller.0.ip());
     let most = limits.settings.borrow().rest.requests_per_sec;
     let began = Instant::now();

@@ -156,7 +156,9 @@ impl Watcher {
 
     fn look(&mut self, now: Instant) -> Option<HeldBack> {
         let ((held, why), (at, before)) = (self.brake.read(now), self.last?);
-        let share = (held - before).as_secs_f64() / now.saturating_duration_since(at).as_secs_f64().max(1e-3);
+        // Who lets go may have looked at the clock before this thread did.
+        let share = held.saturating_sub(before).as_secs_f64()
+            / now.saturating_duration_since(at).as_secs_f64().max(1e-3);
         let is_held = if self.told == HeldBack::Nothing { share >= HELD } else { share > FREE };
         let news = if is_held { why } else { HeldBack::Nothing };
         // Who is free is not looked at again until something is held.

@@ -199,7 +199,11 @@ fn read_one(
     loop {
         let len = usize::try_from(end - offset).unwrap_or(usize::MAX).min(PULL_CHUNK_LEN);
         // Crumbs are against the protocol, but for the last of a request.
+        if !open.is_wanted(id) {
+            return refuse(Reason::Withdrawn, "withdrawn");
+        }
         let len = way.take(len, answers).ok_or(())?;
+        // It may have waited for long.
         if !open.is_wanted(id) {
             return refuse(Reason::Withdrawn, "withdrawn");
         }

@@ -223,9 +223,12 @@ impl SourceTask {
                     };
                     held_back = said(&update).unwrap_or(held_back);
                     let news = self.news(update)?;
+                    let before = Instant::now();
                     if self.events.send(Event::News { source: self.key, news }).await.is_err() {
                         return Ok(());
                     }
+                    // Nor is it, while the engine took no news; news alone are no bytes either.
+                    silent_at += before.elapsed();
                 }
                 () = sleep_until(silent_at), if !parts.is_empty() => {
                     return Err(self.silent());

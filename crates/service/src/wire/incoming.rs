@@ -116,11 +116,11 @@ pub fn incoming(
                     tracing::debug!(%address, "the connection from {address} to the gRPC port said nothing");
                     return;
                 }
-                drop(place);
                 let Ok(Ok(_turn)) = timeout(HANDSHAKE_TIMEOUT, handshakes.acquire_owned()).await else {
                     tracing::debug!(%address, "too many handshakes for the connection from {address}");
                     return;
                 };
+                drop(place);
                 door.admit(tcp, address).await;
             });
         }

@@ -147,14 +147,14 @@ impl Together {
         files: &[(String, FileName)],
     ) -> Result<Vec<Result<(), PublishError>>, PublishError> {
         let mut parents: BTreeMap<&str, Result<Parent, Errno>> = BTreeMap::new();
-        let mut touched = 0;
+        let mut made = Vec::new();
         let mut results = Vec::with_capacity(files.len());
         for (key, name) in files {
             let (directories, last) = split(name);
             let at = |source: Errno| io_error(self.place.path.join(name.as_str()), source);
             let parent = parents
                 .entry(directories)
-                .or_insert_with(|| Parent::open(&self.root, directories, &self.parts, &mut touched));
+                .or_insert_with(|| Parent::open(&self.root, directories, &self.parts, &mut made));
             let renamed = match parent {
                 Ok(parent) => parent.take(&self.parts, key, last),
                 Err(error) => Err(*error),
@@ -165,12 +165,17 @@ impl Together {
                 source => at(source),
             }));
         }
-        if touched > FLUSHED_SINGLY {
+        if parents.len() + made.len() > FLUSHED_SINGLY {
             self.flush()?;
         } else {
+            // Also where what was to be made below them could not be: others may lie below them too.
+            for above in &made {
+                rustix::fs::fsync(above).map_err(|source| io_error(self.place.path.clone(), source))?;
+            }
             for (directories, parent) in &parents {
                 let Ok(parent) = parent else { continue };
-                parent.flush().map_err(|source| io_error(self.place.path.join(directories), source))?;
+                rustix::fs::fsync(&parent.handle)
+                    .map_err(|source| io_error(self.place.path.join(directories), source))?;
             }
         }
         Ok(results)
@@ -180,35 +185,36 @@ impl Together {
 /// A directory that files get their names in.
 struct Parent {
     handle: OwnedFd,
-    /// Those above it in which a directory was made.
-    made_in: Vec<OwnedFd>,
     /// The group that its files have to be given.
     group: Option<Gid>,
 }
 
 impl Parent {
-    /// Opens it, and makes it where it is not there. Counts what will have to be flushed.
-    fn open(root: &Root, directories: &str, parts: &OwnedFd, touched: &mut usize) -> Result<Parent, Errno> {
+    /// Opens it, and makes it where it is not there. Adds those in which a directory was made: they have to be flushed.
+    fn open(
+        root: &Root,
+        directories: &str,
+        parts: &OwnedFd,
+        made_in: &mut Vec<OwnedFd>,
+    ) -> Result<Parent, Errno> {
         let mut handle = open_directory(root.handle(), ".")?;
-        let mut made_in = Vec::new();
         for step in directories.split('/').filter(|step| !step.is_empty()) {
             let made = rustix::fs::mkdirat(&handle, step, Mode::RWXU | Mode::RWXG | Mode::RWXO);
             let next = match made {
-                Ok(()) | Err(Errno::EXIST) => open_directory(&handle, step)?,
-                Err(error) => return Err(error),
+                Ok(()) | Err(Errno::EXIST) => open_directory(&handle, step),
+                Err(error) => Err(error),
             };
-            let above = std::mem::replace(&mut handle, next);
             if made.is_ok() {
-                made_in.push(above);
+                made_in.push(handle.try_clone().map_err(|_| Errno::MFILE)?);
             }
+            handle = next?;
         }
-        *touched += 1 + made_in.len();
         let (own, there) = (rustix::fs::fstat(parts)?, rustix::fs::fstat(&handle)?);
         let is_setgid = |stat: &rustix::fs::Stat| Mode::from_raw_mode(stat.st_mode).contains(Mode::SGID);
         // A part has the group of its directory where that is setgid, and the program's otherwise.
         let group = is_setgid(&there) && !(is_setgid(&own) && own.st_gid == there.st_gid);
         let group = group.then(|| Gid::from_raw(there.st_gid));
-        Ok(Parent { handle, made_in, group })
+        Ok(Parent { handle, group })
     }
 
     fn take(&self, parts: &OwnedFd, key: &str, last: &str) -> Result<(), Errno> {
@@ -220,11 +226,6 @@ impl Parent {
             }
         }
         rename_to_free(parts, key, &self.handle, last)
-    }
-
-    fn flush(&self) -> Result<(), Errno> {
-        self.made_in.iter().try_for_each(rustix::fs::fsync)?;
-        rustix::fs::fsync(&self.handle)
     }
 }
 

@@ -135,7 +135,7 @@ impl Store {
     /// Bytes of the files that are to be fetched and have at most so many each.
     pub(in crate::transfer) async fn bytes_of_files(&self, id: u64, longest: u64) -> Result<u64, StoreError> {
         self.run(move |connection| {
-            let sql = "SELECT coalesce(sum(size), 0) FROM tree_files
+            let sql = "SELECT CAST(min(total(size), 9e18) AS INTEGER) FROM tree_files
                        WHERE transfer = ?1 AND failed IS NULL AND size <= ?2";
             Ok(connection.query_row(sql, params![id, longest], |row| row.get(0))?)
         })
@@ -184,7 +184,7 @@ impl Store {
     pub(in crate::transfer) async fn files_left(&self, id: u64) -> Result<TreeLeft, StoreError> {
         self.run(move |connection| {
             let mut left = connection.query_row(
-                "SELECT count(*) - count(failed), coalesce(sum(size), 0), count(failed) FROM tree_files WHERE transfer = ?1",
+                "SELECT count(*) - count(failed), CAST(min(total(size), 9e18) AS INTEGER), count(failed) FROM tree_files WHERE transfer = ?1",
                 [id],
                 |row| {
                     let (files, bytes, failed) = (row.get(0)?, row.get(1)?, row.get(2)?);

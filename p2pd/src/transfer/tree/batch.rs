@@ -2,6 +2,7 @@
 //! durable by one flush, get their names, enter the catalog, and are struck off the list.
 
 use std::collections::HashSet;
+use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -135,38 +136,41 @@ pub(super) async fn finish(
         discard(shared, super::beginning(id)).await?;
         return Err(error);
     }
+    let (known, batch): (Vec<_>, Vec<_>) = batch.into_iter().partition(|proven| proven.has_name);
     let publishing = move || {
         let key = |proven: &Proven| (part_key(id, &proven.file.name), proven.file.name.clone());
-        let (mut named, unnamed): (Vec<_>, Vec<_>) = batch.into_iter().partition(|proven| proven.has_name);
-        let results = together.publish(&unnamed.iter().map(key).collect::<Vec<_>>())?;
-        let mut failed = Vec::new();
-        for (proven, result) in unnamed.into_iter().zip(results) {
+        let results = together.publish(&batch.iter().map(key).collect::<Vec<_>>())?;
+        let (mut named, mut failed, mut broken) = (Vec::new(), Vec::new(), None);
+        for (proven, result) in batch.into_iter().zip(results) {
             let TreeFile { name, content, size } = proven.file.clone();
             match result {
                 Ok(()) => named.push(proven),
                 Err(PublishError::Exists { .. }) => {
                     // Who put it there may have put the same there.
-                    let under = together.under(std::iter::once((&name, size)))?.pop();
-                    match under {
+                    let under = together.under(std::iter::once((&name, size)));
+                    match under.ok().and_then(|mut under| under.pop()) {
                         Some(Under::Bytes(bytes)) if proof(&content, &bytes).is_some() => named.push(proven),
                         _ => failed.push((name, content, TAKEN.to_owned())),
                     }
                 }
+                Err(error) if is_closed(&error) => failed.push((name, content, error.to_string())),
                 Err(error) => match SinkError::from(error) {
                     SinkError::NoWay(why) => failed.push((name, content, why)),
-                    other => return Err(other),
+                    // What has its name by now is seen to first.
+                    other => broken = broken.or(Some(other)),
                 },
             }
         }
-        Ok((named, failed))
+        Ok((named, failed, broken))
     };
-    let (named, failed) = blocking(publishing).await?;
+    let (named, failed, broken) = blocking(publishing).await?;
     for (name, content, why) in failed {
         fail(shared, id, name, content, why).await?;
     }
-    let counted =
-        Named { files: named.len() as u64, bytes: named.iter().map(|proven| proven.file.size).sum() };
-    let struck: Vec<_> = named.iter().map(|proven| (proven.file.name.clone(), proven.file.content)).collect();
+    let done = || named.iter().chain(&known);
+    let counted = Named { files: done().count() as u64, bytes: done().map(|proven| proven.file.size).sum() };
+    let struck: Vec<_> = done().map(|proven| (proven.file.name.clone(), proven.file.content)).collect();
+    // What had its name before is a user's to change: the share's own look enters it into the catalog.
     let adopted = named.into_iter().map(|Proven { file, manifest, .. }| (file.name, file.content, manifest));
     let share = shared.shares.downloads().share().to_owned();
     if let Err(error) = shared.shares.adopt_all(&share, adopted.collect()).await {
@@ -174,7 +178,15 @@ pub(super) async fn finish(
         tracing::warn!(transfer_id = id, %error, "files of transfer {id} are not in the catalog yet: {error}");
     }
     shared.store.strike_files(id, struck).await?;
-    Ok(counted)
+    broken.map_or(Ok(counted), Err)
+}
+
+/// Whether this one directory does not take files of this program; others may.
+fn is_closed(error: &PublishError) -> bool {
+    matches!(error, PublishError::Io { source, .. } if matches!(
+        source.kind(),
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::CrossesDevices
+    ))
 }
 
 /// A file cannot get its name: the others go on. What came of it is removed.

@@ -19,6 +19,8 @@ use crate::transfer::job::Job;
 const PAGE: u32 = 2000;
 /// Conflicts that are told one by one.
 const CONFLICTS: usize = 20;
+/// Bytes that a content has at the most (4 TiB).
+const LONGEST_CONTENT: u64 = 1 << 42;
 /// Files whose sources are looked up to say who has them.
 const LOOKED_UP: usize = 16;
 
@@ -276,7 +278,10 @@ impl Transfers {
         let mut files = Vec::with_capacity(page.files.len());
         for file in page.files.into_iter().filter(|file| order.what.has(file.name.as_str())) {
             match (file.content, file.size) {
-                (Some(content), Some(size)) => files.push(TreeFile { name: file.name, content, size }),
+                // No content is longer: whoever says so of one would only spoil the sums.
+                (Some(content), Some(size)) if size <= LONGEST_CONTENT => {
+                    files.push(TreeFile { name: file.name, content, size })
+                }
                 _ => listed.found.unproven += 1,
             }
         }
@@ -310,12 +315,12 @@ impl Transfers {
                 match verdict(&whole, &facts, &downloads) {
                     Verdict::Here => {
                         listed.found.here_files += 1;
-                        listed.found.here_bytes += first.size;
+                        listed.found.here_bytes = listed.found.here_bytes.saturating_add(first.size);
                         struck.push((first.name.clone(), first.content));
                     }
                     Verdict::Fetch => {
                         listed.found.files += 1;
-                        listed.found.bytes += first.size;
+                        listed.found.bytes = listed.found.bytes.saturating_add(first.size);
                         seen += 1;
                         listed.sample(first.content, seen);
                     }

@@ -18,6 +18,7 @@ use super::super::job::Job;
 use super::super::jobs::Shared;
 use super::super::plan::SourceKey;
 use super::super::sink::{SinkError, blocking};
+use super::super::source::Gone;
 use super::super::store::TreeFile;
 use super::batch::{self, Came, Found, Kept, Named, Proven};
 use super::plan::{Arrival, FileKey, Plan};
@@ -388,8 +389,8 @@ impl Run<'_> {
         for key in self.plan.requests(source, Instant::now()) {
             let Some(TreeFile { content, size, .. }) = self.files.get(&key) else { continue };
             if !self.order(source, Order::Ask { key, content: *content, size: *size }) {
-                // Its task has ended; that it is gone is on its way.
-                self.plan.leave(source);
+                // Its task has ended, or the source takes nothing any more.
+                self.gone(source, &Gone::Lost("it takes no more requests".to_owned()));
                 break;
             }
         }

@@ -95,6 +95,7 @@ impl StreamTask {
         let mut silent_at = Instant::now() + SILENCE;
         // What this peer's own limit holds back.
         let (mut wanted, mut ask_at) = (VecDeque::<PullRequest>::new(), Instant::now());
+        let mut way_in = self.limits.way_in(self.peer.id());
         loop {
             tokio::select! {
                 order = self.orders.recv() => match order {
@@ -110,13 +111,13 @@ impl StreamTask {
                         } else if let Some(file) = open.get_mut(&key) {
                             file.is_left = true;
                             let leave = PullRequest { id: key.into(), withdraw: true, ..PullRequest::default() };
-                            up.send(leave).await.map_err(|_| closed())?;
+                            self.ask(&up, leave).await?;
                         }
                     }
                 },
                 () = sleep_until(ask_at), if !wanted.is_empty() => {
                     while let Some(length) = wanted.front().map(|request| request.length) {
-                        if let Err(wait) = self.limits.down().take(length, Instant::now().into_std()) {
+                        if let Err(wait) = way_in.take(length, Instant::now().into_std()) {
                             ask_at = Instant::now() + wait;
                             break;
                         }
@@ -126,7 +127,7 @@ impl StreamTask {
                         }
                         let key = FileKey::try_from(request.id).unwrap_or_default();
                         open.insert(key, Assembly { size: request.length, ..Assembly::default() });
-                        up.send(request).await.map_err(|_| closed())?;
+                        self.ask(&up, request).await?;
                     }
                 }
                 answer = down.next() => {
@@ -142,6 +143,12 @@ impl StreamTask {
                 () = sleep_until(silent_at), if !open.is_empty() => return Err(self.silent()),
             }
         }
+    }
+
+    /// Sends a request. A source that takes none for so long is as silent as one that answers none.
+    async fn ask(&self, up: &mpsc::Sender<PullRequest>, request: PullRequest) -> Result<(), Gone> {
+        let sent = timeout(SILENCE, up.send(request)).await.map_err(|_| self.silent())?;
+        sent.map_err(|_| closed())
     }
 
     async fn tell(&self, event: Event) -> Result<(), Over> {
@@ -160,9 +167,12 @@ impl StreamTask {
                     Ok(Some(Event::Withdrawn { source, key, len: file.len }))
                 }
                 // A disk that is away says nothing of the other files; whoever has it gives it.
-                Reason::NotFound | Reason::Changed | Reason::NotYet | Reason::Unreadable => {
-                    Ok(Some(Event::Refused { source, key }))
-                }
+                // Where the range is none, the length was told falsely by whoever told it.
+                Reason::NotFound
+                | Reason::Changed
+                | Reason::NotYet
+                | Reason::Unreadable
+                | Reason::BadRange => Ok(Some(Event::Refused { source, key })),
                 _ => Err(Gone::Lost(format!("it refused: {}", refusal.message))),
             };
         }

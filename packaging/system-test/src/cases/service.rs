@@ -79,18 +79,18 @@ fn status_line(site: &Site<'_>) -> Result<String> {
 fn reload(site: &Site<'_>) -> Result<String> {
     let dos = site.host("dos")?;
     let (cursor, pid) = (dos.journal_cursor()?, dos.main_pid("p2pd")?);
-    let edit = "sed -i -e 's/^reserve_bytes = .*/reserve_bytes = 1048576/' -e 's/^running = .*/running = 3/'";
+    let edit = "sed -i -e 's/^reserve_bytes = .*/reserve_bytes = 1048576/' -e 's/^log = .*/log = \"warn\"/'";
     dos.must(&format!("cp {CONFIGURATION} /root/before.toml && {edit} {CONFIGURATION}"))?;
     let reloaded = dos.run("systemctl reload p2pd");
     dos.must(&format!("cat /root/before.toml >{CONFIGURATION}"))?;
     reloaded?.ok()?;
     ensure!(dos.main_pid("p2pd")? == pid, "the daemon was restarted");
     let journal = dos.journal_since(&cursor, "p2pd")?;
-    for wanted in ["reserve_bytes", "running"] {
+    for wanted in ["reserve_bytes", "log"] {
         ensure!(journal.contains(wanted), "the journal does not name {wanted}:\n{journal}");
     }
-    let refused = journal.lines().find(|line| line.contains("running")).unwrap_or_default();
-    ensure!(refused.contains("restart"), "it does not say that `running` needs a restart:\n{journal}");
+    let refused = journal.lines().find(|line| line.contains("log:")).unwrap_or_default();
+    ensure!(refused.contains("restart"), "it does not say that `log` needs a restart:\n{journal}");
     dos.must("systemctl reload p2pd")?;
     so()
 }
