@@ -37,7 +37,7 @@ const PULLS_PER_PEER: usize = 8;
 const FOLLOWERS: usize = 4096;
 const FOLLOWERS_PER_PEER: usize = 64;
 /// Answers that wait for the network, per stream.
-const AHEAD: usize = 8;
+const AHEAD: usize = 4;
 
 /// The service.
 pub struct PeerService {
