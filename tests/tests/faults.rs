@@ -23,9 +23,15 @@ const BIG: u64 = 256 * MIB;
 const SOON: Duration = Duration::from_secs(20);
 const TRANSFERRED: Duration = Duration::from_secs(120);
 
-/// A network whose last peer has nothing, and whose others have `grande.bin`.
+/// A network whose last peer has nothing, and whose others have `grande.bin`. They give 64 MiB/s each: a transfer lasts for
+/// seconds then, and can be caught on its way on a fast machine too.
 async fn with_big_file(peers: usize) -> (Network, ContentHash) {
-    let network = Network::builder().peers(peers).files(move |number, shared| {
+    let builder = Network::builder().peers(peers).peers_with(move |number, settings| {
+        if number < peers {
+            settings.set("limits.up_bytes_per_sec", 64 << 20);
+        }
+    });
+    let network = builder.files(move |number, shared| {
         if number < peers { random_file(&shared.join("grande.bin"), BIG, 1).map(drop) } else { Ok(()) }
     });
     let network = network.start().await.unwrap();
