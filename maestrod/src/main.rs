@@ -23,8 +23,7 @@ use p2p_service::health::{PATIENCE, Watchdog};
 use p2p_service::signals::{Signal, Signals};
 use p2p_service::status::{counted, size};
 use p2p_service::tasks::Tasks;
-use p2p_service::{log, memory, notify};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use p2p_service::{files, log, memory, notify};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -241,7 +240,7 @@ fn main() -> ExitCode {
 
 async fn run(args: &Args, config: Config) -> anyhow::Result<()> {
     let mut signals = Signals::install().map_err(|error| anyhow!("cannot take the signals over: {error}"))?;
-    raise_file_limit();
+    files::raise_limit();
     let tasks = Tasks::new();
     let _watchdog = Watchdog::start(tasks.health()).context("cannot start the watchdog's thread")?;
     let server = Server::bind(config).await?;
@@ -268,15 +267,6 @@ async fn run(args: &Args, config: Config) -> anyhow::Result<()> {
     match failure {
         None => Ok(()),
         Some(failure) => Err(failure),
-    }
-}
-
-/// Each peer is a connection, and the usual limit of 1024 descriptors is one for programs that use `select`.
-fn raise_file_limit() {
-    let limit = getrlimit(Resource::Nofile);
-    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
-    if let Err(error) = setrlimit(Resource::Nofile, raised) {
-        tracing::warn!(%error, "cannot raise the limit of open files above {:?}: {error}", limit.current);
     }
 }
 

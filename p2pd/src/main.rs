@@ -17,7 +17,7 @@ use p2p_service::health::{PATIENCE, Watchdog};
 use p2p_service::signals::{Signal, Signals};
 use p2p_service::status::{STATUS_EVERY, StatusLine};
 use p2p_service::tasks::Tasks;
-use p2p_service::{log, memory, notify};
+use p2p_service::{files, log, memory, notify};
 use p2pd::config::{Config, DEFAULT_PATH};
 use p2pd::daemon::{Daemon, Running};
 use p2pd::user_dirs::UserDirs;
@@ -188,6 +188,7 @@ fn main() -> ExitCode {
 
 async fn run(args: &Args, config: Config, sources: Sources) -> anyhow::Result<()> {
     let mut signals = Signals::install().context("cannot take the signals over")?;
+    files::raise_limit();
     let tasks = Tasks::new();
     let _watchdog = Watchdog::start(tasks.health()).context("cannot start the watchdog's thread")?;
     let daemon = Daemon::bind(config, sources).await?;

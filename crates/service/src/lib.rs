@@ -6,11 +6,12 @@
 //!
 //! **Knows nothing** of files, peers or catalogs: whatever is about sharing belongs to a daemon.
 //!
-//! **Callers:** the daemons. Most of it (`health`, `log`, `notify`, `status`, `signals`, `tasks`, `listen`, `state_dir`, `config`) is for
+//! **Callers:** the daemons. Most of it (`files`, `health`, `log`, `notify`, `status`, `signals`, `tasks`, `listen`, `state_dir`, `config`) is for
 //! a daemon's composition file only; `problem`, `http` and `bearer` are also for the rooms at its HTTP edge.
 
 pub mod bearer;
 pub mod config;
+pub mod files;
 pub mod health;
 pub mod http;
 pub mod journal;
