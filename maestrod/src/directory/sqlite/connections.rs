@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use p2p_service::health::{Health, Heartbeat, PATIENCE};
 use rusqlite::Connection;
+use rusqlite::config::DbConfig;
 use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
@@ -33,6 +34,8 @@ type Job = Box<dyn FnOnce(&mut Connection) + Send>;
 pub(super) fn tune(connection: &Connection, cache_kib: i64) -> rusqlite::Result<()> {
     connection.busy_timeout(Duration::from_secs(5))?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS);
+    // Otherwise a statement whose plan a value could change (that of a partial index, say) is planned anew for each value.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     connection.pragma_update(None, "journal_mode", "WAL")?;
     connection.pragma_update(None, "cache_size", -cache_kib)?;
     connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
