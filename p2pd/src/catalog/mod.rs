@@ -156,7 +156,7 @@ impl Catalog {
         self.inner.pool.ask(move |reader| reader.share(&name)).await
     }
 
-    /// The files that have this content, at most 64, ordered by name and share.
+    /// The files that have this content; of more than 64, any 64. Ordered by name and share.
     ///
     /// # Errors
     ///

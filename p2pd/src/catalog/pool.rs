@@ -31,7 +31,7 @@ impl Pool {
             Some(connection) => connection,
             None => schema::open_reader(&self.path)?,
         };
-        Ok(Reader { connection: Some(connection), pool: Arc::clone(self) })
+        Ok(Reader { connection: Some(connection), stays: false, pool: Arc::clone(self) })
     }
 
     /// Runs `question` on a blocking thread.
@@ -55,6 +55,8 @@ impl Pool {
 pub(crate) struct Reader {
     /// Present until it is dropped.
     connection: Option<Connection>,
+    /// It is in a transaction.
+    stays: bool,
     pool: Arc<Pool>,
 }
 
@@ -62,11 +64,22 @@ impl Reader {
     pub(super) fn connection(&self) -> Result<&Connection, CatalogError> {
         self.connection.as_ref().ok_or(CatalogError::Closed)
     }
+
+    /// From the next question on, answers as of one moment, until it is dropped. Not for long: what the database writes
+    /// meanwhile it cannot tidy away.
+    pub(crate) fn stay(&mut self) -> Result<(), CatalogError> {
+        self.connection()?.execute_batch("BEGIN")?;
+        self.stays = true;
+        Ok(())
+    }
 }
 
 impl Drop for Reader {
     fn drop(&mut self) {
         if let Some(connection) = self.connection.take() {
+            if self.stays && connection.execute_batch("ROLLBACK").is_err() {
+                return;
+            }
             let mut idle = self.pool.idle.lock().unwrap_or_else(PoisonError::into_inner);
             if idle.len() < AT_ONCE {
                 idle.push(connection);

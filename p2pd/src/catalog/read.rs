@@ -28,13 +28,16 @@ pub(crate) struct Twin {
 }
 
 impl Reader {
-    pub(super) fn find_content(
+    pub(crate) fn find_content(
         &self,
         content: &ContentHash,
         viewer: Viewer,
     ) -> Result<Vec<Fact>, CatalogError> {
-        let of = format!("f.content = ?1 {} ORDER BY f.name, f.share LIMIT {COPIES}", seen_by(viewer));
-        self.facts(&of, &[content.as_bytes()], |_| Step::Take)
+        let of = format!("f.content = ?1 {} LIMIT {COPIES}", seen_by(viewer));
+        let mut facts = self.facts(&of, &[content.as_bytes()], |_| Step::Take)?;
+        // Sorted here: the database would sort all copies, however many there are, each time that one is served.
+        facts.sort_by(|a, b| (&a.name, &a.share).cmp(&(&b.name, &b.share)));
+        Ok(facts)
     }
 
     pub(super) fn find_name(&self, name: &str, viewer: Viewer) -> Result<Vec<Fact>, CatalogError> {
@@ -165,6 +168,17 @@ impl Reader {
             .query_row([share], |row| row.get(0))
             .optional()?;
         Ok(files.unwrap_or(0).cast_unsigned())
+    }
+
+    /// What is known of files of a share, hidden or not, in the order of the names; all of it at one moment.
+    pub(crate) fn known_of<'n>(
+        &self,
+        share: &str,
+        names: impl Iterator<Item = &'n str>,
+    ) -> Result<Vec<Option<Fact>>, CatalogError> {
+        // One transaction for all: beginning one costs as much as a question does.
+        let _moment = self.connection()?.unchecked_transaction()?;
+        names.map(|name| self.known(share, name)).collect()
     }
 
     /// What is known of a file, hidden or not.

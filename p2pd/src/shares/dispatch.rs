@@ -11,9 +11,9 @@ use super::look::Looker;
 use super::presence;
 use super::root::Place;
 use super::scan::Scan;
-use super::settle::Due;
-use super::work::{About, Adopted, Batch, Done, Stated, state};
-use super::{Refreshed, ShareError};
+use super::settle::{Cause, Due};
+use super::work::{About, Adopted, Batch, Done, Named, Stated, state, state_of};
+use super::{PublishError, ReadyFile, Refreshed, ShareError, Together};
 use crate::catalog::FactChange;
 
 /// How many names one piece of work looks at.
@@ -111,6 +111,9 @@ impl Keeper {
             kept.scans.want_whole();
             let pause = if kept.is_unwatched() { self.timing.rescan_unwatched } else { self.timing.rescan };
             kept.next_rescan = now + jittered(pause);
+        }
+        if !kept.scans.is_whole_next() && kept.adoptions.hold_scans_until().is_some_and(|until| now < until) {
+            return;
         }
         let Some(directory) = kept.scans.take() else { return };
         let is_whole = directory.is_none();
@@ -230,86 +233,113 @@ impl Keeper {
         manifest: Manifest,
         reply: Adopted,
     ) {
-        let (id, place) = match self.place_of(share) {
-            Ok(found) => found,
+        let Claimed { id, place, share, dues } = match self.claim(share, [name.as_str()]) {
+            Ok(claimed) => claimed,
             Err(error) => {
                 let _ = reply.send(Err(error));
                 return;
             }
         };
-        let Some(at) = self.position(id) else { return };
-        let kept = &mut self.shares[at];
-        // The watches may have told of it first: hashing what is proven already would be in vain.
-        let due = kept.pending.claim(name.as_str());
-        self.workers.cancel(kept.id, &due.name);
-        let share = Arc::clone(&kept.name);
+        let Some(due) = dues.into_iter().next() else { return };
+        self.adoption_begins(id);
         self.jobs.spawn_blocking(move || {
             let result = state(&place, &share, name, content, manifest);
             Done::Stated { share: id, due, reply, result }
         });
     }
 
-    /// The life of a share, and where it is.
-    fn place_of(&self, share: &str) -> Result<(u64, Place), ShareError> {
-        let kept = self.shares.iter().find(|kept| *kept.name == *share);
-        let kept = kept.ok_or_else(|| ShareError::NotShared { share: share.to_owned() })?;
-        match &kept.place {
-            Ok(place) => Ok((kept.id, place.clone())),
-            Err(reason) => {
-                Err(ShareError::Unavailable { share: share.to_owned(), reason: reason.to_string() })
-            }
-        }
-    }
-
-    /// [`adopt`](Keeper::adopt) of many files at once.
-    pub(super) fn adopt_all(
+    /// Has parts given their names, and then put into the catalog.
+    pub(super) fn publish_all(
         &mut self,
-        share: &str,
-        files: Vec<(FileName, ContentHash, Manifest)>,
+        together: Arc<Together>,
+        files: Vec<ReadyFile>,
+        named: Named,
         reply: Adopted,
     ) {
-        let (id, place) = match self.place_of(share) {
-            Ok(found) => found,
+        let claimed = self.claim(together.share(), files.iter().map(|file| file.name.as_str()));
+        let Claimed { id, place, share, dues } = match claimed {
+            Ok(claimed) => claimed,
             Err(error) => {
-                let _ = reply.send(Err(error));
+                let (share, reason) = (together.share().to_owned(), error.to_string());
+                let _ = named.send(Err(PublishError::Unavailable { share, reason }));
                 return;
             }
         };
-        let Some(at) = self.position(id) else { return };
-        let kept = &mut self.shares[at];
-        let dues: Vec<_> = files.iter().map(|(name, ..)| kept.pending.claim(name.as_str())).collect();
-        dues.iter().for_each(|due| self.workers.cancel(id, &due.name));
-        let share = Arc::clone(&kept.name);
+        self.adoption_begins(id);
         self.jobs.spawn_blocking(move || {
-            let stated = files.into_iter().zip(dues);
-            let stated = stated.map(|((name, content, manifest), due)| {
-                (due, state(&place, &share, name, content, manifest))
+            let (published, stats) = match together.publish(&files) {
+                Ok(results) => {
+                    let stats = results.iter().map(|result| result.as_ref().ok().copied()).collect();
+                    (Ok(results.into_iter().map(|result| result.map(drop)).collect()), stats)
+                }
+                Err(error) => (Err(error), vec![None; files.len()]),
+            };
+            let _ = named.send(published);
+            let stated = files.into_iter().zip(dues).zip(stats).map(|((file, due), stat)| {
+                let ReadyFile { name, content, manifest, .. } = file;
+                (due, stat.map(|stat| state_of(&stat, &place, &share, name, content, manifest)))
             });
-            Done::StatedAll { share: id, files: stated.collect(), reply }
+            Done::Published { share: id, files: stated.collect(), reply }
         });
     }
 
-    pub(super) fn on_stated_all(
+    fn adoption_begins(&mut self, share: u64) {
+        if let Some(at) = self.position(share) {
+            self.shares[at].adoptions.begin(Instant::now());
+        }
+    }
+
+    pub(super) fn adoption_ends(&mut self, share: u64) {
+        if let Some(at) = self.position(share) {
+            self.shares[at].adoptions.end();
+        }
+    }
+
+    /// Takes names of a share out of their turn: the watches may have told of them already, or will soon, and hashing
+    /// what is proven would be in vain.
+    fn claim<'n>(
+        &mut self,
+        share: &str,
+        names: impl IntoIterator<Item = &'n str>,
+    ) -> Result<Claimed, ShareError> {
+        let kept = self.shares.iter_mut().find(|kept| *kept.name == *share);
+        let kept = kept.ok_or_else(|| ShareError::NotShared { share: share.to_owned() })?;
+        let unavailable = |reason: &Arc<str>| ShareError::Unavailable {
+            share: share.to_owned(),
+            reason: reason.to_string(),
+        };
+        let place = kept.place.as_ref().map_err(unavailable)?.clone();
+        let dues: Vec<_> = names.into_iter().map(|name| kept.pending.claim(name)).collect();
+        dues.iter().for_each(|due| self.workers.cancel(kept.id, &due.name));
+        Ok(Claimed { id: kept.id, place, share: Arc::clone(&kept.name), dues })
+    }
+
+    pub(super) fn on_published(
         &mut self,
         share: u64,
-        files: Vec<(Due, Stated)>,
+        files: Vec<(Due, Option<Stated>)>,
         reply: Adopted,
         now: Instant,
     ) {
         let mut changes = Vec::with_capacity(files.len());
         for (due, result) in files {
             match result {
-                Ok((fact, manifest)) => {
+                Some(Ok((fact, manifest))) => {
                     let change = FactChange::Upsert { fact, manifest: Some(manifest) };
                     changes.push((change, About { share, due, reply: None }));
                 }
-                Err(error) => {
-                    tracing::debug!(%error, "a fetched file is not adopted: {error}");
-                    self.settled(share, &due);
+                // Whatever is there: it is looked at as if somebody had come across it.
+                Some(Err(_)) | None => {
+                    if let Some(at) = self.position(share) {
+                        let pending = &mut self.shares[at].pending;
+                        pending.again(&due.name, due.ticket, Cause::Sighted, now, self.timing.settle);
+                    }
+                    self.refreshes.settled(share, &due.name);
                 }
             }
         }
         let Some((_, last)) = changes.last_mut() else {
+            self.adoption_ends(share);
             let _ = reply.send(Ok(0));
             return;
         };
@@ -328,6 +358,9 @@ impl Keeper {
             }
             if kept.place.is_ok() {
                 at(kept.next_rescan);
+                if kept.scans.are_wanted() {
+                    kept.adoptions.hold_scans_until().map(&mut at);
+                }
                 // Where no worker is idle, the end of their work wakes the loop.
                 if self.workers.has_idle() && self.has_room_for_changes() {
                     kept.pending.next_at().map(&mut at);
@@ -344,6 +377,15 @@ impl Keeper {
         }
         wake_at
     }
+}
+
+/// Names of a share that nobody looks at until something has come of them.
+struct Claimed {
+    /// The life of the share.
+    id: u64,
+    place: Place,
+    share: Arc<str>,
+    dues: Vec<Due>,
 }
 
 fn jittered(pause: Duration) -> Duration {

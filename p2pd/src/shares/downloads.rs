@@ -13,11 +13,11 @@ use rustix::io::Errno;
 use rustix::process::Gid;
 
 use super::board::{self, BoardReader, NoPlace};
-use super::root::{Place, Root};
+use super::root::{Place, Root, split};
 
 mod together;
 
-pub use together::{Together, Under};
+pub use together::{Published, ReadyFile, Together, Under};
 
 /// The share that downloads land in. Cheap to clone; it follows the share when its disk comes and goes. All its calls
 /// block.
@@ -192,7 +192,7 @@ fn open_parts(root: &Root, make: bool) -> Result<OwnedFd, Errno> {
 /// The directory that `name` is to be in, made where it isn't there, and the name's last component.
 fn make_parent<'n>(root: &Root, name: &'n FileName) -> Result<(OwnedFd, &'n str), Errno> {
     let mut at = open_directory(root.handle(), ".")?;
-    let (directories, last) = name.as_str().rsplit_once('/').unwrap_or(("", name.as_str()));
+    let (directories, last) = split(name);
     for step in directories.split('/').filter(|step| !step.is_empty()) {
         // The umask takes from it what the system's owner wants taken.
         match rustix::fs::mkdirat(&at, step, Mode::RWXU | Mode::RWXG | Mode::RWXO) {

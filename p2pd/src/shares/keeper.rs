@@ -21,8 +21,8 @@ use super::roster::Roster;
 use super::scan::{ScanError, Told, What};
 use super::settle::{Cause, Due};
 use super::watch::Hinted;
-use super::work::{About, Adopted, Batch, Done, Workers};
-use super::{AddError, RemoveError, SetAside, ShareConfig, ShareError, Timing};
+use super::work::{About, Adopted, Batch, Done, Named, Workers};
+use super::{AddError, ReadyFile, RemoveError, SetAside, ShareConfig, ShareError, Timing, Together};
 use crate::catalog::{Applied, Catalog, CatalogError, FactChange};
 
 /// How many files are looked at or hashed at once.
@@ -50,9 +50,10 @@ pub(super) enum Command {
         manifest: Box<Manifest>,
         reply: Adopted,
     },
-    AdoptAll {
-        share: String,
-        files: Vec<(FileName, ContentHash, Manifest)>,
+    PublishAll {
+        together: Arc<Together>,
+        files: Vec<ReadyFile>,
+        named: Named,
         reply: Adopted,
     },
     Reload {
@@ -191,7 +192,9 @@ impl Keeper {
             Command::Adopt { share, name, content, manifest, reply } => {
                 self.adopt(&share, name, content, *manifest, reply);
             }
-            Command::AdoptAll { share, files, reply } => self.adopt_all(&share, files, reply),
+            Command::PublishAll { together, files, named, reply } => {
+                self.publish_all(together, files, named, reply);
+            }
             Command::Reload { configs, reply } => {
                 self.roster.set_configured(configs);
                 let result = self.take_roster().await;
@@ -306,11 +309,12 @@ impl Keeper {
                     self.change(change, About { share, due, reply: Some(reply) }, now);
                 }
                 Err(error) => {
+                    self.adoption_ends(share);
                     self.settled(share, &due);
                     let _ = reply.send(Err(error));
                 }
             },
-            Done::StatedAll { share, files, reply } => self.on_stated_all(share, files, reply, now),
+            Done::Published { share, files, reply } => self.on_published(share, files, reply, now),
             Done::Applied { batch, result } => self.on_applied(batch, result, now),
         }
     }
@@ -323,6 +327,7 @@ impl Keeper {
                 for About { share, due, reply } in batch.abouts {
                     self.settled(share, &due);
                     if let Some(reply) = reply {
+                        self.adoption_ends(share);
                         let _ = reply.send(Ok(applied.sequence));
                     }
                 }

@@ -23,6 +23,9 @@ const LONG_BYTES: u64 = 64 * SMALL_BYTES;
 /// How often the list of what can't be shared is made while a scan runs.
 const SHOW_SKIPS: Duration = Duration::from_secs(1);
 
+/// How long a scan waits for adoptions at the most, where one follows the other.
+const SCANS_WAIT: Duration = Duration::from_millis(500);
+
 /// How soon the files that seem to be open are looked at after their closing may have gone unseen.
 const AFTER_LOST_HINTS: Duration = Duration::from_secs(2);
 
@@ -42,6 +45,7 @@ pub(super) struct Kept {
     medium: VecDeque<Due>,
     long: VecDeque<Due>,
     pub(super) scans: Scans,
+    pub(super) adoptions: Adoptions,
     skips: Skips,
     next_show: Instant,
     pub(super) next_probe: Instant,
@@ -80,6 +84,16 @@ impl Scans {
         }
     }
 
+    /// Whether one is to begin that has not.
+    pub(super) fn are_wanted(&self) -> bool {
+        self.running.is_none() && (self.whole || !self.directories.is_empty())
+    }
+
+    /// Whether the next one is of the whole share.
+    pub(super) fn is_whole_next(&self) -> bool {
+        self.whole
+    }
+
     /// The next scan, if none runs; the inner `None` is the whole share.
     pub(super) fn take(&mut self) -> Option<Option<FileName>> {
         if self.running.is_some() {
@@ -97,6 +111,33 @@ impl Scans {
     }
 }
 
+/// Files that were put there by this program and are on their way into the catalog.
+#[derive(Debug, Default)]
+pub(super) struct Adoptions {
+    under_way: usize,
+    since: Option<Instant>,
+}
+
+impl Adoptions {
+    pub(super) fn begin(&mut self, now: Instant) {
+        self.under_way += 1;
+        self.since.get_or_insert(now);
+    }
+
+    pub(super) fn end(&mut self) {
+        self.under_way = self.under_way.saturating_sub(1);
+        if self.under_way == 0 {
+            self.since = None;
+        }
+    }
+
+    /// Until when a scan of a directory waits for them: before they are in the catalog, all of them would be looked at
+    /// one by one, in vain.
+    pub(super) fn hold_scans_until(&self) -> Option<Instant> {
+        self.since.map(|since| since + SCANS_WAIT)
+    }
+}
+
 impl Kept {
     pub(super) fn new(id: u64, config: ShareConfig, timing: &Timing, now: Instant) -> Kept {
         let path = std::path::absolute(&config.path).unwrap_or_else(|_| config.path.clone());
@@ -111,6 +152,7 @@ impl Kept {
             medium: VecDeque::new(),
             long: VecDeque::new(),
             scans: Scans::default(),
+            adoptions: Adoptions::default(),
             skips: Skips::default(),
             next_show: now,
             next_probe: now,
@@ -131,6 +173,7 @@ impl Kept {
         self.id = id;
         self.is_scan_lost = false;
         self.scans = Scans { whole: place.is_ok(), ..Scans::default() };
+        self.adoptions = Adoptions::default();
         self.place = place;
         self.watch = watch;
         self.pending = Pending::new(waits(timing));

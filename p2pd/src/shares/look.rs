@@ -10,7 +10,7 @@ use p2p_content::{ContentHash, ContentHasher, FileName, Manifest};
 use rustix::fs::{Advice, FileType};
 use tokio_util::sync::CancellationToken;
 
-use super::root::{self, Place, Root};
+use super::root::{self, Place, Walk};
 use super::settle::{Cause, Due};
 use crate::catalog::{Catalog, CatalogError, Fact, Reader, Stamp};
 
@@ -70,30 +70,44 @@ pub(super) struct Looker {
 impl Looker {
     /// Looks at each name. Small files are hashed.
     pub(super) fn look(&self, names: &[Due]) -> Result<Vec<(Due, Finding)>, LookError> {
-        let root = self.place.open().map_err(|_| LookError::Lost)?;
+        let mut walk = self.walk()?;
         let reader = self.catalog.reader()?;
-        let look = |due: &Due| Ok((due.clone(), self.look_at(&root, &reader, due, false)?));
-        names.iter().map(look).collect()
+        let known = reader.known_of(&self.share, names.iter().map(|due| &*due.name))?;
+        let mut look = |(due, known): (&Due, Option<Fact>)| {
+            Ok((due.clone(), self.look_at(&mut walk, &reader, known, due, false)?))
+        };
+        names.iter().zip(known).map(&mut look).collect()
     }
 
     /// Looks at one name, and hashes it however long it is.
     pub(super) fn hash(&self, due: &Due) -> Result<Finding, LookError> {
-        let root = self.place.open().map_err(|_| LookError::Lost)?;
+        let mut walk = self.walk()?;
         let reader = self.catalog.reader()?;
-        self.look_at(&root, &reader, due, true)
+        let known = reader.known(&self.share, &due.name)?;
+        self.look_at(&mut walk, &reader, known, due, true)
     }
 
-    fn look_at(&self, root: &Root, reader: &Reader, due: &Due, is_long: bool) -> Result<Finding, LookError> {
+    fn walk(&self) -> Result<Walk, LookError> {
+        Ok(self.place.open().map_err(|_| LookError::Lost)?.into())
+    }
+
+    fn look_at(
+        &self,
+        walk: &mut Walk,
+        reader: &Reader,
+        known: Option<Fact>,
+        due: &Due,
+        is_long: bool,
+    ) -> Result<Finding, LookError> {
         if self.cancel.is_cancelled() {
             return Ok(Finding::Cancelled);
         }
         let Ok(name) = FileName::parse(&due.name) else {
             return Ok(Finding::Ignored { was_known: false });
         };
-        let known = reader.known(&self.share, name.as_str())?;
         let was_known = known.is_some();
         let skipped = |error: io::Error| Finding::Skipped { was_known, reason: reason_of(&error) };
-        let stat = match root.stat(&name) {
+        let stat = match walk.stat(&name) {
             Ok(stat) => stat,
             // No one can come to it through a directory that is closed to us, so it is as good as gone.
             Err(error) if root::is_gone(&error) || error.kind() == io::ErrorKind::PermissionDenied => {
@@ -128,7 +142,7 @@ impl Looker {
         if stamp.size > SMALL_BYTES && !is_long {
             return Ok(Finding::Unhashed { size: stamp.size });
         }
-        let (mut file, before) = match root.open_file(&name) {
+        let (mut file, before) = match walk.open_file(&name) {
             Ok(Some(opened)) => opened,
             Ok(None) => return Ok(Finding::Moving),
             Err(error) if root::is_gone(&error) => return Ok(Finding::Moving),
@@ -142,7 +156,7 @@ impl Looker {
             Err(error) => return Ok(Finding::Failed { error }),
         };
         // The name must still be that of the file that was read, and the file unchanged since before it was.
-        match root.stat(&name) {
+        match walk.stat(&name) {
             Ok(now) if before == stamp && root::stamp_of(&now) == before => {}
             _ => return Ok(Finding::Moving),
         }

@@ -24,6 +24,7 @@ mod keeper;
 mod kept;
 mod look;
 mod looks;
+mod opener;
 mod presence;
 mod refresh;
 mod root;
@@ -49,12 +50,13 @@ use tokio::sync::watch::Receiver;
 use tokio::sync::{mpsc, oneshot};
 
 pub use change::{AddError, RemoveError};
-pub use downloads::{DownloadDir, PublishError, Together, Under};
+pub use downloads::{DownloadDir, PublishError, Published, ReadyFile, Together, Under};
 pub use fitness::Unfit;
+pub use opener::{OpenError, Opener};
 pub use roster::SetAside;
 
 use crate::catalog::{Catalog, CatalogError, Fact, Viewer};
-use board::{BoardReader, NoPlace};
+use board::BoardReader;
 use keeper::{Command, Keeper};
 use looks::Looks;
 use root::Links;
@@ -197,34 +199,16 @@ impl Shares {
 
     /// Opens the file of a fact for reading, if it's still the file that was hashed. Blocking.
     ///
-    /// It is opened step by step from the share's directory: nothing leads out of it, no link is followed, and only a
-    /// regular file is opened. The file may still be changed while it is read; the reader's proof finds that.
-    ///
     /// # Errors
     ///
-    /// An [`OpenError`]. After [`Changed`](OpenError::Changed) and [`Gone`](OpenError::Gone), the file is looked at
-    /// again at once, and the catalog put right.
+    /// Those of [`Opener::open`].
     pub fn open(&self, fact: &Fact) -> Result<File, OpenError> {
-        let place = board::place_of(&self.board, &fact.share).map_err(|error| match error {
-            NoPlace::NotShared => OpenError::NotShared { share: fact.share.clone() },
-            NoPlace::Unavailable { reason } => OpenError::Unavailable { share: fact.share.clone(), reason },
-        })?;
-        let root = place
-            .open()
-            .map_err(|lost| OpenError::Unavailable { share: fact.share.clone(), reason: lost.to_string() })?;
-        let path = place.path.join(fact.name.as_str());
-        match root.open_file(&fact.name) {
-            Ok(Some((file, stamp))) if stamp.same_bytes(&fact.stamp()) => Ok(file),
-            Ok(_) => {
-                self.suspect(fact);
-                Err(OpenError::Changed { path })
-            }
-            Err(error) if root::is_gone(&error) => {
-                self.suspect(fact);
-                Err(OpenError::Gone { path })
-            }
-            Err(source) => Err(OpenError::Io { path, source }),
-        }
+        self.opener().open(fact)
+    }
+
+    /// For who opens one file after another.
+    pub fn opener(&self) -> Opener {
+        Opener::new(self.clone())
     }
 
     /// The directory that fetched files land in. It's always there; whether it can be used shows when it is.
@@ -277,21 +261,27 @@ impl Shares {
         answer.await.map_err(|_| ShareError::Closed)?
     }
 
-    /// [`adopt`](Shares::adopt) of many files of one share, in one change of the catalog. Those that are not there as they
-    /// were said to be are left to the next look at them.
+    /// Gives many parts their names at once, and puts them into the catalog in one change, without hashing them: the
+    /// caller has proven what they hold, and made it durable. Nobody looks at a name from before it is given until it is
+    /// in the catalog. The names are durable when this returns.
     ///
     /// # Errors
     ///
-    /// [`ShareError::NotShared`], [`ShareError::Unavailable`], [`ShareError::Closed`].
-    pub async fn adopt_all(
+    /// As [`Together::publish`], and [`PublishError::Unavailable`].
+    pub async fn publish_all(
         &self,
-        share: &str,
-        files: Vec<(FileName, ContentHash, Manifest)>,
-    ) -> Result<u64, ShareError> {
-        let (reply, answer) = oneshot::channel();
-        let adopt = Command::AdoptAll { share: share.to_owned(), files, reply };
-        self.commands.send(adopt).await.map_err(|_| ShareError::Closed)?;
-        answer.await.map_err(|_| ShareError::Closed)?
+        together: &Arc<Together>,
+        files: Vec<ReadyFile>,
+    ) -> Result<Published, PublishError> {
+        let ((named, names), (reply, adopted)) = (oneshot::channel(), oneshot::channel());
+        let closed = || PublishError::Unavailable {
+            share: together.share().to_owned(),
+            reason: ShareError::Closed.to_string(),
+        };
+        let publish = Command::PublishAll { together: Arc::clone(together), files, named, reply };
+        self.commands.send(publish).await.map_err(|_| closed())?;
+        let results = names.await.map_err(|_| closed())??;
+        Ok(Published { results, adopted })
     }
 
     /// How each share stands, in the order of the configuration.
@@ -350,45 +340,6 @@ fn check(configs: &[ShareConfig]) -> Result<(), ShareError> {
         }
     }
     Ok(())
-}
-
-/// Why a file can't be opened.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// Its share is not configured any more.
-    #[error("the share {share:?} is not shared any more")]
-    NotShared {
-        /// The share.
-        share: String,
-    },
-    /// Its share is not available now; it may be later.
-    #[error("the share {share:?} is not available: {reason}")]
-    Unavailable {
-        /// The share.
-        share: String,
-        /// Why.
-        reason: String,
-    },
-    /// It's not the file that was hashed, or no regular file any more.
-    #[error("{} was changed since it was hashed", path.display())]
-    Changed {
-        /// The file.
-        path: PathBuf,
-    },
-    /// It's not there any more.
-    #[error("{} is not there any more", path.display())]
-    Gone {
-        /// The file.
-        path: PathBuf,
-    },
-    /// The file system refused.
-    #[error("{}: {source}", path.display())]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// What the system says.
-        source: io::Error,
-    },
 }
 
 /// Why the shares can't do what they were asked for.

@@ -97,7 +97,7 @@ impl Root {
 
     /// The directory that holds `name`, and `name`'s last component.
     pub(super) fn parent_of<'n>(&self, name: &'n FileName) -> io::Result<(OwnedFd, &'n str)> {
-        let (directories, last) = name.as_str().rsplit_once('/').unwrap_or(("", name.as_str()));
+        let (directories, last) = split(name);
         Ok((self.descend(directories, OFlags::PATH)?, last))
     }
 
@@ -116,14 +116,7 @@ impl Root {
     /// a FIFO, and opens no device.
     pub(super) fn open_file(&self, name: &FileName) -> io::Result<Option<(File, Stamp)>> {
         let (parent, last) = self.parent_of(name)?;
-        if file_type(&stat_in(&parent, last)?) != FileType::RegularFile {
-            return Ok(None);
-        }
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-        let file = File::from(rustix::fs::openat(&parent, last, flags, Mode::empty())?);
-        // Asked of what was opened: the name may have been given to something else since.
-        let stat = rustix::fs::fstat(&file)?;
-        Ok((file_type(&stat) == FileType::RegularFile).then(|| (file, stamp_of(&stat))))
+        open_file_in(&parent, last)
     }
 
     fn descend(&self, directories: &str, last_flags: OFlags) -> io::Result<OwnedFd> {
@@ -143,6 +136,47 @@ impl Root {
     }
 }
 
+/// Goes through names, of which many are in one directory: the last directory stays open for the next name.
+#[derive(Debug)]
+pub(super) struct Walk {
+    root: Root,
+    parent: Option<(String, OwnedFd)>,
+}
+
+impl From<Root> for Walk {
+    fn from(root: Root) -> Self {
+        Self { root, parent: None }
+    }
+}
+
+impl Walk {
+    /// What is at `name`, symbolic links as themselves.
+    pub(super) fn stat(&mut self, name: &FileName) -> io::Result<Stat> {
+        let (parent, last) = self.parent_of(name)?;
+        stat_in(parent, last)
+    }
+
+    /// As [`Root::open_file`].
+    pub(super) fn open_file(&mut self, name: &FileName) -> io::Result<Option<(File, Stamp)>> {
+        let (parent, last) = self.parent_of(name)?;
+        open_file_in(parent, last)
+    }
+
+    fn parent_of<'n>(&mut self, name: &'n FileName) -> io::Result<(&OwnedFd, &'n str)> {
+        let (directories, last) = split(name);
+        if self.parent.as_ref().is_none_or(|(open, _)| open != directories) {
+            self.parent = Some((directories.to_owned(), self.root.parent_of(name)?.0));
+        }
+        let (_, parent) = self.parent.as_ref().ok_or(io::ErrorKind::NotFound)?;
+        Ok((parent, last))
+    }
+}
+
+/// The directories in which a file is, and its own name.
+pub(super) fn split(name: &FileName) -> (&str, &str) {
+    name.as_str().rsplit_once('/').unwrap_or(("", name.as_str()))
+}
+
 /// Opens the directory at this absolute path, one component at a time, so that no link is followed.
 fn open_unlinked(path: &Path) -> io::Result<OwnedFd> {
     let steps = path.strip_prefix("/").map_err(|_| io::Error::other("the path is not absolute"))?;
@@ -155,6 +189,17 @@ fn open_unlinked(path: &Path) -> io::Result<OwnedFd> {
         at = rustix::fs::openat(&at, step, through | OFlags::PATH, Mode::empty())?;
     }
     Ok(rustix::fs::openat(&at, ".", through | OFlags::RDONLY, Mode::empty())?)
+}
+
+fn open_file_in(parent: &OwnedFd, last: &str) -> io::Result<Option<(File, Stamp)>> {
+    if file_type(&stat_in(parent, last)?) != FileType::RegularFile {
+        return Ok(None);
+    }
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let file = File::from(rustix::fs::openat(parent, last, flags, Mode::empty())?);
+    // Asked of what was opened: the name may have been given to something else since.
+    let stat = rustix::fs::fstat(&file)?;
+    Ok((file_type(&stat) == FileType::RegularFile).then(|| (file, stamp_of(&stat))))
 }
 
 /// What is at one component of an open directory, symbolic links as themselves.

@@ -4,15 +4,15 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use p2p_content::{ContentHash, FileName, Manifest};
-use rustix::fs::FileType;
+use rustix::fs::{FileType, Stat};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
-use super::ShareError;
 use super::look::{Finding, LookError};
 use super::presence::Probed;
 use super::root::{self, Place};
 use super::settle::Due;
+use super::{PublishError, ShareError};
 use crate::catalog::{Applied, CatalogError, Fact, FactChange};
 
 /// What came of a piece of work. `share` is the life of the share that it was for.
@@ -41,9 +41,10 @@ pub(super) enum Done {
         reply: Adopted,
         result: Result<(Fact, Manifest), ShareError>,
     },
-    StatedAll {
+    /// Names were given, or not: of files that have theirs, what they are now.
+    Published {
         share: u64,
-        files: Vec<(Due, Stated)>,
+        files: Vec<(Due, Option<Stated>)>,
         reply: Adopted,
     },
     Applied {
@@ -54,6 +55,9 @@ pub(super) enum Done {
 
 /// What was found of a file that somebody else has put there.
 pub(super) type Stated = Result<(Fact, Manifest), ShareError>;
+
+/// Where it goes which names were given.
+pub(super) type Named = oneshot::Sender<Result<Vec<Result<(), PublishError>>, PublishError>>;
 
 /// Where the result of an adoption goes.
 pub(super) type Adopted = oneshot::Sender<Result<u64, ShareError>>;
@@ -80,16 +84,29 @@ pub(super) fn state(
     name: FileName,
     content: ContentHash,
     manifest: Manifest,
-) -> Result<(Fact, Manifest), ShareError> {
-    let path = place.path.join(name.as_str());
-    let not_there = |reason: String| ShareError::NotThere { path: path.clone(), reason };
+) -> Stated {
     let lost =
         |lost: root::Lost| ShareError::Unavailable { share: share.to_owned(), reason: lost.to_string() };
-    let stat = place.open().map_err(lost)?.stat(&name).map_err(|error| not_there(error.to_string()))?;
-    if root::file_type(&stat) != FileType::RegularFile {
+    let stat = place.open().map_err(lost)?.stat(&name);
+    let path = || place.path.join(name.as_str());
+    let stat = stat.map_err(|error| ShareError::NotThere { path: path(), reason: error.to_string() })?;
+    state_of(&stat, place, share, name, content, manifest)
+}
+
+/// The file of this name that was found to be so.
+pub(super) fn state_of(
+    stat: &Stat,
+    place: &Place,
+    share: &str,
+    name: FileName,
+    content: ContentHash,
+    manifest: Manifest,
+) -> Stated {
+    let not_there = |reason: String| ShareError::NotThere { path: place.path.join(name.as_str()), reason };
+    if root::file_type(stat) != FileType::RegularFile {
         return Err(not_there("it is no regular file".to_owned()));
     }
-    let stamp = root::stamp_of(&stat);
+    let stamp = root::stamp_of(stat);
     if manifest.content() != content || manifest.pieces().len() != stamp.size {
         let expected = manifest.pieces().len();
         return Err(not_there(format!("it has {} bytes and should have {expected}", stamp.size)));

@@ -9,13 +9,15 @@ use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
 
 use bytes::Bytes;
-use p2p_content::{FileName, PARTIAL_DIR};
-use rustix::fs::{AtFlags, Mode, OFlags};
+use p2p_content::{ContentHash, FileName, Manifest, PARTIAL_DIR};
+use rustix::fs::{AtFlags, Mode, OFlags, Stat};
 use rustix::io::Errno;
 use rustix::process::Gid;
+use tokio::sync::oneshot;
 
 use super::{DownloadDir, PublishError, check_key, io_error, open_directory, open_parts, rename_to_free};
-use crate::shares::root::{Place, Root, is_gone};
+use crate::shares::ShareError;
+use crate::shares::root::{Place, Root, is_gone, split};
 
 /// Directories that are flushed one by one; where there are more, the whole file system is.
 const FLUSHED_SINGLY: usize = 4;
@@ -24,6 +26,7 @@ const FLUSHED_SINGLY: usize = 4;
 /// in between is then told to who flushes it. All its calls block.
 #[derive(Debug)]
 pub struct Together {
+    share: String,
     root: Root,
     place: Place,
     parts: OwnedFd,
@@ -48,11 +51,39 @@ impl DownloadDir {
     pub fn together(&self) -> Result<Together, PublishError> {
         let (root, place) = self.root()?;
         let parts = open_parts(&root, true).map_err(|error| io_error(place.path.join(PARTIAL_DIR), error))?;
-        Ok(Together { root, place, parts })
+        Ok(Together { share: self.share.clone(), root, place, parts })
     }
 }
 
+/// A part that holds a whole file, proven.
+#[derive(Debug)]
+pub struct ReadyFile {
+    /// The part.
+    pub key: String,
+    /// The name that it is to have.
+    pub name: FileName,
+    /// What it holds.
+    pub content: ContentHash,
+    /// The proof of its pieces.
+    pub manifest: Manifest,
+}
+
+/// What came of parts that were to get their names.
+#[derive(Debug)]
+pub struct Published {
+    /// For each in its order: whether it has its name. [`PublishError::Exists`] where that was taken.
+    pub results: Vec<Result<(), PublishError>>,
+    /// Resolves when those that have their names are in the catalog, or to why they are not there yet: the next look at
+    /// the share finds them then.
+    pub adopted: oneshot::Receiver<Result<u64, ShareError>>,
+}
+
 impl Together {
+    /// The name of the share.
+    pub(in crate::shares) fn share(&self) -> &str {
+        &self.share
+    }
+
     /// Writes the part `key` anew, with the mode that any new file of the program has: nobody else can enter the
     /// directory that it lies in.
     ///
@@ -137,19 +168,19 @@ impl Together {
     }
 
     /// Gives the parts their names, with the directories that these call for; the parts are durable by then: the caller's
-    /// duty. When it returns, so are the names that were given. What came of each is in their order:
-    /// [`PublishError::Exists`] where the name is taken.
+    /// duty. When it returns, so are the names that were given. What came of each is in their order: the file as it is
+    /// now, or [`PublishError::Exists`] where the name is taken.
     ///
     /// # Errors
     /// [`PublishError::Io`] where the names that were given may not be durable.
-    pub fn publish(
+    pub(in crate::shares) fn publish(
         &self,
-        files: &[(String, FileName)],
-    ) -> Result<Vec<Result<(), PublishError>>, PublishError> {
+        files: &[ReadyFile],
+    ) -> Result<Vec<Result<Stat, PublishError>>, PublishError> {
         let mut parents: BTreeMap<&str, Result<Parent, Errno>> = BTreeMap::new();
         let mut made = Vec::new();
         let mut results = Vec::with_capacity(files.len());
-        for (key, name) in files {
+        for ReadyFile { key, name, .. } in files {
             let (directories, last) = split(name);
             let at = |source: Errno| io_error(self.place.path.join(name.as_str()), source);
             let parent = parents
@@ -217,7 +248,8 @@ impl Parent {
         Ok(Parent { handle, group })
     }
 
-    fn take(&self, parts: &OwnedFd, key: &str, last: &str) -> Result<(), Errno> {
+    /// Takes a part in under this name. What it is now.
+    fn take(&self, parts: &OwnedFd, key: &str, last: &str) -> Result<Stat, Errno> {
         if self.group.is_some() {
             match rustix::fs::chownat(parts, key, None, self.group, AtFlags::SYMLINK_NOFOLLOW) {
                 // A group that this program's user is not in.
@@ -225,12 +257,9 @@ impl Parent {
                 Err(error) => return Err(error),
             }
         }
-        rename_to_free(parts, key, &self.handle, last)
+        rename_to_free(parts, key, &self.handle, last)?;
+        rustix::fs::statat(&self.handle, last, AtFlags::SYMLINK_NOFOLLOW)
     }
-}
-
-fn split(name: &FileName) -> (&str, &str) {
-    name.as_str().rsplit_once('/').unwrap_or(("", name.as_str()))
 }
 
 fn bytes_of(file: File, len: u64) -> io::Result<Option<Vec<u8>>> {

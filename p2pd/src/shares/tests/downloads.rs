@@ -108,6 +108,53 @@ async fn an_adopted_file_is_in_the_catalog_without_being_hashed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn many_files_get_their_names_at_once_and_none_is_hashed() {
+    let house = House::new().await;
+    let together = Arc::new(house.shares.downloads().together().unwrap());
+    let ready = |number: usize| {
+        let text = format!("number {number}");
+        let (content, manifest) = manifest_of(text.as_bytes());
+        let key = format!("k{number}");
+        together.write(&key, &[text.into()]).unwrap();
+        ReadyFile { key, name: name(&format!("new/{}/{number:04}", number % 7)), content, manifest }
+    };
+    house.write("new/3/0003", "taken");
+    house.has(&["new/3/0003"]).await;
+    let hashed = house.shares.hashed_bytes();
+    // Enough for looks at the first to begin before the last have their names.
+    let mut files: Vec<_> = (0..2000).map(ready).collect();
+    files.push(ReadyFile { key: "none".to_owned(), name: name("none"), ..ready(2000) });
+    let expected: Vec<_> = files.iter().map(|file| (file.name.clone(), file.content)).collect();
+    together.flush().unwrap();
+    let published = house.shares.publish_all(&together, files).await.unwrap();
+    for (number, result) in published.results.iter().enumerate() {
+        match number {
+            3 => assert!(matches!(result, Err(PublishError::Exists { .. })), "{result:?}"),
+            2000 => assert!(matches!(result, Err(PublishError::NoPart { .. })), "{result:?}"),
+            _ => assert!(result.is_ok(), "{number}: {result:?}"),
+        }
+    }
+    let sequence = published.adopted.await.unwrap().unwrap();
+    assert_eq!(sequence, *house.catalog.watch().borrow());
+    house.shares.refresh().await.unwrap();
+    for (number, (name, content)) in expected.iter().enumerate().take(2000) {
+        let there = if number == 3 { ContentHash::of(b"taken") } else { *content };
+        assert_eq!(house.content(name.as_str()).await, Some(there), "{name}");
+    }
+    assert_eq!(house.shares.hashed_bytes(), hashed);
+    assert_eq!(*house.catalog.watch().borrow(), sequence, "what was adopted is no news to the next look");
+    // Nobody keeps the names: what happens to them now is seen.
+    std::fs::remove_file(house.path("new/0/0000")).unwrap();
+    house.write("new/1/0001", "changed");
+    house.write("new/3/0003", "changed too");
+    house.has_content("new/1/0001", "changed").await;
+    house.has_content("new/3/0003", "changed too").await;
+    while house.fact("new/0/0000").await.is_some() {
+        house.pause().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_adoption_does_not_wait_for_a_hash_that_it_makes_needless() {
     let house = House::new().await;
     // Sparse: long to hash, nothing to write.

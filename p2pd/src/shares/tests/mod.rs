@@ -8,6 +8,7 @@ mod hostile;
 mod many;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use p2p_content::{ContentHash, FileName};
@@ -16,8 +17,8 @@ use p2p_service::tasks::Tasks;
 use tempfile::TempDir;
 
 use super::{
-    AddError, DownloadDir, OpenError, PublishError, RemoveError, ShareConfig, ShareError, ShareState, Shares,
-    Timing,
+    AddError, DownloadDir, OpenError, PublishError, ReadyFile, RemoveError, ShareConfig, ShareError,
+    ShareState, Shares, Timing,
 };
 use crate::catalog::{Catalog, Changed, Fact, ListQuery, Viewer};
 

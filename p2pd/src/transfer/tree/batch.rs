@@ -14,7 +14,7 @@ use super::super::sink::{SinkError, blocking};
 use super::super::store::TreeFile;
 use super::plan::FileKey;
 use super::{discard, part_key};
-use crate::shares::{PublishError, Together, Under};
+use crate::shares::{PublishError, ReadyFile, Together, Under};
 
 /// The bytes of a file, as a source gave them.
 pub(super) struct Came {
@@ -136,49 +136,62 @@ pub(super) async fn finish(
         discard(shared, super::beginning(id)).await?;
         return Err(error);
     }
-    let (known, batch): (Vec<_>, Vec<_>) = batch.into_iter().partition(|proven| proven.has_name);
-    let publishing = move || {
-        let key = |proven: &Proven| (part_key(id, &proven.file.name), proven.file.name.clone());
-        let results = together.publish(&batch.iter().map(key).collect::<Vec<_>>())?;
-        let (mut named, mut failed, mut broken) = (Vec::new(), Vec::new(), None);
-        for (proven, result) in batch.into_iter().zip(results) {
-            let TreeFile { name, content, size } = proven.file.clone();
-            match result {
-                Ok(()) => named.push(proven),
-                Err(PublishError::Exists { .. }) => {
-                    // Who put it there may have put the same there.
-                    let under = together.under(std::iter::once((&name, size)));
-                    match under.ok().and_then(|mut under| under.pop()) {
-                        Some(Under::Bytes(bytes)) if proof(&content, &bytes).is_some() => named.push(proven),
-                        _ => failed.push((name, content, TAKEN.to_owned())),
-                    }
-                }
-                Err(error) if is_closed(&error) => failed.push((name, content, error.to_string())),
-                Err(error) => match SinkError::from(error) {
-                    SinkError::NoWay(why) => failed.push((name, content, why)),
-                    // What has its name by now is seen to first.
-                    other => broken = broken.or(Some(other)),
-                },
-            }
-        }
-        Ok((named, failed, broken))
+    let (known, unnamed): (Vec<_>, Vec<_>) = batch.into_iter().partition(|proven| proven.has_name);
+    let ready = |proven: Proven| ReadyFile {
+        key: part_key(id, &proven.file.name),
+        name: proven.file.name.clone(),
+        content: proven.file.content,
+        manifest: proven.manifest,
     };
-    let (named, failed, broken) = blocking(publishing).await?;
-    for (name, content, why) in failed {
-        fail(shared, id, name, content, why).await?;
+    let files: Vec<_> = unnamed.iter().map(|proven| proven.file.clone()).collect();
+    let published = shared.shares.publish_all(&together, unnamed.into_iter().map(ready).collect()).await?;
+    let (mut here, mut broken) = (known.into_iter().map(|proven| proven.file).collect::<Vec<_>>(), None);
+    for (file, result) in files.into_iter().zip(published.results) {
+        let why = match result {
+            Ok(()) => {
+                here.push(file);
+                continue;
+            }
+            Err(PublishError::Exists { .. }) => match is_under(&together, &file).await? {
+                true => {
+                    here.push(file);
+                    continue;
+                }
+                false => TAKEN.to_owned(),
+            },
+            Err(error) if is_closed(&error) => error.to_string(),
+            Err(error) => match SinkError::from(error) {
+                SinkError::NoWay(why) => why,
+                // What has its name by now is seen to first.
+                other => {
+                    broken = broken.or(Some(other));
+                    continue;
+                }
+            },
+        };
+        fail(shared, id, file.name, file.content, why).await?;
     }
-    let done = || named.iter().chain(&known);
-    let counted = Named { files: done().count() as u64, bytes: done().map(|proven| proven.file.size).sum() };
-    let struck: Vec<_> = done().map(|proven| (proven.file.name.clone(), proven.file.content)).collect();
-    // What had its name before is a user's to change: the share's own look enters it into the catalog.
-    let adopted = named.into_iter().map(|Proven { file, manifest, .. }| (file.name, file.content, manifest));
-    let share = shared.shares.downloads().share().to_owned();
-    if let Err(error) = shared.shares.adopt_all(&share, adopted.collect()).await {
-        // The files are whole and in their places; the watcher finds them there.
+    let counted = Named { files: here.len() as u64, bytes: here.iter().map(|file| file.size).sum() };
+    let struck = here.into_iter().map(|file| (file.name, file.content)).collect();
+    let (adopted, struck) = tokio::join!(published.adopted, shared.store.strike_files(id, struck));
+    if let Ok(Err(error)) = adopted {
+        // The files are whole and in their places; the next look finds them there.
         tracing::warn!(transfer_id = id, %error, "files of transfer {id} are not in the catalog yet: {error}");
     }
-    shared.store.strike_files(id, struck).await?;
+    struck?;
     broken.map_or(Ok(counted), Err)
+}
+
+/// Whether the file is under its name: who put something there may have put the same. It is a user's to change then, and
+/// the share's own look enters it into the catalog.
+async fn is_under(together: &Arc<Together>, file: &TreeFile) -> Result<bool, SinkError> {
+    let (together, file) = (Arc::clone(together), file.clone());
+    blocking(move || {
+        let under = together.under(std::iter::once((&file.name, file.size)));
+        let under = under.ok().and_then(|mut under| under.pop());
+        Ok(matches!(under, Some(Under::Bytes(bytes)) if proof(&file.content, &bytes).is_some()))
+    })
+    .await
 }
 
 /// Whether this one directory does not take files of this program; others may.
