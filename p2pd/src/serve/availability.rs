@@ -29,10 +29,10 @@ pub(super) async fn follow(
 ) -> Result<Follower, Status> {
     let content = ContentHash::try_from(request.content.as_ref())
         .map_err(|error| Status::invalid_argument(error.to_string()))?;
-    let is_whole = contents.has_whole(content, guest).await?;
+    let whole = contents.whole_len(content, guest).await?;
     let swarm = match contents.fetched(content, guest.viewer) {
         Some(swarm) => swarm,
-        None if is_whole => contents.swarms().of(content),
+        None if whole.is_some() => contents.swarms().of(content),
         None => return Err(Status::not_found("not found")),
     };
     let fetcher = match request.fetcher {
@@ -47,7 +47,7 @@ pub(super) async fn follow(
     // business: only members are told of each other, and only for what all of them may see.
     let is_public = guest.is_member && fetcher.is_some() && contents.is_public(content).await?;
     let fetcher = fetcher.filter(|_| is_public).map(|fetcher| fetcher.to_wire());
-    Ok(swarm.follow(guest.id, fetcher, is_whole))
+    Ok(swarm.follow(guest.id, fetcher, whole))
 }
 
 /// Tells the caller what is new until it ends the stream, or may not know any more.
@@ -87,5 +87,5 @@ async fn is_here(contents: &Contents, follower: &Follower, guest: Guest) -> bool
     let content = follower.content();
     // A catalog that cannot be read just now takes nothing back.
     contents.fetched(content, guest.viewer).is_some()
-        || contents.has_whole(content, guest).await.unwrap_or(true)
+        || contents.whole_len(content, guest).await.map_or(true, |len| len.is_some())
 }

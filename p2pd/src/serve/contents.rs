@@ -13,10 +13,11 @@ use tonic::Status;
 use super::admission::Guest;
 use super::brake::Brakes;
 use super::buffers::Buffers;
-use crate::catalog::{Catalog, Fact, Viewer};
+use super::finder::Finder;
+use crate::catalog::{Catalog, Viewer};
 use crate::limits::Limits;
-use crate::shares::{OpenError, Shares};
-use crate::transfer::{Outbox, Swarm, Swarms};
+use crate::shares::Shares;
+use crate::transfer::{Outbox, Swarm, Swarms, Unfinished};
 
 /// Bytes that were given to others since the start. Clones count together.
 #[derive(Debug, Clone, Default)]
@@ -76,9 +77,16 @@ pub(super) enum NoBytes {
 }
 
 impl Held {
-    fn of(file: File) -> std::io::Result<Self> {
-        let (stamp, size) = (stamp(&file)?, file.metadata()?.len());
-        Ok(Self { file: Arc::new(file), size, kind: Kind::Whole(stamp) })
+    /// All of a content.
+    pub(super) fn whole(file: File) -> std::io::Result<Self> {
+        let stamp = stamp(&file)?;
+        Ok(Self { file: Arc::new(file), size: stamp.0, kind: Kind::Whole(stamp) })
+    }
+
+    /// What has come of a content.
+    pub(super) fn part(unfinished: Unfinished, swarm: Arc<Swarm>) -> Self {
+        let size = unfinished.manifest.pieces().len();
+        Self { file: unfinished.file, size, kind: Kind::Part(swarm) }
     }
 
     /// Whether the file is still as it was when it was opened and found to be what was announced.
@@ -138,6 +146,11 @@ impl Contents {
         &self.brakes
     }
 
+    /// What was sent to single peers.
+    pub(super) fn outbox(&self) -> &Outbox {
+        &self.outbox
+    }
+
     /// What the bytes are read into.
     pub(super) fn buffers(&self) -> &Buffers {
         &self.buffers
@@ -148,10 +161,14 @@ impl Contents {
         &self.swarms
     }
 
-    /// Whether the guest may have all of this content from here.
-    pub(super) async fn has_whole(&self, content: ContentHash, guest: Guest) -> Result<bool, NoBytes> {
+    /// The length of this content in bytes, where the guest may have all of it from here.
+    pub(super) async fn whole_len(&self, content: ContentHash, guest: Guest) -> Result<Option<u64>, NoBytes> {
         let visible = self.catalog.find_content(content, guest.viewer).await.map_err(unreadable)?;
-        Ok(!visible.is_empty() || self.outbox.find(guest.id, content).await.map_err(unreadable)?.is_some())
+        if let Some(fact) = visible.first() {
+            return Ok(Some(fact.size));
+        }
+        let outboxed = self.outbox.find(guest.id, content).await.map_err(unreadable)?;
+        Ok(outboxed.map(|outboxed| outboxed.manifest.pieces().len()))
     }
 
     /// The swarm of a content that this peer fetches itself, where the guest may see what it fetches.
@@ -165,38 +182,6 @@ impl Contents {
     pub(super) async fn is_public(&self, content: ContentHash) -> Result<bool, NoBytes> {
         let visible = self.catalog.find_content(content, Viewer::Network).await.map_err(unreadable)?;
         Ok(!visible.is_empty() || self.fetched(content, Viewer::Network).is_some())
-    }
-
-    /// Opens a file with this content that the guest may see, or the unfinished one.
-    pub(super) async fn open(&self, content: ContentHash, guest: Guest) -> Result<Held, NoBytes> {
-        let why = match self.open_whole(content, guest).await {
-            Err(why @ (NoBytes::NotFound | NoBytes::Changed)) => why,
-            opened => return opened,
-        };
-        let swarm = self.fetched(content, guest.viewer).ok_or(why)?;
-        let unfinished = swarm.part().ok_or(NoBytes::NotFound)?;
-        let size = unfinished.manifest.pieces().len();
-        Ok(Held { file: unfinished.file, size, kind: Kind::Part(swarm) })
-    }
-
-    async fn open_whole(&self, content: ContentHash, guest: Guest) -> Result<Held, NoBytes> {
-        let facts = self.catalog.find_content(content, guest.viewer).await.map_err(unreadable)?;
-        let outboxed = match self.open_first(facts).await {
-            Ok(held) => return Ok(held),
-            Err(why) => {
-                // A shared copy that is no longer what it was says nothing of the one that was sent to this peer.
-                let outboxed = self.outbox.find(guest.id, content).await.map_err(unreadable)?;
-                let Some(outboxed) = outboxed else { return Err(why) };
-                outboxed
-            }
-        };
-        match outboxed.file {
-            Some(file) => Held::of(file).map_err(unreadable),
-            None => {
-                let facts = self.catalog.find_content(content, Viewer::Own).await.map_err(unreadable)?;
-                self.open_first(facts).await
-            }
-        }
     }
 
     /// The manifest of a content that the guest may see.
@@ -219,29 +204,13 @@ impl Contents {
         fetched.map(|unfinished| Manifest::clone(&unfinished.manifest)).ok_or(NoBytes::NotFound)
     }
 
-    /// Opens one of these files; where the same bytes are shared twice, one that still is as announced.
-    pub(super) async fn open_first(&self, facts: Vec<Fact>) -> Result<Held, NoBytes> {
-        let shares = self.shares.clone();
-        let opening = move || {
-            let mut why = NoBytes::NotFound;
-            for fact in facts {
-                match shares.open(&fact) {
-                    Ok(file) => return Held::of(file).map_err(unreadable),
-                    Err(OpenError::Changed { .. }) => why = NoBytes::Changed,
-                    Err(error) => {
-                        let (share, name) = (&fact.share, &fact.name);
-                        tracing::warn!(share, file = %name, %error, "a shared file cannot be served: {error}");
-                        why = NoBytes::Unreadable;
-                    }
-                }
-            }
-            Err(why)
-        };
-        tokio::task::spawn_blocking(opening).await.map_err(unreadable)?
+    /// For who opens one content after another.
+    pub(super) fn finder(&self) -> Finder {
+        Finder::new(self.clone(), self.shares.opener())
     }
 }
 
-fn unreadable(error: impl std::fmt::Display) -> NoBytes {
+pub(super) fn unreadable(error: impl std::fmt::Display) -> NoBytes {
     tracing::error!(%error, "a content cannot be read: {error}; look at the disks of the shares and of the state directory");
     NoBytes::Unreadable
 }

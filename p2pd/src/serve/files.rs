@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use tonic::{Request, Response, Status};
 
 use super::admission::Admission;
-use super::contents::Contents;
+use super::contents::{Contents, NoBytes};
 use super::offer::AcceptOffers;
 use crate::catalog::Viewer;
 use crate::transfer::Intake;
@@ -57,21 +57,20 @@ impl Files {
         if facts.is_empty() {
             return Err(not_found());
         }
-        let held = self.contents.open_first(facts).await.map_err(|error| error.to_string())?;
-        if held.size > MAX_WHOLE_FILE_LEN {
-            return Err(too_large(held.size));
-        }
+        let contents = self.contents.clone();
         let reading = move || {
-            let mut bytes = vec![0; usize::try_from(held.size).unwrap_or(usize::MAX)];
-            held.file.read_exact_at(&mut bytes, 0).map(|()| bytes)
-        };
-        match tokio::task::spawn_blocking(reading).await {
-            Ok(Ok(bytes)) => {
-                self.contents.served().add(bytes.len() as u64);
-                Ok(bytes)
+            let held = contents.finder().open_first(&facts).map_err(|error| error.to_string())?;
+            if held.size > MAX_WHOLE_FILE_LEN {
+                return Err(too_large(held.size));
             }
-            _ => Err("the file cannot be read".to_owned()),
-        }
+            let mut bytes = vec![0; usize::try_from(held.size).unwrap_or(usize::MAX)];
+            let read = held.file.read_exact_at(&mut bytes, 0);
+            read.map(|()| bytes).map_err(|_| NoBytes::Unreadable.to_string())
+        };
+        let read = tokio::task::spawn_blocking(reading).await;
+        let bytes = read.unwrap_or_else(|_| Err(NoBytes::Unreadable.to_string()))?;
+        self.contents.served().add(bytes.len() as u64);
+        Ok(bytes)
     }
 }
 

@@ -10,6 +10,7 @@ mod buffers;
 mod bulk;
 mod contents;
 mod files;
+mod finder;
 mod offer;
 mod peer;
 mod pull;

@@ -36,7 +36,7 @@ const PULLS_PER_PEER: usize = 8;
 /// Availability streams that are served at once, and those of one peer.
 const FOLLOWERS: usize = 4096;
 const FOLLOWERS_PER_PEER: usize = 64;
-/// Answers that wait for the network, per stream.
+/// What waits for the network, per stream of an offer.
 const AHEAD: usize = 4;
 
 /// The service.
@@ -90,7 +90,7 @@ impl PeerService {
         let guest = self.admission.admit(&request)?;
         let permit = Arc::clone(&self.pulls).try_acquire_owned().map_err(|_| busy())?;
         let place = self.places.enter(guest.id).ok_or_else(busy)?;
-        let (answers, stream) = mpsc::channel(AHEAD);
+        let (answers, stream) = mpsc::channel(pull::AHEAD);
         let (contents, admission, token) =
             (self.contents.clone(), self.admission.clone(), self.tasks.token());
         self.tasks.spawn_detached("pull", async move {

@@ -10,7 +10,7 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::SystemTime;
 
-use p2p_content::{Bitmap, ContentHash, Manifest};
+use p2p_content::{Bitmap, ContentHash, Manifest, Pieces};
 use p2p_identity::PeerId;
 use p2p_proto::v1::{AvailabilityUpdate, PeerInfo};
 use tokio::sync::watch;
@@ -37,6 +37,8 @@ pub struct Swarm {
 #[derive(Default)]
 struct State {
     here: Here,
+    /// Known from the first follower or transfer on.
+    pieces: Option<Pieces>,
     /// Pieces in the order in which they came, those before the transfer's start left out.
     gained: Vec<u32>,
     /// Pieces in the order in which they were first asked for, and by whom.
@@ -152,9 +154,10 @@ impl Swarm {
         }
     }
 
-    /// A fetcher asked this peer for the piece.
-    pub fn promised(&self, piece: u32, to: PeerId) {
+    /// A fetcher asked this peer for these bytes: where they are a piece, others had better ask for another one.
+    pub fn promised(&self, bytes: Range<u64>, to: PeerId) {
         let mut state = self.lock();
+        let Some(piece) = state.pieces.and_then(|pieces| whole_piece(pieces, &bytes)) else { return };
         let is_fetcher = state.fetchers.values().any(|fetcher| fetcher.id == to);
         if is_fetcher && !state.is_promised.contains_key(&piece) {
             state.is_promised.insert(piece, to);
@@ -167,9 +170,13 @@ impl Swarm {
         }
     }
 
-    /// Follows it for this peer; `fetcher` says where others can reach it, if they are to know. `is_whole`: whatever its
-    /// transfers are at, this peer has all of it.
-    pub fn follow(self: Arc<Self>, id: PeerId, fetcher: Option<PeerInfo>, is_whole: bool) -> Follower {
+    /// Follows it for this peer; `fetcher` says where others can reach it, if they are to know. `whole`: the length in
+    /// bytes, where this peer has all of it, whatever its transfers are at.
+    pub fn follow(self: Arc<Self>, id: PeerId, fetcher: Option<PeerInfo>, whole: Option<u64>) -> Follower {
+        let is_whole = whole.is_some();
+        if let Some(len) = whole {
+            self.lock().pieces = Some(Pieces::of(len));
+        }
         let number = fetcher.map(|info| self.lock().enter(id, short(info)));
         self.ring();
         let changed = self.changed.subscribe();
@@ -210,6 +217,12 @@ impl State {
             self.is_promised.retain(|_, to| *to != gone.id);
         }
     }
+}
+
+/// The piece that this range is, if it is one.
+fn whole_piece(pieces: Pieces, bytes: &Range<u64>) -> Option<u32> {
+    let piece = u32::try_from(bytes.start / pieces.piece_len()).ok()?;
+    (piece < pieces.count() && pieces.range(piece) == *bytes).then_some(piece)
 }
 
 /// As it is passed on.
@@ -258,6 +271,7 @@ impl Serving {
                 _ => Vec::new(),
             };
             state.gained.extend(news);
+            state.pieces = Some(manifest.pieces());
             state.here = Here::Part(Part { file, manifest, pieces: pieces.clone(), share: share.into() });
         }
         drop(state);

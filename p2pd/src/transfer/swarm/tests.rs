@@ -5,6 +5,7 @@ use tokio::time::timeout;
 
 use super::*;
 
+const PIECE: u64 = 1 << 20;
 /// Three pieces.
 const LEN: usize = (2 << 20) + 5;
 
@@ -40,7 +41,7 @@ async fn a_follower_hears_all_at_first_and_then_what_is_new() {
     let swarms = Swarms::default();
     let (serving, swarm) = begin(&swarms, &[1]);
     let (id, _) = peer();
-    let mut follower = swarm.follow(id, None, false);
+    let mut follower = swarm.follow(id, None, None);
     let first = told(&mut follower).await;
     assert_eq!((first.whole, first.pieces.as_ref(), first.gained.len()), (false, &[0b0000_0010][..], 0));
     nothing_told(&mut follower).await;
@@ -58,7 +59,7 @@ async fn a_transfer_that_stops_is_over_for_its_followers() {
     let swarms = Swarms::default();
     let (serving, swarm) = begin(&swarms, &[]);
     let content = swarm.content;
-    let mut follower = swarm.follow(peer().0, None, false);
+    let mut follower = swarm.follow(peer().0, None, None);
     told(&mut follower).await;
     drop(serving);
     assert!(timeout(Duration::from_secs(5), follower.next()).await.unwrap().is_none());
@@ -71,22 +72,24 @@ async fn fetchers_hear_of_each_other_and_of_what_others_were_promised() {
     let swarms = Swarms::default();
     let swarm = swarms.of(ContentHash::of(b"x"));
     let ((one, one_info), (two, two_info)) = (peer(), peer());
-    let mut first = Arc::clone(&swarm).follow(one, Some(one_info.clone()), true);
+    let mut first = Arc::clone(&swarm).follow(one, Some(one_info.clone()), Some(7 * PIECE));
     assert!(told(&mut first).await.whole);
-    let mut second = Arc::clone(&swarm).follow(two, Some(two_info.clone()), true);
-    let mut silent = Arc::clone(&swarm).follow(peer().0, None, true);
+    let mut second = Arc::clone(&swarm).follow(two, Some(two_info.clone()), Some(7 * PIECE));
+    let mut silent = Arc::clone(&swarm).follow(peer().0, None, Some(7 * PIECE));
     assert_eq!(told(&mut first).await.fetchers, [two_info]);
     let heard = told(&mut second).await;
     assert_eq!((heard.whole, heard.fetchers), (true, vec![one_info]));
     assert!(told(&mut silent).await.fetchers.is_empty(), "who gives nothing is told of nobody");
-    swarm.promised(4, peer().0);
+    swarm.promised(4 * PIECE..5 * PIECE, peer().0);
     nothing_told(&mut second).await;
-    swarm.promised(5, one);
-    swarm.promised(5, two);
+    swarm.promised(4 * PIECE..5 * PIECE - 1, one);
+    nothing_told(&mut second).await;
+    swarm.promised(5 * PIECE..6 * PIECE, one);
+    swarm.promised(5 * PIECE..6 * PIECE, two);
     assert_eq!(told(&mut second).await.promised, [5]);
     nothing_told(&mut first).await;
     drop(first);
-    let mut third = Arc::clone(&swarm).follow(peer().0, Some(peer().1), true);
+    let mut third = Arc::clone(&swarm).follow(peer().0, Some(peer().1), Some(7 * PIECE));
     assert_eq!(told(&mut third).await.fetchers.len(), 1, "who has gone is not named");
 }
 
