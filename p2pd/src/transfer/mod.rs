@@ -2,9 +2,10 @@
 //!
 //! A job finds its sources with the [`Locator`](crate::discovery::Locator), runs an [`engine`] over them, and puts
 //! the finished file into the downloads share. The [`plan`] decides who is asked for which piece, and is pure; a
-//! [`source`] task speaks with one peer; the [`sink`] owns the part file and what is proven of it; the [`swarm`] tells
+//! [`source`] task speaks with one peer, and puts its answers [together](assembly); the [`sink`] owns the part file and what is proven of it; the [`swarm`] tells
 //! others what is there already; the [`store`] remembers all of it. Owns `transfers.sqlite`, the part files, and the outbox.
 
+mod assembly;
 mod bound;
 mod engine;
 mod fetch;

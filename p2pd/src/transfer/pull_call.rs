@@ -55,6 +55,11 @@ pub(super) async fn open(
 }
 
 impl Answers {
+    /// An answer that has come with the last one.
+    pub(super) fn another(&mut self) -> Option<Answer> {
+        self.ready.pop_front()
+    }
+
     /// The next answer, or a part of it; `None` where the other side ended the call well.
     ///
     /// # Errors

@@ -14,6 +14,7 @@ use tokio::sync::mpsc::{self, error::TrySendError};
 use tokio::time::{Instant, sleep_until, timeout};
 use tonic::{Code, Status, Streaming};
 
+use super::assembly::Assembly;
 use super::measure::{Doing, Stopwatch};
 use super::plan::SourceKey;
 use super::pull_call;
@@ -22,9 +23,6 @@ use crate::limits::Limits;
 
 /// A source that owes bytes and sends none for so long is lost.
 const SILENCE: Duration = Duration::from_secs(20);
-
-/// Bytes that an answer has at the least, the last one of a piece apart: crumbs cost more memory than they bring.
-const LEAST_CHUNK: u64 = 4096;
 
 /// Other fetchers that one answer of a source may name.
 const NAMED: usize = 64;
@@ -196,7 +194,8 @@ impl SourceTask {
                             if parts.is_empty() {
                                 silent_at = Instant::now() + SILENCE;
                             }
-                            parts.extend(wanted.pop_front().map(|piece| (piece, Assembly::default())));
+                            let part = Assembly::of(request.length);
+                            parts.extend(wanted.pop_front().map(|piece| (piece, part)));
                             if up.send(request).await.is_err() {
                                 return Err(Gone::Lost("it closed the stream".to_owned()));
                             }
@@ -308,7 +307,7 @@ impl SourceTask {
             if refusal.reason() == Reason::Withdrawn
                 && let Some(part) = parts.remove(&piece).filter(|part| part.is_left)
             {
-                return Ok(Some(Event::Withdrawn { source, piece, len: part.len }));
+                return Ok(Some(Event::Withdrawn { source, piece, len: part.len() }));
             }
             let why = match Reason::try_from(refusal.reason) {
                 Ok(Reason::Changed) => "its file changed".to_owned(),
@@ -320,38 +319,16 @@ impl SourceTask {
             return Err(Gone::Lost(why));
         }
         let part = parts.get_mut(&piece).ok_or_else(unasked)?;
-        let range = self.pieces.range(piece);
-        let left = (range.end - range.start).saturating_sub(part.len);
-        let len = answer.data.iter().map(Bytes::len).sum::<usize>() as u64;
-        if len < left.min(LEAST_CHUNK) {
-            return Err(Gone::Dropped("it sends crumbs".to_owned()));
-        }
-        part.len += len;
-        self.watch.received(len);
-        // Frames of some bytes each would cost more memory than they bring.
-        match answer.data.len() as u64 > 1 + len / LEAST_CHUNK {
-            true => part.chunks.push(answer.data.concat().into()),
-            false => part.chunks.extend(answer.data),
-        }
-        if part.len > range.end - range.start {
-            return Err(Gone::Dropped("it sent more than was asked".to_owned()));
-        }
-        let whole = part.len == range.end - range.start;
-        let part = whole.then(|| parts.remove(&piece)).flatten();
-        Ok(part.map(|part| Event::Piece { source, piece, chunks: part.chunks }))
+        self.watch.received(part.add(answer.data)?);
+        let whole = part.is_whole().then(|| parts.remove(&piece)).flatten();
+        Ok(whole.map(|part| Event::Piece { source, piece, chunks: part.into_chunks() }))
     }
 
     fn gone(&self, status: &Status) -> Gone {
         if let Some(id) = self.peer.id() {
             self.connections.note(id, status);
         }
-        match status.code() {
-            Code::PermissionDenied | Code::Unauthenticated => {
-                Gone::Lost(format!("it does not admit this peer: {}", status.message()))
-            }
-            Code::DataLoss => Gone::Dropped(format!("it breaks the protocol: {}", status.message())),
-            _ => Gone::Lost(format!("the connection broke: {}", status.message())),
-        }
+        status.into()
     }
 }
 
@@ -372,12 +349,4 @@ async fn next(
         Some(told) => told.message().await,
         None => std::future::pending().await,
     }
-}
-
-#[derive(Default)]
-struct Assembly {
-    chunks: Vec<Bytes>,
-    len: u64,
-    /// The source was told that it is no longer wanted.
-    is_left: bool,
 }

@@ -220,19 +220,24 @@ impl Transfers {
             return self.ask_peer(peer, order, listed).await;
         }
         let (mut is_any, mut query) = (false, query(&order.what));
+        let mut page = locator.browse_network(&query).await?;
         let why = loop {
-            let page = locator.browse_network(&query).await?;
             if page.incomplete.is_some() {
                 // The maestro cannot be asked: what was come by are pages of some peers, and not all there is.
                 break page.incomplete;
             }
-            let next = page.next.clone();
-            is_any |= self.write_down(order, listed, page).await?;
-            match next {
-                Some(cursor) => query.cursor = cursor,
-                None if is_any => return Ok(true),
-                None => break None,
-            }
+            let Some(cursor) = page.next.take() else {
+                match self.write_down(order, listed, page).await? || is_any {
+                    true => return Ok(true),
+                    false => break None,
+                }
+            };
+            query.cursor = cursor;
+            // The next page is on its way while this one is written down.
+            let next = locator.browse_network(&query);
+            let (written, next) = tokio::join!(self.write_down(order, listed, page), next);
+            is_any |= written?;
+            page = next?;
         };
         let mut silent = 0;
         for peer in locator.others() {

@@ -22,7 +22,7 @@ use super::super::source::Gone;
 use super::super::store::TreeFile;
 use super::batch::{self, Came, Found, Kept, Named, Proven};
 use super::plan::{Arrival, FileKey, Plan};
-use super::stream::{Event, Order};
+use super::stream::{Event, Order, Wanted};
 use super::{LONGEST, Tally};
 use crate::discovery::PeerRef;
 use crate::shares::Together;
@@ -36,6 +36,8 @@ const LOW: usize = 512;
 const SOURCES: usize = 16;
 /// Orders that wait for a source's task: as many as it can be asked for, and to leave all of them.
 const ORDERS: usize = 512;
+/// What sources told that waits for the run.
+const EVENTS: usize = 64;
 /// Pieces of work that prove and write at once, and bytes and files of one.
 const WRITERS: usize = 2;
 const WRITTEN_LEN: u64 = 4 << 20;
@@ -122,7 +124,7 @@ pub(super) async fn run(
     };
     let together = Arc::new(blocking(opening).await?);
     let left_parts = Arc::new(batch::left_parts(shared, job.id).await?);
-    let (events, incoming) = mpsc::channel(64);
+    let (events, incoming) = mpsc::channel(EVENTS);
     let run = Run {
         shared,
         job,
@@ -167,6 +169,7 @@ impl Run<'_> {
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         look.reset();
         let heart = self.shared.tasks.heartbeat(format!("transfer {}", self.job.id), PATIENCE);
+        let mut events = Vec::new();
         loop {
             heart.beat();
             self.read_on();
@@ -187,7 +190,10 @@ impl Run<'_> {
                     }
                     return Err(Outcome::Stopped);
                 }
-                Some(event) = incoming.recv(), if self.came_len < WAITING_LEN => self.on_event(event),
+                // All that is there, so that files which came together are written together.
+                _ = incoming.recv_many(&mut events, EVENTS), if self.came_len < WAITING_LEN => {
+                    events.drain(..).for_each(|event| self.on_event(event));
+                }
                 Some(written) = self.writing.join_next(), if !self.writing.is_empty() => {
                     self.written(written.map_err(|_| ended())??);
                 }
@@ -325,8 +331,10 @@ impl Run<'_> {
         if self.batch.is_empty() || !self.naming.is_empty() || !is_ripe {
             return;
         }
-        let (batch, shared) = (std::mem::take(&mut self.batch), Arc::clone(self.shared));
-        (self.naming_len, self.batch_len) = (self.batch_len, 0);
+        let rest = self.batch.split_off(self.batch.len().min(BATCH));
+        let (batch, shared) = (std::mem::replace(&mut self.batch, rest), Arc::clone(self.shared));
+        self.naming_len = batch.iter().map(|proven| proven.file.size).sum();
+        self.batch_len -= self.naming_len;
         let (together, id) = (Arc::clone(&self.together), self.job.id);
         self.naming.spawn(async move { batch::finish(&shared, id, together, batch).await });
     }
@@ -347,7 +355,10 @@ impl Run<'_> {
                     self.ask(source);
                 }
             }
-            Event::File { source, key, chunks } => self.arrived(source, key, chunks),
+            Event::Files { source, files } => {
+                files.into_iter().for_each(|(key, chunks)| self.arrived(source, key, chunks));
+                self.ask(source);
+            }
             Event::Refused { source, key } => {
                 self.plan.refused(source, key);
                 self.ask_everyone();
@@ -378,7 +389,6 @@ impl Run<'_> {
             }
             None => self.job.wasted(len),
         }
-        self.ask(source);
     }
 
     fn ask_everyone(&mut self) {
@@ -386,13 +396,13 @@ impl Run<'_> {
     }
 
     fn ask(&mut self, source: SourceKey) {
-        for key in self.plan.requests(source, Instant::now()) {
-            let Some(TreeFile { content, size, .. }) = self.files.get(&key) else { continue };
-            if !self.order(source, Order::Ask { key, content: *content, size: *size }) {
-                // Its task has ended, or the source takes nothing any more.
-                self.gone(source, &Gone::Lost("it takes no more requests".to_owned()));
-                break;
-            }
+        let keys = self.plan.requests(source, Instant::now()).into_iter();
+        let wanted =
+            |key| self.files.get(&key).map(|file| Wanted { key, content: file.content, size: file.size });
+        let wanted: Vec<_> = keys.filter_map(wanted).collect();
+        if !wanted.is_empty() && !self.order(source, Order::Ask(wanted)) {
+            // Its task has ended, or the source takes nothing any more.
+            self.gone(source, &Gone::Lost("it takes no more requests".to_owned()));
         }
     }
 

@@ -11,8 +11,9 @@ use p2p_proto::v1::PullRequest;
 use p2p_proto::v1::pull_refusal::Reason;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
-use tonic::{Code, Status};
+use tonic::Status;
 
+use super::super::assembly::Assembly;
 use super::super::plan::SourceKey;
 use super::super::pull_call;
 use super::super::source::Gone;
@@ -22,8 +23,6 @@ use crate::limits::Limits;
 
 /// A source that owes bytes and sends none for so long is lost.
 const SILENCE: Duration = Duration::from_secs(20);
-/// Bytes that an answer has at the least, the last one of a file apart: crumbs cost more memory than they bring.
-const LEAST_CHUNK: u64 = 4096;
 /// Requests that are on their way to the connection.
 const REQUESTS: usize = 256;
 
@@ -31,8 +30,8 @@ const REQUESTS: usize = 256;
 pub(super) enum Event {
     /// It is connected.
     Ready(SourceKey),
-    /// A whole file has come; nothing is proven yet.
-    File { source: SourceKey, key: FileKey, chunks: Vec<Bytes> },
+    /// Whole files have come; nothing is proven yet.
+    Files { source: SourceKey, files: Vec<(FileKey, Vec<Bytes>)> },
     /// It does not give this file.
     Refused { source: SourceKey, key: FileKey },
     /// It was told to leave a file, and has not given all of it; so many bytes had come.
@@ -43,10 +42,17 @@ pub(super) enum Event {
 
 /// What the run tells a source's task.
 pub(super) enum Order {
-    /// To ask for a file.
-    Ask { key: FileKey, content: ContentHash, size: u64 },
+    /// To ask for these files.
+    Ask(Vec<Wanted>),
     /// That the file has come from somebody else.
     Leave(FileKey),
+}
+
+/// A file that is to be asked for.
+pub(super) struct Wanted {
+    pub(super) key: FileKey,
+    pub(super) content: ContentHash,
+    pub(super) size: u64,
 }
 
 /// A source's task.
@@ -59,14 +65,14 @@ pub(super) struct StreamTask {
     pub(super) events: mpsc::Sender<Event>,
 }
 
-/// A file that was asked for, as far as it has come.
-#[derive(Default)]
-struct Assembly {
-    size: u64,
-    chunks: Vec<Bytes>,
-    len: u64,
-    /// The source was told that it is no longer wanted.
-    is_left: bool,
+/// What came of an answer.
+enum Took {
+    /// There is more of its file to come.
+    Part,
+    /// A file is whole.
+    Whole(FileKey, Vec<Bytes>),
+    /// There is no more of its file to come.
+    Refusal(Event),
 }
 
 /// The run has ended: nobody wants to know more.
@@ -100,7 +106,7 @@ impl StreamTask {
             tokio::select! {
                 order = self.orders.recv() => match order {
                     None => return Ok(()),
-                    Some(Order::Ask { key, content, size }) => wanted.push_back(request(key, content, size)),
+                    Some(Order::Ask(files)) => wanted.extend(files.into_iter().map(request)),
                     Some(Order::Leave(key)) => {
                         if let Some(at) = wanted.iter().position(|request| request.id == u64::from(key)) {
                             wanted.remove(at);
@@ -126,15 +132,13 @@ impl StreamTask {
                             silent_at = Instant::now() + SILENCE;
                         }
                         let key = FileKey::try_from(request.id).unwrap_or_default();
-                        open.insert(key, Assembly { size: request.length, ..Assembly::default() });
+                        open.insert(key, Assembly::of(request.length));
                         self.ask(&up, request).await?;
                     }
                 }
                 answer = down.next() => {
                     let answer = answer.map_err(|status| self.gone(&status))?.ok_or_else(closed)?;
-                    if let Some(event) = self.take(answer, &mut open)?
-                        && self.tell(event).await.is_err()
-                    {
+                    if self.take_all(answer, &mut down, &mut open).await?.is_err() {
                         return Ok(());
                     }
                     // While the run was busy nobody read: that is not the source's silence.
@@ -155,8 +159,40 @@ impl StreamTask {
         self.events.send(event).await.map_err(|_| Over)
     }
 
-    /// Adds an answer to its file; what to say where that was the last one.
-    fn take(&self, answer: Answer, open: &mut HashMap<FileKey, Assembly>) -> Result<Option<Event>, Gone> {
+    /// Takes an answer, and those that came with it, and tells what they come to.
+    async fn take_all(
+        &self,
+        answer: Answer,
+        down: &mut pull_call::Answers,
+        open: &mut HashMap<FileKey, Assembly>,
+    ) -> Result<Result<(), Over>, Gone> {
+        let (mut files, mut others, mut answer) = (Vec::new(), Vec::new(), Some(answer));
+        let mut taken = Ok(());
+        while let Some(next) = answer {
+            match self.take(next, open) {
+                Ok(Took::Part) => {}
+                Ok(Took::Whole(key, chunks)) => files.push((key, chunks)),
+                Ok(Took::Refusal(event)) => others.push(event),
+                Err(gone) => {
+                    taken = Err(gone);
+                    break;
+                }
+            }
+            answer = down.another();
+        }
+        if !files.is_empty() {
+            others.push(Event::Files { source: self.key, files });
+        }
+        for event in others {
+            if self.tell(event).await.is_err() {
+                return Ok(Err(Over));
+            }
+        }
+        taken.map(Ok)
+    }
+
+    /// Adds an answer to its file.
+    fn take(&self, answer: Answer, open: &mut HashMap<FileKey, Assembly>) -> Result<Took, Gone> {
         let unasked = || Gone::Dropped("it answered what was not asked".to_owned());
         let key = FileKey::try_from(answer.id).map_err(|_| unasked())?;
         let source = self.key;
@@ -164,7 +200,7 @@ impl StreamTask {
             let file = open.remove(&key).ok_or_else(unasked)?;
             return match refusal.reason() {
                 Reason::Withdrawn if file.is_left => {
-                    Ok(Some(Event::Withdrawn { source, key, len: file.len }))
+                    Ok(Took::Refusal(Event::Withdrawn { source, key, len: file.len() }))
                 }
                 // A disk that is away says nothing of the other files; whoever has it gives it.
                 // Where the range is none, the length was told falsely by whoever told it.
@@ -172,28 +208,14 @@ impl StreamTask {
                 | Reason::Changed
                 | Reason::NotYet
                 | Reason::Unreadable
-                | Reason::BadRange => Ok(Some(Event::Refused { source, key })),
+                | Reason::BadRange => Ok(Took::Refusal(Event::Refused { source, key })),
                 _ => Err(Gone::Lost(format!("it refused: {}", refusal.message))),
             };
         }
         let file = open.get_mut(&key).ok_or_else(unasked)?;
-        let left = file.size.saturating_sub(file.len);
-        let len = answer.data.iter().map(Bytes::len).sum::<usize>() as u64;
-        if len < left.min(LEAST_CHUNK) {
-            return Err(Gone::Dropped("it sends crumbs".to_owned()));
-        }
-        if len > left {
-            return Err(Gone::Dropped("it sent more than was asked".to_owned()));
-        }
-        file.len += len;
-        // Frames of some bytes each would cost more memory than they bring.
-        match answer.data.len() as u64 > 1 + len / LEAST_CHUNK {
-            true => file.chunks.push(answer.data.concat().into()),
-            false => file.chunks.extend(answer.data),
-        }
-        let is_whole = file.len == file.size;
-        let file = is_whole.then(|| open.remove(&key)).flatten();
-        Ok(file.map(|file| Event::File { source, key, chunks: file.chunks }))
+        file.add(answer.data)?;
+        let file = file.is_whole().then(|| open.remove(&key)).flatten();
+        Ok(file.map_or(Took::Part, |file| Took::Whole(key, file.into_chunks())))
     }
 
     fn silent(&self) -> Gone {
@@ -207,13 +229,7 @@ impl StreamTask {
         if let Some(id) = self.peer.id() {
             self.connections.note(id, status);
         }
-        match status.code() {
-            Code::PermissionDenied | Code::Unauthenticated => {
-                Gone::Lost(format!("it does not admit this peer: {}", status.message()))
-            }
-            Code::DataLoss => Gone::Dropped(format!("it breaks the protocol: {}", status.message())),
-            _ => Gone::Lost(format!("the connection broke: {}", status.message())),
-        }
+        status.into()
     }
 }
 
@@ -221,7 +237,7 @@ fn closed() -> Gone {
     Gone::Lost("it closed the stream".to_owned())
 }
 
-fn request(key: FileKey, content: ContentHash, size: u64) -> PullRequest {
+fn request(Wanted { key, content, size }: Wanted) -> PullRequest {
     let content = content.as_bytes().to_vec().into();
     PullRequest { id: key.into(), content, offset: 0, length: size, withdraw: false }
 }
