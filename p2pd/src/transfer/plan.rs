@@ -8,8 +8,9 @@
 //! 2. **A window per source**, of as much as it gives in [`HORIZON`]: enough to keep a long link full, and no more than
 //!    can be waited for when it turns slow.
 //! 3. **Work is stolen** from slow and silent sources: a source that has nothing else to do is given the piece that will
-//!    take longest elsewhere, if it would be faster. This is the end game too; a piece is asked of two at the most, and
-//!    whoever comes second is told to leave it.
+//!    take longest elsewhere, if it would be [much faster](SOONER): of what is asked of two, most of one copy comes for
+//!    nothing, and takes the link of those that do not. This is the end game too; a piece is asked of two at the most,
+//!    and whoever comes second is told to leave it.
 //! 4. **Near sources are asked first**, before those whose bytes take links that others need: they come first in
 //!    [`Plan::sources`], and take the last pieces from those that are farther.
 //! 5. What a lost source was asked for is free again. A piece that came out false is asked of somebody else.
@@ -41,6 +42,11 @@ const HORIZON: Duration = Duration::from_millis(300);
 /// Requests that a source has open at the least, so that it never waits for the next one; and at the most, as the
 /// serving side queues no more.
 const WINDOW: std::ops::RangeInclusive<usize> = 2..=64;
+/// How many times as long a piece must take where it was asked for as where it is to be taken over: at the end, when nothing
+/// else is left to ask for, and before. Among equals, who are each other's sources, everybody is short of new pieces now
+/// and then; what they would take from each other is about to come.
+const SOONER: u32 = 2;
+const SOONER_BEFORE_THE_END: u32 = 4;
 /// Sources that one piece may be asked of at once; one more for each time that this has passed since the last was.
 const COPIES: usize = 2;
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -200,9 +206,9 @@ impl Plan {
         }
     }
 
-    /// The piece that will take longest where it was asked for, if this source would be faster.
+    /// The piece that will take longest where it was asked for, if this source would be much faster.
     fn slowest(&self, thief: SourceKey, state: &Source, now: Instant) -> Option<u32> {
-        let own = state.pace.expected(1);
+        let own = state.pace.expected(1) * if self.is_end_game() { SOONER } else { SOONER_BEFORE_THE_END };
         let latest = |owner: &Source| {
             let queue = (1..).zip(&owner.queue).collect::<Vec<(u32, &u32)>>();
             let late = queue.into_iter().rev().map(|(place, piece)| (owner.pace.left(place, now), *piece));
