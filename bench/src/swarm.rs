@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow, ensure};
 use p2p_content::ContentHash;
+use p2p_proto::control::TransferList;
 use p2p_tests::{Lab, Network, Peer, random_file};
 use tokio::time::timeout;
 
@@ -60,6 +61,9 @@ pub(crate) struct Seen {
     pub(crate) receivers: Vec<Option<(Duration, f64)>>,
     /// How many times the size of the file the source sent.
     pub(crate) copies: f64,
+    /// What came for nothing at each receiver that finished, as a share of the file's size: asked of two, and of one in
+    /// vain.
+    pub(crate) wasted: Vec<f64>,
 }
 
 impl Seen {
@@ -82,8 +86,8 @@ pub(crate) async fn run(options: &Options) -> Result<()> {
     writeln!(
         out,
         "\n{} MiB from one source ({} Mbit/s) to {} receivers ({mbit:?} Mbit/s) at once\n\n\
-         | run | last receiver, s | worst time over its own limit | copies the source sent | each receiver's time over its limit |\n\
-         |---|---|---|---|---|",
+         | run | last receiver, s | worst time over its own limit | copies the source sent | each receiver's time over its limit | most that came to one for nothing |\n\
+         |---|---|---|---|---|---|",
         plan.mib, plan.seed_mbit, plan.receivers
     )?;
     for run in 1..=options.runs {
@@ -94,7 +98,11 @@ pub(crate) async fn run(options: &Options) -> Result<()> {
         let each: Vec<String> = seen.receivers.iter().map(shown).collect();
         let last = seen.receivers.iter().flatten().map(|(took, _)| *took).max().unwrap_or_default();
         let (last, worst, copies) = (last.as_secs_f64(), seen.worst(), seen.copies);
-        writeln!(out, "| {run} | {last:.1} | **{worst:.2}** | **{copies:.2}** | {} |", each.join(" "))?;
+        let (each, wasted) = (each.join(" "), 100.0 * seen.wasted.iter().copied().fold(0.0, f64::max));
+        writeln!(
+            out,
+            "| {run} | {last:.1} | **{worst:.2}** | **{copies:.2}** | {each} | {wasted:.0} % of the file |"
+        )?;
     }
     Ok(())
 }
@@ -129,9 +137,15 @@ pub(crate) async fn once(plan: &Plan) -> Result<Seen> {
         cut = cut(plan, &lab, before) => return Err(cut.err().unwrap_or_else(|| anyhow!("the cut has ended"))),
     };
     let sent = lab.sent_bytes(SEED_HOST)? - before;
+    let mut wasted = Vec::new();
+    for (peer, _) in network.peers().iter().skip(1).zip(&fetched).filter(|(_, took)| took.is_some()) {
+        let known: TransferList = peer.ctl_json(&["transfers", "--all"]).await?;
+        let bytes = known.transfers.iter().map(|transfer| transfer.wasted_bytes).sum::<u64>();
+        wasted.push(bytes as f64 / len as f64);
+    }
     let receivers = fetched.into_iter().zip(limits);
     let receivers = receivers.map(|(took, limit)| took.map(|took| (took, took.as_secs_f64() / limit)));
-    Ok(Seen { receivers: receivers.collect(), copies: sent as f64 / len as f64 })
+    Ok(Seen { receivers: receivers.collect(), copies: sent as f64 / len as f64, wasted })
 }
 
 fn host_of(receiver: u8) -> u8 {
@@ -191,6 +205,7 @@ mod tests {
                 .map(|ratio| ratio.map(|ratio| (Duration::from_secs(1), ratio)))
                 .collect(),
             copies: 1.0,
+            wasted: Vec::new(),
         };
         let all = seen(&[Some(1.1), Some(1.3)]);
         assert_eq!((all.worst(), all.finished()), (1.3, 1.0));
