@@ -1,4 +1,6 @@
-//! Channels to other peers, one each, shared by whoever needs one.
+//! Channels to other peers, shared by whoever needs one: to each peer one for messages, and one for file data. What is said
+//! on a channel comes after what was said before it, and on a slow link that is some hundred KiB of data: who has which
+//! piece would be known a second too late.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -27,7 +29,14 @@ pub type PeerRpc = PeerClient<InterceptedService<Channel, ShowMembership>>;
 pub struct Connections {
     identity: Identity,
     network: Network,
-    open: Arc<Mutex<HashMap<PeerId, Connection>>>,
+    open: Arc<Mutex<HashMap<(PeerId, Carries), Connection>>>,
+}
+
+/// What a channel is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Carries {
+    Messages,
+    Data,
 }
 
 /// Why a peer cannot be asked.
@@ -60,12 +69,12 @@ impl Connections {
         &self.identity
     }
 
-    /// A client of this peer: over the open channel, or a new one.
+    /// A client of this peer for calls that carry no file data: over the open channel, or a new one.
     ///
     /// # Errors
     /// Where no address answers in time, or somebody else answers.
     pub async fn peer(&self, peer: &PeerRef) -> Result<PeerRpc, ReachError> {
-        self.channel(peer).await.map(|channel| self.client(channel))
+        self.channel(peer, Carries::Messages).await.map(|channel| self.client(channel))
     }
 
     /// The metadata with which calls of the peer service show this peer's membership.
@@ -75,15 +84,19 @@ impl Connections {
         metadata
     }
 
-    /// The channel to this peer: the open one, or a new one.
+    /// The channel for this peer's file data: the open one, or a new one.
     ///
     /// # Errors
     /// Where no address answers in time, or somebody else answers.
-    pub async fn channel(&self, peer: &PeerRef) -> Result<Channel, ReachError> {
+    pub async fn bulk(&self, peer: &PeerRef) -> Result<Channel, ReachError> {
+        self.channel(peer, Carries::Data).await
+    }
+
+    async fn channel(&self, peer: &PeerRef, carries: Carries) -> Result<Channel, ReachError> {
         let PeerRef::Known { id, addresses, .. } = peer else {
             return Err(ReachError::Plain(peer.to_string()));
         };
-        let known = self.lock().get(id).filter(|connection| connection.is_open()).cloned();
+        let known = self.lock().get(&(*id, carries)).filter(|connection| connection.is_open()).cloned();
         let channel = match known {
             Some(connection) => connection.channel,
             None => {
@@ -93,7 +106,7 @@ impl Connections {
                     .map_err(|_| ReachError::Silent(peer.to_string()))?
                     .map_err(|source| ReachError::Connect { peer: peer.to_string(), source })?;
                 let channel = connection.channel.clone();
-                self.lock().insert(*id, connection);
+                self.lock().insert((*id, carries), connection);
                 channel
             }
         };
@@ -106,19 +119,19 @@ impl Connections {
         PeerClient::with_interceptor(channel, show).max_decoding_message_size(MAX_MESSAGE_LEN)
     }
 
-    /// Drops the channel to a peer: it broke, or the next call shall try its addresses anew.
+    /// Drops the channels to a peer: one broke, or the next call shall try its addresses anew.
     pub fn forget(&self, peer: PeerId) {
-        self.lock().remove(&peer);
+        self.lock().retain(|(id, _), _| *id != peer);
     }
 
-    /// Drops the channel where this answer means that the connection broke.
+    /// Drops the channels where this answer means that a connection broke.
     pub fn note(&self, peer: PeerId, status: &Status) {
         if matches!(status.code(), tonic::Code::Unavailable | tonic::Code::Unknown | tonic::Code::Cancelled) {
             self.forget(peer);
         }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<PeerId, Connection>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<(PeerId, Carries), Connection>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

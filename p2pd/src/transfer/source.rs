@@ -123,10 +123,10 @@ impl SourceTask {
     }
 
     async fn pull(&mut self) -> Result<(), Gone> {
-        let connected = self.connections.channel(&self.peer).await;
-        let channel = connected.map_err(|error| Gone::Lost(error.to_string()))?;
+        let connected =
+            tokio::try_join!(self.connections.bulk(&self.peer), self.connections.peer(&self.peer));
+        let (channel, mut teller) = connected.map_err(|error| Gone::Lost(error.to_string()))?;
         let (up, outgoing) = mpsc::channel(64);
-        let mut teller = self.connections.client(channel.clone());
         let request = AvailabilityRequest {
             content: self.content.as_bytes().to_vec().into(),
             fetcher: self.fetcher.take(),
