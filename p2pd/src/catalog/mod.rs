@@ -93,6 +93,11 @@ impl Catalog {
         self.inner.last.subscribe()
     }
 
+    /// How many changes there are after this sequence number: fewer than numbers, of which each boot passes over many.
+    pub fn count_after(&self, sequence: u64) -> u64 {
+        self.inner.last.borrow().saturating_sub(sequence) % schema::MORE_THAN_CAN_BE_LOST
+    }
+
     /// A maestro that holds the changes up to a sequence number below this one must be sent the whole catalog: some
     /// removals after it are forgotten.
     ///

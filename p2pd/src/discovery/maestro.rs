@@ -136,7 +136,6 @@ impl Maestro {
     pub fn status(&self) -> Option<MaestroStatus> {
         let joined = self.shared.network.current()?;
         let state = self.shared.state.borrow().clone();
-        let last = *self.shared.catalog.watch().borrow();
         Some(MaestroStatus {
             address: joined.address,
             maestro_id: joined.maestro_id,
@@ -144,7 +143,7 @@ impl Maestro {
             state: state.state,
             since_ms: state.since_ms,
             detail: state.detail,
-            changes_pending: last.saturating_sub(state.acknowledged.unwrap_or(0)),
+            changes_pending: self.shared.catalog.count_after(state.acknowledged.unwrap_or(0)),
             membership_until_ms: self.membership_until_ms(),
         })
     }

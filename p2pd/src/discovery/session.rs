@@ -161,7 +161,7 @@ impl Session<'_> {
         let resumes = welcome.epoch == catalog.epoch()
             && (catalog.oldest_resumable()..=last).contains(&welcome.applied_sequence);
         let sent = if resumes { welcome.applied_sequence } else { 0 };
-        let (changes, maestro_id) = (last - sent, self.maestro);
+        let (changes, maestro_id) = (catalog.count_after(sent), self.maestro);
         let to_tell =
             if resumes { counted(changes, "change", "changes") } else { "the whole catalog".to_owned() };
         tracing::info!(
