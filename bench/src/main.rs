@@ -12,6 +12,7 @@ mod contest;
 mod delay;
 mod gauge;
 mod iperf3;
+mod memory;
 mod ours;
 mod processes;
 mod product;
