@@ -27,6 +27,7 @@ pub(crate) async fn conformance(make: impl Fn() -> Arc<dyn Directory>) {
     queries::tells_what_it_holds(&*make()).await;
     queries::forgets_whom_nobody_has_seen(&*make()).await;
     pages_are_whole_and_without_repetition(&*make()).await;
+    queries::tells_all_files_of_one_peer(&*make()).await;
     plain_peers_stand_beside_the_others(&*make()).await;
     lists_peers(&*make()).await;
 }
