@@ -310,6 +310,9 @@ pub struct Complete {
     pub digest: Digest,
     /// How many there are.
     pub files: u64,
+    /// Where that is not what is held, the files that are held are first counted anew: the tally that is kept change by
+    /// change may itself be wrong. It takes a look at all of them.
+    pub recount: bool,
 }
 
 /// What became of a batch.

@@ -165,9 +165,11 @@ impl Directory for SqliteDirectory {
         loop {
             match progress {
                 Progress::Done(applied) => return Ok(applied),
-                Progress::Sweeping(rest) => {
+                Progress::Concluding(rest) => {
                     progress = self
-                        .write(move |connection| catalog::sweep_on(connection, peer, session, rest, now_ms))
+                        .write(move |connection| {
+                            catalog::conclude_on(connection, peer, session, rest, now_ms)
+                        })
                         .await?;
                 }
             }

@@ -127,6 +127,7 @@ impl Peer {
             epoch,
             last_sequence,
             join_token: String::new(),
+            compares_buckets: false,
         }
     }
 
