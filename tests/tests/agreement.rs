@@ -36,7 +36,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         8 => Just(Step::Say),
         8 => any::<prop::sample::Index>().prop_map(Step::Take),
         6 => Just(Step::Hear),
-        8 => (1u8..6).prop_map(Step::Talk),
+        8 => (1u8..9).prop_map(Step::Talk),
         3 => (0u8..6).prop_map(|delivered| Step::Cut { delivered }),
         1 => Just(Step::RestartPeer),
         1 => Just(Step::RestartMaestro),
@@ -45,11 +45,11 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => Just(Step::BackUpMaestro),
         1 => any::<prop::sample::Index>().prop_map(Step::RestoreMaestro),
         1 => Just(Step::LosePeer),
-        2 => (0usize..agreement_world::SPOILS.len()).prop_map(Step::Spoil),
+        3 => (0usize..agreement_world::SPOILS.len()).prop_map(Step::Spoil),
         1 => Just(Step::Examine),
         1 => Just(Step::Forget),
     ];
-    prop::collection::vec(step, 1..40)
+    prop::collection::vec(step, 10..60)
 }
 
 /// Runs the cases of one seed.
