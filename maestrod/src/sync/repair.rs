@@ -147,8 +147,19 @@ pub(super) fn difference(held: Vec<FileRecord>, told: Vec<FileRecord>) -> Vec<Ch
 
 #[cfg(test)]
 mod tests {
+    use p2p_content::ContentHash;
+
     use super::*;
-    use crate::directory::conformance::file;
+
+    fn file(name: &str, bytes: &str) -> FileRecord {
+        FileRecord {
+            share: "s".to_owned(),
+            name: name.to_owned(),
+            content: Some(ContentHash::of(bytes.as_bytes())),
+            size: bytes.len() as u64,
+            modified_ms: 1000,
+        }
+    }
 
     fn bucket(digest: u8, files: u32) -> Bucket {
         Bucket { digest: Digest([digest; 16]), files }

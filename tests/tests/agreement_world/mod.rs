@@ -161,6 +161,7 @@ impl Lab {
                 near: None,
                 far: Vec::new(),
                 streams: 0,
+                is_disturbed: false,
             };
             world.counts.cases += 1;
             for share in 0..SHARES.len() {
@@ -200,6 +201,8 @@ struct World<'a> {
     /// The last one may be of the peer's stream; the others are of those that it lost.
     far: Vec<Far>,
     streams: u64,
+    /// A database was replaced by an older one, or spoiled: only then may the two come to differ.
+    is_disturbed: bool,
 }
 
 impl World<'_> {
@@ -244,12 +247,14 @@ impl World<'_> {
             Step::RestorePeer(index) if self.databases.has_peer_copies() => {
                 self.cut(usize::MAX);
                 self.databases.restore_peer(index);
+                self.is_disturbed = true;
                 self.counts.restored_peers += 1;
             }
             Step::BackUpMaestro => self.databases.back_up_maestro(),
             Step::RestoreMaestro(index) if self.databases.has_maestro_copies() => {
                 self.end_of_maestro();
                 self.databases.restore_maestro(index);
+                self.is_disturbed = true;
                 self.counts.restored_maestros += 1;
             }
             Step::LosePeer => {
@@ -259,7 +264,10 @@ impl World<'_> {
                     self.show(share, Visibility::Network, true).await;
                 }
             }
-            Step::Spoil(which) => self.databases.spoil(self.peer, SPOILS[*which]),
+            Step::Spoil(which) => {
+                self.databases.spoil(self.peer, SPOILS[*which]);
+                self.is_disturbed = true;
+            }
             Step::Examine => self.examine(),
             Step::Forget if self.near.is_none() && self.far.is_empty() => {
                 self.counts.forgotten += u64::from(self.forget().await);
@@ -325,6 +333,9 @@ impl World<'_> {
         match far.conversation.take(self.databases.directory(), message, 1).await {
             Ok(Taken { is_hopeless: true, .. }) => {
                 Err("whole catalogs came again and again, and still differ".to_owned())
+            }
+            Ok(Taken { resync, repaired, .. }) if !self.is_disturbed && (resync || repaired.is_some()) => {
+                Err("they differed, and nothing was done to the databases".to_owned())
             }
             Ok(taken) => {
                 self.counts.resyncs += u64::from(taken.resync);
