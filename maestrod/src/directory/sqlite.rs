@@ -13,9 +13,9 @@ use p2p_service::health::Health;
 use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
 
 use super::{
-    Applied, Batch, Candidate, Copies, Directory, DirectoryError, FindPosition, Forgotten, Found, FoundPage,
-    Held, Holdings, Listed, ListedPeer, NamePosition, Page, Pattern, PeerKey, PeerRecord, PlainPeer, Profile,
-    Search, Session, Totals, Wanted, Which,
+    Applied, Batch, Candidate, Copies, Directory, DirectoryError, FilePosition, FileRecord, FindPosition,
+    Forgotten, Found, FoundPage, Held, Holdings, Listed, ListedPeer, NamePosition, Page, Pattern, PeerKey,
+    PeerRecord, PlainPeer, Profile, Search, Session, Totals, Wanted, Which,
 };
 
 mod backup;
@@ -165,9 +165,11 @@ impl Directory for SqliteDirectory {
         loop {
             match progress {
                 Progress::Done(applied) => return Ok(applied),
-                Progress::Sweeping(rest) => {
+                Progress::Concluding(rest) => {
                     progress = self
-                        .write(move |connection| catalog::sweep_on(connection, peer, session, rest, now_ms))
+                        .write(move |connection| {
+                            catalog::conclude_on(connection, peer, session, rest, now_ms)
+                        })
                         .await?;
                 }
             }
@@ -253,6 +255,15 @@ impl Directory for SqliteDirectory {
         limit: usize,
     ) -> Result<Option<(PeerRecord, Page<String, NamePosition>)>, DirectoryError> {
         self.read(move |connection| Ok(find::names_of(connection, &peer, after.as_ref(), limit)?)).await
+    }
+
+    async fn files_of(
+        &self,
+        peer: PeerId,
+        after: Option<FilePosition>,
+        limit: usize,
+    ) -> Result<Page<FileRecord, FilePosition>, DirectoryError> {
+        self.read(move |connection| Ok(find::files_of(connection, peer, after, limit)?)).await
     }
 
     async fn peers(

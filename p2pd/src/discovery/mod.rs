@@ -15,6 +15,7 @@ mod merge;
 mod network;
 mod reach;
 mod session;
+mod telling;
 mod words;
 
 pub use answer::Answerer;
@@ -26,6 +27,7 @@ pub use maestro::{JoinError, Maestro};
 pub use members::Members;
 pub use network::Network;
 pub use reach::Reach;
+pub use telling::Telling;
 pub use words::{Candidate, FoundFile, Located, Page, PageQuery, PeerRef, Query, Source};
 
 use p2p_identity::PeerId;

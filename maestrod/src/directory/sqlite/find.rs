@@ -4,13 +4,15 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use p2p_content::ContentHash;
+use p2p_identity::PeerId;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::names::{Budget, FEW, Filter, Step, walk};
 use super::{peers, text};
 use crate::directory::{
-    Candidate, FileRecord, FindPosition, Found, FoundPage, Holder, Listed, ListedPeer, MAX_CANDIDATES,
-    MAX_HOLDERS, NamePosition, Page, Pattern, PeerKey, PeerRecord, Search, Through, Wanted, Which,
+    Candidate, FilePosition, FileRecord, FindPosition, Found, FoundPage, Holder, Listed, ListedPeer,
+    MAX_CANDIDATES, MAX_HOLDERS, NamePosition, Page, Pattern, PeerKey, PeerRecord, Search, Through, Wanted,
+    Which,
 };
 
 /// Most names, or holders of names, in one page: tens of megabytes of JSON.
@@ -248,6 +250,37 @@ pub(super) fn names_of(
     }
     let page = names_page(connection, (id, record.files), after, limit, &mut Budget::new(Budget::ROWS))?;
     Ok(Some((record, page)))
+}
+
+/// By the primary key of the files: that is what a page costs, wherever it begins.
+pub(super) fn files_of(
+    connection: &Connection,
+    peer: PeerId,
+    after: Option<FilePosition>,
+    limit: usize,
+) -> rusqlite::Result<Page<FileRecord, FilePosition>> {
+    let nothing = Page { items: Vec::new(), next: None };
+    let Some(id) = peers::id_of(connection, &PeerKey::Synced(peer))? else { return Ok(nothing) };
+    let after = after.unwrap_or(FilePosition { share: String::new(), name_id: i64::MIN });
+    let limit = limit.clamp(1, PAGE_ENTRIES);
+    let mut statement = connection.prepare_cached(
+        "SELECT f.peer, f.share, f.content, f.size, f.modified_ms, n.name, f.name_id
+         FROM files f CROSS JOIN names n ON n.id = f.name_id
+         WHERE f.peer = ?1 AND (f.share, f.name_id) > (?2, ?3) ORDER BY f.share, f.name_id LIMIT ?4",
+    )?;
+    let mut rows = statement.query(params![id, after.share, after.name_id, limit as i64])?;
+    let (mut items, mut last) = (Vec::new(), None);
+    while let Some(row) = rows.next()? {
+        items.push(holding(row, row.get(5)?)?.file);
+        last = Some(row.get(6)?);
+    }
+    let next = match (items.last(), last) {
+        (Some(file), Some(name_id)) if items.len() == limit => {
+            Some(FilePosition { share: file.share.clone(), name_id })
+        }
+        _ => None,
+    };
+    Ok(Page { items, next })
 }
 
 pub(super) fn peers(
