@@ -195,8 +195,13 @@ impl Network {
         self.more_maestros.last_mut().context("there is none")
     }
 
-    /// The maestros that were added, to be ended or started.
-    pub fn more_maestros(&mut self) -> &mut [Maestro] {
+    /// The maestros that were added.
+    pub fn more_maestros(&self) -> &[Maestro] {
+        &self.more_maestros
+    }
+
+    /// The same, to be ended or started.
+    pub fn more_maestros_mut(&mut self) -> &mut [Maestro] {
         &mut self.more_maestros
     }
 

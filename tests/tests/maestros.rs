@@ -102,7 +102,7 @@ async fn of_one_directory_the_next_maestro_takes_over_at_once() {
     .unwrap();
     network.maestro_mut().unwrap().daemon_mut().restart().await.unwrap();
     states_become(network.peer(2).unwrap(), &[Reserve, InSync]).await;
-    network.more_maestros()[0].daemon_mut().kill_9().await.unwrap();
+    network.more_maestros_mut()[0].daemon_mut().kill_9().await.unwrap();
     states_become(network.peer(2).unwrap(), &[InSync, Unreachable]).await;
     let doctor = network.peer(2).unwrap().ctl(["doctor"]).await.unwrap();
     assert!(doctor.text().contains("another one of its network serves this peer"), "{}", doctor.text());
@@ -137,7 +137,7 @@ async fn while_the_stream_moves_every_question_is_answered() {
     for number in 1..=2 {
         states_become(network.peer(number).unwrap(), &[MaestroState::Reserve, MaestroState::InSync]).await;
     }
-    network.more_maestros()[0].daemon_mut().kill_9().await.unwrap();
+    network.more_maestros_mut()[0].daemon_mut().kill_9().await.unwrap();
     let asking = network.peer(2).unwrap();
     for _ in 0..20 {
         let answer: LocateAnswer = asking.ctl_json(&["locate", "a.txt"]).await.unwrap();
@@ -153,7 +153,10 @@ async fn independent_maestros_are_both_told_and_both_asked() {
     let rests = [network.maestro().unwrap().rest().unwrap(), network.more_maestros()[0].rest().unwrap()];
     // P1 knows the first one, P2 the second, and P3 both.
     for maestros in [vec![first.clone()], vec![second.clone()], vec![first.clone(), second.clone()]] {
-        network.add_peer(|settings| drop(settings.set("maestro", maestros))).await.unwrap();
+        let edit = |settings: &mut p2p_tests::Settings| {
+            settings.set("maestro", maestros);
+        };
+        network.add_peer(edit).await.unwrap();
     }
     for number in 1..=3 {
         let peer = network.peer(number).unwrap();

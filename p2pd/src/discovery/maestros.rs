@@ -43,8 +43,6 @@ pub struct Maestros {
 pub(super) struct Told<T> {
     /// What the one who was asked calls itself.
     pub(super) by: String,
-    /// Its network, once it is known.
-    pub(super) network: Option<PeerId>,
     pub(super) answer: Result<T, Silence>,
 }
 
@@ -320,7 +318,7 @@ impl Behind {
             Ok(None) => Err(silence),
             Err(_) => Err(Silence::Failed(Status::deadline_exceeded("no answer within 5 s"))),
         };
-        Told { by, network: self.network, answer }
+        Told { by, answer }
     }
 }
 
