@@ -216,6 +216,13 @@ pub struct SourceRow {
     pub peer: PeerName,
     /// Who said so.
     pub origin: Origin,
+    /// The name of who said so: the maestro's, or the friend's; of what this peer remembers, that of the maestro who said it.
+    /// Absent for this peer itself, and where nobody knows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub told_by: Option<String>,
+    /// When that was said: now, or, of what this peer remembers, when the maestro said it. Absent where nobody knows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub told_ms: Option<i64>,
     /// `host:port` of its gRPC interface, best first.
     pub addresses: Vec<String>,
 }

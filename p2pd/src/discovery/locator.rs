@@ -15,11 +15,12 @@ use tonic::transport::Channel;
 
 use super::ask::{ASK_TIMEOUT, ask_all, question};
 use super::maestros::{Silence, together};
+use super::members::Remembered;
 use super::merge::{merge, pick};
 use super::paging::{NetworkPage, Place};
 use super::{
     Candidate, Connections, FoundFile, Friends, Located, Maestros, Members, Myself, Page, PageQuery, PeerRef,
-    Query, Source,
+    Query, Source, Teller,
 };
 use crate::catalog::{Catalog, CatalogError, Viewer};
 
@@ -119,8 +120,7 @@ impl Locator {
         if !own.is_empty() {
             return Located { candidates: merge(own), incomplete: None };
         }
-        let friends: Vec<_> =
-            self.friends.peers().into_iter().map(|friend| (friend, Origin::Friend)).collect();
+        let friends: Vec<_> = self.friends.peers().into_iter().map(asked_now).collect();
         let (found, _) = ask_all(&self.connections, &friends, &question(query, HOPS), ASK_TIMEOUT).await;
         if !found.is_empty() {
             return Located { candidates: merge(found), incomplete: None };
@@ -138,11 +138,11 @@ impl Locator {
             });
             return located;
         }
-        let asked = [(peer.clone(), Origin::Friend)];
+        let asked = [asked_now(peer.clone())];
         let (mut found, silent) =
             ask_all(&self.connections, &asked, &question(query, 0), ANSWER_TIMEOUT).await;
         for candidate in &mut found {
-            candidate.sources = vec![Source { peer: peer.clone(), origin: Origin::Friend }];
+            candidate.sources = vec![Source { peer: peer.clone(), teller: asked[0].1.clone() }];
         }
         let incomplete = (silent > 0).then(|| format!("{peer} does not answer"));
         Located { candidates: merge(found), incomplete }
@@ -322,7 +322,7 @@ impl Locator {
             name: fact.name,
             content: Some(fact.content),
             size: Some(fact.size),
-            sources: vec![Source { peer: self.myself.to_ref(), origin: Origin::Own }],
+            sources: vec![Source { peer: self.myself.to_ref(), teller: Teller::own() }],
         };
         facts.into_iter().map(own).collect()
     }
@@ -340,12 +340,13 @@ impl Locator {
         });
         let (mut found, mut silent) = (Vec::new(), Vec::new());
         for told in told.await {
+            let teller = Teller::maestro(told.by);
             match told.answer {
                 Ok(answer) => found.extend(
                     answer
                         .candidates
                         .into_iter()
-                        .filter_map(|candidate| Candidate::from_wire(candidate, Origin::Maestro)),
+                        .filter_map(|candidate| Candidate::from_wire(candidate, &teller)),
                 ),
                 Err(silence) => silent.push(silence),
             }
@@ -368,13 +369,17 @@ impl Locator {
     }
 
     /// Whom this peer can ask without a maestro: friends, then remembered members.
-    fn reachable(&self) -> Vec<(PeerRef, Origin)> {
+    fn reachable(&self) -> Vec<(PeerRef, Teller)> {
         let friends = self.friends.peers();
         let known: Vec<_> = friends.iter().filter_map(PeerRef::id).collect();
-        let members = self.members.list();
-        let members = members.into_iter().filter(|member| member.id().is_none_or(|id| !known.contains(&id)));
-        let friends = friends.into_iter().map(|friend| (friend, Origin::Friend));
-        friends.chain(members.map(|member| (member, Origin::Cache))).collect()
+        let members = self.members.remembered();
+        let members =
+            members.into_iter().filter(|member| member.peer.id().is_none_or(|id| !known.contains(&id)));
+        let remembered = members.map(|Remembered { peer, told }| {
+            let (name, told_ms) = told.map(|told| (told.told_by, told.told_ms)).unzip();
+            (peer, Teller { origin: Origin::Cache, name, told_ms })
+        });
+        friends.into_iter().map(asked_now).chain(remembered).collect()
     }
 
     /// Peers that can be asked for their files where the maestro cannot: friends, then remembered members; not all of many.
@@ -428,6 +433,11 @@ impl Locator {
             AskError::Unreachable("the maestro".to_owned(), why)
         })
     }
+}
+
+fn asked_now(peer: PeerRef) -> (PeerRef, Teller) {
+    let teller = Teller::friend(&peer);
+    (peer, teller)
 }
 
 /// A peer of whom nothing else is known.

@@ -30,7 +30,7 @@ pub use maestros::Maestros;
 pub use members::Members;
 pub use network::Network;
 pub use reach::Reach;
-pub use words::{Candidate, FoundFile, Located, Page, PageQuery, PeerRef, Query, Source};
+pub use words::{Candidate, FoundFile, Located, Page, PageQuery, PeerRef, Query, Source, Teller};
 
 use p2p_identity::PeerId;
 use p2p_proto::v1;
