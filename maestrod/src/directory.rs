@@ -11,6 +11,7 @@ use p2p_identity::PeerId;
 pub mod cursor;
 pub mod digest;
 pub mod pattern;
+pub mod sharing;
 pub mod sqlite;
 
 #[cfg(test)]
@@ -18,6 +19,7 @@ mod conformance;
 
 pub use digest::Digest;
 pub use pattern::Pattern;
+pub use sharing::Sharing;
 
 /// Where an index is kept, and what can be asked of it.
 ///
@@ -144,6 +146,11 @@ pub trait Directory: Send + Sync + 'static {
     /// milliseconds since 1970-01-01 UTC: some of its files, and with the last of them the peer. Should it come back in
     /// between, nothing is held of its catalog. Its admission is kept.
     async fn forget_unseen(&self, before_ms: i64) -> Result<Forgotten, DirectoryError>;
+
+    /// What this maestro and the others owe each other; `None` where the store is this maestro's alone.
+    fn sharing(&self) -> Option<&dyn Sharing> {
+        None
+    }
 }
 
 /// Most candidates that [`Directory::locate`] answers with.

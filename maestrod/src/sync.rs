@@ -117,7 +117,7 @@ async fn enter(
     let held = context.directory.begin(peer, profile, now_ms()).await.map_err(status_of)?;
     let (session, resume) = Session::begin(hello.epoch, hello.last_sequence, held).map_err(invalid)?;
     let stopping = |_| Status::unavailable("the maestro is stopping");
-    let attendance = context.presence.connect(peer).await.map_err(stopping)?;
+    let attendance = context.presence.connect(peer, held.session).await.map_err(stopping)?;
     let stream = SyncStream {
         context: context.clone(),
         peer,
