@@ -82,6 +82,7 @@ async fn every_answer_says_who_said_so_and_when() {
     assert_eq!((&located[0]["origin"], &located[0]["told_by"]), (&json!("maestro"), &json!("maestro")));
 
     // It is remembered what the maestro last said, which a session does when it begins.
+    network.peer_mut(2).unwrap().daemon_mut().terminate(STOPS_WITHIN).await.unwrap();
     network.peer_mut(2).unwrap().daemon_mut().restart().await.unwrap();
     let members = network.peer(2).unwrap().state("members.json");
     eventually(Duration::from_secs(20), "P2 remembers P3", async || {

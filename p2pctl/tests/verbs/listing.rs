@@ -52,6 +52,21 @@ fn status_tells_how_the_peer_is() {
 }
 
 #[test]
+fn status_shows_every_maestro() {
+    let daemon = Daemon::start();
+    let mut status = status();
+    let mut other = status["maestro"].clone();
+    other["address"] = json!("otra:9010");
+    other["state"] = json!("reserve");
+    status["maestros"] = json!([status["maestro"], other]);
+    daemon.json("GET /v1/status", status);
+    let ended = run(&daemon, &["status"]).exits(0).says_nothing();
+    for expected in ["aula at localhost:9010", "unreachable for", "aula at otra:9010", "in reserve for"] {
+        assert_eq!(ended.stdout.matches(expected).count(), 1, "{expected} in {ended:#?}");
+    }
+}
+
+#[test]
 fn list_asks_page_after_page_and_prints_one_table() {
     let daemon = Daemon::start();
     daemon.json("GET /v1/files", page(vec![file("a.txt")], Some("a.txt")));

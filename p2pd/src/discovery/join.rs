@@ -109,12 +109,13 @@ impl Maestros {
             let state = self.at(&address).state();
             state.answers > answers || state.state == MaestroState::Reserve
         };
-        let answered = timeout(JOIN_TIMEOUT, news.wait_for(|_| is_answered())).await;
+        // What it answers with would keep others from telling news.
+        let answered = timeout(JOIN_TIMEOUT, news.wait_for(|_| is_answered())).await.is_ok();
         let state = self.at(&address).state();
         let refused = match answered {
-            Ok(_) if state.state != MaestroState::Refused => None,
-            Ok(_) => Some(JoinError::NotAdmitted(state.detail.unwrap_or_default())),
-            Err(_) => Some(JoinError::Unreachable(format!("{address} does not answer as a maestro does"))),
+            true if state.state != MaestroState::Refused => None,
+            true => Some(JoinError::NotAdmitted(state.detail.unwrap_or_default())),
+            false => Some(JoinError::Unreachable(format!("{address} does not answer as a maestro does"))),
         };
         if let Some(refused) = refused {
             let tried = network.list();

@@ -73,8 +73,9 @@ pub(super) struct Shared {
     seats: Seats,
     news: Arc<watch::Sender<u64>>,
     address: String,
-    /// What is to be there; `None` once it was left.
-    target: watch::Sender<Option<Joined>>,
+    /// Whether there is to be a connection; told again where there is to be another one. What is known of the maestro is the
+    /// network's, which is asked anew for each connection.
+    target: watch::Sender<bool>,
     state: Mutex<State>,
     open: Mutex<Option<DirectoryClient<Channel>>>,
 }
@@ -112,7 +113,7 @@ impl Maestro {
             seats,
             news,
             address,
-            target: watch::Sender::new(None),
+            target: watch::Sender::new(false),
             state: Mutex::new(state),
             open: Mutex::new(None),
         });
@@ -124,10 +125,10 @@ impl Maestro {
         Self { shared }
     }
 
-    /// Connects, anew if there is a connection, as this says; `None` ends the connection.
-    pub(super) fn aim(&self, joined: Option<Joined>) {
+    /// Connects, anew if there is a connection, by what the network says of this address; or ends the connection.
+    pub(super) fn aim(&self, is_wanted: bool) {
         self.shared.show(MaestroState::Connecting, None);
-        self.shared.target.send_replace(joined);
+        self.shared.target.send_replace(is_wanted);
     }
 
     /// `host:port`.
@@ -152,7 +153,8 @@ impl Shared {
         let heart = self.tasks.heartbeat("maestro", PATIENCE);
         while !token.is_cancelled() {
             heart.beat();
-            let Some(joined) = target.borrow_and_update().clone() else {
+            let is_wanted = *target.borrow_and_update();
+            let Some(joined) = self.network.at(&self.address).filter(|_| is_wanted) else {
                 tokio::select! {
                     () = token.cancelled() => {}
                     changed = target.changed() => if changed.is_err() { return },
@@ -251,7 +253,7 @@ impl Shared {
         &self,
         connection: Connection,
         joined: &Joined,
-        target: &mut watch::Receiver<Option<Joined>>,
+        target: &mut watch::Receiver<bool>,
         token: &CancellationToken,
         heart: &Heartbeat,
     ) -> End {
@@ -279,7 +281,7 @@ impl Shared {
         &self,
         seat: Arc<Semaphore>,
         connection: &Connection,
-        target: &mut watch::Receiver<Option<Joined>>,
+        target: &mut watch::Receiver<bool>,
         token: &CancellationToken,
         heart: &Heartbeat,
     ) -> Result<OwnedSemaphorePermit, End> {

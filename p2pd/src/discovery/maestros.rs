@@ -88,7 +88,7 @@ impl Maestros {
         let common = Common { identity, myself, catalog, network, members, tasks, seats, news };
         let this = Self { common, configured: addresses.into(), known: Arc::default() };
         for joined in this.common.network.list() {
-            this.at(&joined.address).aim(Some(joined));
+            this.at(&joined.address).aim(true);
         }
         Ok(this)
     }
@@ -209,10 +209,10 @@ impl Maestros {
             networks
         };
         let mut news = self.common.news.subscribe();
-        let told = timeout(wait, news.wait_for(|_| untold().is_empty())).await;
-        match (told, untold().first()) {
-            (Ok(_), _) | (_, None) => Ok(()),
-            (Err(_), Some(behind)) => Err(match behind.maestros.iter().any(|(_, it)| is_told(&it.state())) {
+        let was_told = timeout(wait, news.wait_for(|_| untold().is_empty())).await.is_ok();
+        match (was_told, untold().first()) {
+            (true, _) | (_, None) => Ok(()),
+            (false, Some(behind)) => Err(match behind.maestros.iter().any(|(_, it)| is_told(&it.state())) {
                 true => format!("the maestro has not acknowledged it within {} s", wait.as_secs()),
                 false => behind.away().to_string(),
             }),
@@ -235,11 +235,11 @@ impl Maestros {
         let now = self.common.network.list();
         let has = |list: &[Joined], address: &str| list.iter().any(|joined| joined.address == address);
         for gone in before.iter().filter(|joined| !has(&now, &joined.address)) {
-            self.at(&gone.address).aim(None);
+            self.at(&gone.address).aim(false);
         }
         for joined in now {
             if again == Some(joined.address.as_str()) || !has(before, &joined.address) {
-                self.at(&joined.address).aim(Some(joined));
+                self.at(&joined.address).aim(true);
             }
         }
     }

@@ -72,7 +72,7 @@ struct Progress {
 impl Session<'_> {
     pub(super) async fn run(
         mut self,
-        target: &mut watch::Receiver<Option<Joined>>,
+        target: &mut watch::Receiver<bool>,
         token: &CancellationToken,
         heart: &Heartbeat,
     ) -> End {
