@@ -12,6 +12,7 @@ pub mod cursor;
 pub mod digest;
 pub mod pattern;
 mod questions;
+pub mod sharing;
 pub mod sqlite;
 
 #[cfg(test)]
@@ -23,6 +24,7 @@ pub use questions::{
     Candidate, Copies, FilePosition, FindPosition, Forgotten, Found, FoundPage, Holder, Holdings, Listed,
     ListedPeer, NamePosition, Page, Search, Through, Totals, Wanted, Which,
 };
+pub use sharing::Sharing;
 
 /// Where an index is kept, and what can be asked of it.
 ///
@@ -159,6 +161,11 @@ pub trait Directory: Send + Sync + 'static {
     /// milliseconds since 1970-01-01 UTC: some of its files, and with the last of them the peer. Should it come back in
     /// between, nothing is held of its catalog. Its admission is kept.
     async fn forget_unseen(&self, before_ms: i64) -> Result<Forgotten, DirectoryError>;
+
+    /// What this maestro and the others owe each other; `None` where the store is this maestro's alone.
+    fn sharing(&self) -> Option<&dyn Sharing> {
+        None
+    }
 }
 
 /// Most candidates that [`Directory::locate`] answers with.

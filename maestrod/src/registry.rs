@@ -46,7 +46,8 @@ impl Registry {
         self.lease = lease;
     }
 
-    /// These peers were online when the maestro ended: each has a lease to come back.
+    /// These peers were online when the maestro ended that had their streams: each has a lease to come back. Nothing changes
+    /// for those that are known already.
     pub fn restore(&mut self, peers: impl IntoIterator<Item = PeerId>, now: Instant) {
         for peer in peers {
             if !self.peers.contains_key(&peer) {
@@ -90,6 +91,11 @@ impl Registry {
     /// When [`expire`](Registry::expire) will have something to do.
     pub fn next_expiry(&self) -> Option<Instant> {
         self.expiries.first().map(|(until, _)| *until)
+    }
+
+    /// The peer is another maestro's matter from now on, whatever was known of it. The end of its stream changes nothing.
+    pub fn forget(&mut self, peer: &PeerId) {
+        self.put(*peer, None);
     }
 
     /// Whether the peer's files are to be shown.
@@ -155,6 +161,19 @@ mod tests {
         assert!(new > old);
         registry.disconnect(peer(1), old, Ending::Goodbye, Instant::now());
         assert!(registry.is_connected(&peer(1)));
+    }
+
+    #[test]
+    fn what_is_forgotten_leaves_no_lease() {
+        let start = Instant::now();
+        let mut registry = Registry::new(LEASE);
+        let stream = registry.connect(peer(1));
+        registry.forget(&peer(1));
+        registry.disconnect(peer(1), stream, Ending::Broken, start);
+        assert!(!registry.is_visible(&peer(1)));
+        registry.restore([peer(1)], start);
+        registry.forget(&peer(1));
+        assert_eq!(registry.next_expiry(), None);
     }
 
     #[derive(Debug, Clone)]

@@ -118,7 +118,7 @@ async fn enter(
     let held = context.directory.begin(peer, profile, now_ms()).await.map_err(status_of)?;
     let (conversation, resume) = Conversation::begin(peer, &hello, held).map_err(failed)?;
     let stopping = |_| Status::unavailable("the maestro is stopping");
-    let attendance = context.presence.connect(peer).await.map_err(stopping)?;
+    let attendance = context.presence.connect(peer, held.session).await.map_err(stopping)?;
     let stream =
         SyncStream { context: context.clone(), peer, conversation, attendance, answers: answers.clone() };
     let settings = stream.settings();

@@ -5,8 +5,10 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 mod limit;
+mod network;
 
 pub(crate) use limit::Limit;
+pub(crate) use network::{Join, Leave};
 
 /// Files from every machine that has them: the command that speaks with p2pd.
 #[derive(Debug, Parser)]
@@ -93,11 +95,10 @@ pub(crate) enum Verb {
     Share(Share),
     /// Show the configuration that is in force
     Config(Config),
-    /// Join the network of a maestro
+    /// Join the network of a maestro, or of several
     Join(Join),
     /// Leave the network; files and friends stay
-    #[command(after_help = "Examples:\n  p2pctl leave")]
-    Leave,
+    Leave(Leave),
     /// Print a completion script for a shell
     #[command(
         after_help = "Examples:\n  p2pctl completions bash > ~/.local/share/bash-completion/completions/p2pctl\n  \
@@ -437,25 +438,6 @@ pub(crate) enum Visible {
     Network,
     /// Friends only.
     Friends,
-}
-
-/// `join`.
-#[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  p2pctl join maestro.example.org\n  \
-                        p2pctl join 192.168.1.10:9010 --fingerprint ID --token-file token.txt")]
-pub(crate) struct Join {
-    /// The maestro's host, or host:port
-    #[arg(value_name = "HOST[:PORT]")]
-    pub(crate) address: String,
-    /// The identity that must answer there; without it, the one that answers is pinned
-    #[arg(long, value_name = "ID")]
-    pub(crate) fingerprint: Option<String>,
-    /// The network's join token; other users of this machine can see it while the command runs
-    #[arg(long, value_name = "TOKEN", conflicts_with = "token_file")]
-    pub(crate) token: Option<String>,
-    /// A file with the network's join token, or - for standard input
-    #[arg(long, value_name = "FILE")]
-    pub(crate) token_file: Option<PathBuf>,
 }
 
 #[cfg(test)]

@@ -46,7 +46,7 @@ pub(crate) async fn run(cli: Cli, out: &Output) -> Result<(), Failure> {
         Verb::Limit(args) => limit::run(&client, out, args).await,
         Verb::Config(args) => config::run(&client, out, args.verb).await,
         Verb::Join(args) => network::join(&client, out, args).await,
-        Verb::Leave => network::leave(&client, out).await,
+        Verb::Leave(args) => network::leave(&client, out, args).await,
         Verb::Completions { shell } => local::completions(out, shell),
         Verb::Manual { directory } => local::manual(&directory),
         Verb::Version => local::version(&client, out).await,

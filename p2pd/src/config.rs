@@ -15,9 +15,11 @@ use crate::shares::ShareConfig;
 use crate::transfer::TransferSettings;
 
 mod in_force;
+mod maestro_list;
 mod real_paths;
 
 pub use in_force::InForce;
+pub use maestro_list::MaestroList;
 use real_paths::RealPaths;
 
 /// The file that is read when no other is named, if it is there.
@@ -34,8 +36,8 @@ pub struct Config {
     pub name: String,
     /// Where its identity, its catalog and its transfers are.
     pub state_dir: PathBuf,
-    /// `host` or `host:port` of the maestro; empty: the one that was joined with `p2pctl join`, if any.
-    pub maestro: String,
+    /// The maestros; none: those that were joined with `p2pctl join`, if any.
+    pub maestro: MaestroList,
     /// What is logged, as a filter of `tracing_subscriber::EnvFilter`.
     pub log: String,
     /// The control socket.
@@ -148,7 +150,7 @@ impl Default for Config {
         Self {
             name: String::new(),
             state_dir: "/var/lib/p2pd".into(),
-            maestro: String::new(),
+            maestro: MaestroList::default(),
             log: "info".to_owned(),
             control: Control::default(),
             rest: Rest::default(),
@@ -228,6 +230,9 @@ impl Config {
         wrong("control.socket", !self.control.socket.is_absolute(), "must be an absolute path");
         wrong("transfers.running", self.transfers.running == 0, "must be at least 1");
         wrong("limits.upload_slots", self.limits.upload_slots == 0, "must be at least 1");
+        if let Some(what) = self.maestro.problem() {
+            wrong("maestro", true, &what);
+        }
         for (key, what) in crate::limits::schedule_problems(&self.limits.schedule) {
             wrong(&key, true, &what);
         }
@@ -349,6 +354,7 @@ mod tests {
             transfers: Transfers { running: 0, ..Transfers::default() },
             log: "p2pd=loud".to_owned(),
             grpc: Grpc { listen: "9002".to_owned(), ..Grpc::default() },
+            maestro: MaestroList::of(vec!["a".to_owned(), "a".to_owned()]),
             ..Config::default()
         };
         let told: Vec<String> =
@@ -362,6 +368,7 @@ mod tests {
             ("share[2].name", "is empty"),
             ("log", "such as"),
             ("grpc.listen", "HOST:PORT"),
+            ("maestro", "twice"),
         ] {
             let is_it = |told: &String| told.starts_with(&format!("{key}: ")) && told.contains(part);
             assert!(told.iter().any(is_it), "{key} {part}: {told:?}");

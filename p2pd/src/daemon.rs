@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use p2p_identity::{Identity, PeerId};
 use p2p_proto::MAX_MESSAGE_LEN;
-use p2p_proto::control::LoopStatus;
+use p2p_proto::control::{LoopStatus, MaestroState};
 use p2p_proto::files::file_service_server::FileServiceServer;
 use p2p_service::bearer::load_or_create_token;
 use p2p_service::config::{Reloaded, Sources};
@@ -20,7 +20,7 @@ use tokio::sync::watch;
 use crate::api::{Api, ApiFacts, RestPolicy, control_router, rest_router};
 use crate::catalog::Catalog;
 use crate::config::{Config, InForce};
-use crate::discovery::{Answerer, Connections, Friends, Locator, Maestro, Members, Myself, Network};
+use crate::discovery::{Answerer, Connections, Friends, Locator, Maestros, Members, Myself, Network};
 use crate::doctor::Doctor;
 use crate::limits::Limits;
 use crate::serve::{AcceptOffers, Admission, Bulk, Contents, Files, Offers, PeerService, WholeFileLimit};
@@ -113,20 +113,19 @@ impl Daemon {
         let members = Members::open(state.join("members.json"))?;
         let connections = Connections::new(identity.clone(), network.clone());
         let friends = Friends::open(state.join("friends.json"), connections.clone(), members.clone())?;
-        let configured = Some(config.maestro.clone()).filter(|address| !address.is_empty());
-        let maestro = Maestro::start(
+        let maestros = Maestros::start(
             identity.clone(),
             Arc::clone(&myself),
             catalog.clone(),
             network.clone(),
             members.clone(),
-            configured,
+            config.maestro.addresses(),
             tasks,
         )?;
         let locator = Locator::new(
             Arc::clone(&myself),
             catalog.clone(),
-            maestro.clone(),
+            maestros.clone(),
             friends.clone(),
             members,
             connections.clone(),
@@ -162,7 +161,7 @@ impl Daemon {
             catalog.clone(),
             shares.clone(),
             transfers.clone(),
-            maestro.clone(),
+            maestros.clone(),
             contents.served(),
         );
         let answerer =
@@ -190,7 +189,7 @@ impl Daemon {
             key_file: state.join(KEY_FILE),
             grpc_addr,
             shares: shares.clone(),
-            maestro: maestro.clone(),
+            maestros: maestros.clone(),
             locator: locator.clone(),
             settings: settings.subscribe(),
         };
@@ -198,7 +197,7 @@ impl Daemon {
             catalog,
             shares: shares.clone(),
             locator,
-            maestro: maestro.clone(),
+            maestros: maestros.clone(),
             friends,
             transfers: transfers.clone(),
             intake,
@@ -207,7 +206,7 @@ impl Daemon {
             doctor,
             identity: identity.id(),
             facts,
-            loops: loops(shares.clone(), maestro.clone()),
+            loops: loops(shares.clone(), maestros.clone()),
             in_force: in_force.clone(),
             shutdown: tasks.token(),
         });
@@ -324,7 +323,7 @@ fn addresses(config: &Config, grpc: SocketAddr) -> Vec<String> {
     ips.filter(is_reachable).map(|ip| SocketAddr::new(ip, grpc.port()).to_string()).collect()
 }
 
-fn loops(shares: Shares, maestro: Maestro) -> crate::api::Loops {
+fn loops(shares: Shares, maestros: Maestros) -> crate::api::Loops {
     Arc::new(move || {
         let mut loops: Vec<LoopStatus> = shares
             .rows()
@@ -340,12 +339,13 @@ fn loops(shares: Shares, maestro: Maestro) -> crate::api::Loops {
                 },
             })
             .collect();
-        loops.extend(maestro.status().map(|status| LoopStatus {
-            name: "maestro".to_owned(),
+        loops.extend(maestros.status().into_iter().map(|status| LoopStatus {
+            name: format!("maestro {}", status.address),
             last_ms: Some(status.since_ms),
-            result: status.detail.unwrap_or_else(|| match status.changes_pending {
-                1 => "1 change to tell".to_owned(),
-                pending => format!("{pending} changes to tell"),
+            result: status.detail.unwrap_or_else(|| match (status.state, status.changes_pending) {
+                (MaestroState::Reserve, _) => "in reserve".to_owned(),
+                (_, 1) => "1 change to tell".to_owned(),
+                (_, pending) => format!("{pending} changes to tell"),
             }),
         }));
         loops

@@ -18,7 +18,7 @@ use p2p_service::signals::{Signal, Signals};
 use p2p_service::status::{STATUS_EVERY, StatusLine};
 use p2p_service::tasks::Tasks;
 use p2p_service::{files, log, memory, notify};
-use p2pd::config::{Config, DEFAULT_PATH};
+use p2pd::config::{Config, DEFAULT_PATH, MaestroList};
 use p2pd::daemon::{Daemon, Running};
 use p2pd::user_dirs::UserDirs;
 use tokio::time::MissedTickBehavior;
@@ -53,9 +53,9 @@ struct Args {
     /// What this peer calls itself
     #[arg(long)]
     name: Option<String>,
-    /// The maestro of the network
+    /// The maestro of the network; given several times, several
     #[arg(long, value_name = "HOST[:PORT]")]
-    maestro: Option<String>,
+    maestro: Vec<String>,
     /// The control socket
     #[arg(long, value_name = "PATH")]
     socket: Option<PathBuf>,
@@ -111,9 +111,10 @@ impl Args {
             Some(own) => own.replace_defaults(&mut config).into_iter().map(|key| (key, "--user")).collect(),
             None => Vec::new(),
         };
+        let maestros = (!self.maestro.is_empty()).then(|| MaestroList::of(self.maestro.clone()));
         let given = [
             replace(&mut config.name, &self.name, "name", "--name"),
-            replace(&mut config.maestro, &self.maestro, "maestro", "--maestro"),
+            replace(&mut config.maestro, &maestros, "maestro", "--maestro"),
             replace(&mut config.control.socket, &self.socket, "control.socket", "--socket"),
             replace(&mut config.rest.listen, &self.rest_listen, "rest.listen", "--rest-listen"),
             replace(&mut config.grpc.listen, &self.grpc_listen, "grpc.listen", "--grpc-listen"),

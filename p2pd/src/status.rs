@@ -6,7 +6,7 @@ use p2p_proto::control::{MaestroState, MaestroStatus};
 use p2p_service::status::{counted, size};
 
 use crate::catalog::Catalog;
-use crate::discovery::Maestro;
+use crate::discovery::Maestros;
 use crate::serve::Served;
 use crate::shares::Shares;
 use crate::transfer::Transfers;
@@ -16,7 +16,7 @@ pub struct Summary {
     catalog: Catalog,
     shares: Shares,
     transfers: Transfers,
-    maestro: Maestro,
+    maestros: Maestros,
     served: Served,
     /// When the line was last made, and what had been served then.
     last: (Instant, u64),
@@ -30,7 +30,7 @@ struct Facts {
     up: u64,
     files: Option<u64>,
     pending: u64,
-    maestro: Option<MaestroStatus>,
+    maestros: Vec<MaestroStatus>,
 }
 
 impl Summary {
@@ -39,11 +39,11 @@ impl Summary {
         catalog: Catalog,
         shares: Shares,
         transfers: Transfers,
-        maestro: Maestro,
+        maestros: Maestros,
         served: Served,
     ) -> Self {
         let last = (Instant::now(), 0);
-        Self { catalog, shares, transfers, maestro, served, last }
+        Self { catalog, shares, transfers, maestros, served, last }
     }
 
     /// The line as it is now; rates are those since it was last made.
@@ -58,7 +58,7 @@ impl Summary {
             // Whoever asks the catalog for more than a number says in the log why it does not answer.
             files: self.catalog.totals().await.ok().map(|totals| totals.files),
             pending: self.shares.rows().iter().map(|share| share.pending).sum(),
-            maestro: self.maestro.status(),
+            maestros: self.maestros.status(),
         };
         facts.line()
     }
@@ -78,18 +78,19 @@ impl Facts {
         if self.pending > 0 {
             line.push_str(&format!(", {} to hash", counted(self.pending, "file", "files")));
         }
-        match &self.maestro {
-            None => line.push_str("; no network joined"),
-            Some(maestro) => {
-                let how = match maestro.state {
-                    MaestroState::Connecting => "being connected",
-                    MaestroState::Syncing => "being told of changes",
-                    MaestroState::InSync => "in sync",
-                    MaestroState::Unreachable => "unreachable",
-                    MaestroState::Refused => "does not admit this peer",
-                };
-                line.push_str(&format!("; maestro {} {how}", maestro.address));
-            }
+        if self.maestros.is_empty() {
+            line.push_str("; no network joined");
+        }
+        for maestro in &self.maestros {
+            let how = match maestro.state {
+                MaestroState::Connecting => "being connected",
+                MaestroState::Syncing => "being told of changes",
+                MaestroState::InSync => "in sync",
+                MaestroState::Reserve => "in reserve",
+                MaestroState::Unreachable => "unreachable",
+                MaestroState::Refused => "does not admit this peer",
+            };
+            line.push_str(&format!("; maestro {} {how}", maestro.address));
         }
         line
     }
@@ -117,15 +118,21 @@ mod tests {
             changes_pending: 0,
             membership_until_ms: None,
         };
+        let other = MaestroStatus {
+            address: "aula:9010".to_owned(),
+            state: MaestroState::Reserve,
+            ..maestro.clone()
+        };
         let busy = Facts {
             transfers: 3,
             down: 41 << 20,
             up: 1536 << 10,
             files: Some(1),
             pending: 17,
-            maestro: Some(maestro),
+            maestros: vec![maestro, other],
         };
-        let line = "3 transfers, 41 MiB/s down, 1.5 MiB/s up; 1 file shared, 17 files to hash; maestro lab:9010 in sync";
+        let line = "3 transfers, 41 MiB/s down, 1.5 MiB/s up; 1 file shared, 17 files to hash; maestro lab:9010 in sync; \
+                    maestro aula:9010 in reserve";
         assert_eq!(busy.line(), line);
         assert_eq!(rate(100, Duration::from_secs(10)), 10);
     }

@@ -44,8 +44,11 @@ pub struct Status {
     pub rest: String,
     /// Where its gRPC interface listens.
     pub grpc: String,
-    /// How it stands with its maestro; absent where it has none.
+    /// How it stands with its maestro, the one that stands best where there are several; absent where it has none.
     pub maestro: Option<MaestroStatus>,
+    /// How it stands with each of its maestros, in the order in which they were given.
+    #[serde(default)]
+    pub maestros: Vec<MaestroStatus>,
     /// Files that it shares.
     pub files: u64,
     /// Their bytes.
@@ -91,6 +94,8 @@ pub enum MaestroState {
     Syncing,
     /// Connected; it holds the catalog as it is.
     InSync,
+    /// Connected; another maestro of the same network is told, and this one takes its place at once.
+    Reserve,
     /// It cannot be reached.
     Unreachable,
     /// It is not who was pinned, or it does not admit this peer.
@@ -211,6 +216,13 @@ pub struct SourceRow {
     pub peer: PeerName,
     /// Who said so.
     pub origin: Origin,
+    /// The name of who said so: the maestro's, or the friend's; of what this peer remembers, that of the maestro who said it.
+    /// Absent for this peer itself, and where nobody knows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub told_by: Option<String>,
+    /// When that was said: now, or, of what this peer remembers, when the maestro said it. Absent where nobody knows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub told_ms: Option<i64>,
     /// `host:port` of its gRPC interface, best first.
     pub addresses: Vec<String>,
 }
@@ -335,6 +347,18 @@ pub struct JoinRequest {
     /// The network's join token, where its maestro asks for one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token: Option<String>,
+    /// Beside the maestros that were joined before, not in their place.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub add: bool,
+}
+
+/// Query of `DELETE /v1/network`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+pub struct LeaveQuery {
+    /// `host` or `host:port` of the maestro to leave. Default: all of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
 }
 
 /// Answer to `PUT /v1/network`.
@@ -350,4 +374,8 @@ pub struct JoinAnswer {
     pub first_contact: bool,
     /// Until when this peer's membership is valid.
     pub membership_until_ms: Option<i64>,
+    /// Address of another maestro of this peer with the same identity: one directory, of which one maestro is in use and the
+    /// others are in reserve.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub same_as: Option<String>,
 }

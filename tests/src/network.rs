@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::fs;
 use std::io::Write as _;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
@@ -97,7 +98,8 @@ impl<'a> NetworkBuilder<'a> {
         let dir = tempfile::Builder::new().prefix("p2p-").tempdir_in(within)?;
         // Failing here, and not half-way, tells best what a build has broken.
         programs()?;
-        let mut network = Network { maestro: None, peers: Vec::new(), dir: Some(dir) };
+        let mut network =
+            Network { maestro: None, more_maestros: Vec::new(), peers: Vec::new(), dir: Some(dir) };
         if !self.without_maestro {
             let mut settings = network.maestro_settings();
             if let Some(edit) = self.edit_maestro {
@@ -140,6 +142,7 @@ impl<'a> NetworkBuilder<'a> {
 #[derive(Debug)]
 pub struct Network {
     maestro: Option<Maestro>,
+    more_maestros: Vec<Maestro>,
     peers: Vec<Peer>,
     // After the processes that work in it.
     dir: Option<TempDir>,
@@ -170,6 +173,36 @@ impl Network {
     /// Where it has none.
     pub fn maestro_mut(&mut self) -> Result<&mut Maestro> {
         self.maestro.as_mut().context("this network has no maestro")
+    }
+
+    /// Starts another maestro, which no peer knows yet; its state directory, which is there by then, is at `edit`'s
+    /// disposal.
+    ///
+    /// # Errors
+    /// Where it does not start.
+    pub async fn add_maestro(
+        &mut self,
+        edit: impl FnOnce(&mut Settings, &Path) -> Result<()>,
+    ) -> Result<&mut Maestro> {
+        let name = format!("maestro-{}", self.more_maestros.len() + 2);
+        let dir = self.dir().join(&name);
+        fs::DirBuilder::new().mode(0o700).create(&dir)?;
+        let mut settings = self.maestro_settings();
+        settings.set("name", name.as_str()).set("state_dir", text(&dir));
+        edit(&mut settings, &dir)?;
+        let launch = self.launch(&programs()?.maestrod, &name, &settings)?;
+        self.more_maestros.push(Maestro::start(launch, settings).await?);
+        self.more_maestros.last_mut().context("there is none")
+    }
+
+    /// The maestros that were added.
+    pub fn more_maestros(&self) -> &[Maestro] {
+        &self.more_maestros
+    }
+
+    /// The same, to be ended or started.
+    pub fn more_maestros_mut(&mut self) -> &mut [Maestro] {
+        &mut self.more_maestros
     }
 
     /// Its peers.
@@ -277,7 +310,8 @@ impl Network {
 
     /// The ends of all logs, for an error.
     pub fn log_ends(&self) -> String {
-        let daemons = self.maestro.iter().map(Maestro::daemon).chain(self.peers.iter().map(Peer::daemon));
+        let maestros = self.maestro.iter().chain(&self.more_maestros);
+        let daemons = maestros.map(Maestro::daemon).chain(self.peers.iter().map(Peer::daemon));
         daemons.fold(String::new(), |mut all, daemon| {
             let _ = write!(all, "──── log of {} ────\n{}", daemon.name(), daemon.log_end());
             all

@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use anyhow::ensure;
 use bytes::Bytes;
 use p2p_content::ContentHash;
 use p2p_proto::control::{FriendList, LocateAnswer, Origin, PeerList, Relation, Transfer};
@@ -12,7 +13,7 @@ use p2p_proto::v1::{
     BrowseRequest, DescribeRequest, FriendQuery, LocateResponse, ManifestRequest, PullRequest, friend_query,
     pull_refusal,
 };
-use p2p_tests::{Conduct, LyingPeer, MemberClient, Network, random_file, write_file};
+use p2p_tests::{Conduct, LyingPeer, MemberClient, Network, eventually, random_file, write_file};
 use serde_json::json;
 
 const STOPS_WITHIN: Duration = Duration::from_secs(5);
@@ -59,6 +60,46 @@ async fn friends_answer_while_the_maestro_is_away() {
     // P3 has no friends, and says why it finds nothing.
     let said = network.peer(3).unwrap().ctl(["locate", "archivo1.bin"]).await.unwrap();
     assert!(said.code != 0 || said.stderr.contains("maestro"), "{}", said.stderr);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_answer_says_who_said_so_and_when() {
+    let network = Network::builder()
+        .peers(3)
+        .files(|number, shared| write_file(&shared.join(format!("{number}.txt")), format!("de P{number}")));
+    let mut network = network.start().await.unwrap();
+    befriend(&network, 1, 2).await;
+    let said = async |network: &Network, what: &str| {
+        let answer: LocateAnswer = network.peer(2).unwrap().ctl_json(&["locate", what]).await.unwrap();
+        answer.candidates.into_iter().next().unwrap().sources.remove(0)
+    };
+    let own = said(&network, "2.txt").await;
+    assert_eq!((own.origin, own.told_by), (Origin::Own, None));
+    let listed = said(&network, "3.txt").await;
+    assert_eq!((listed.origin, listed.told_by.as_deref()), (Origin::Maestro, Some("maestro")));
+    let rest = network.peer(2).unwrap().rest().unwrap();
+    let located = rest.locate("3.txt").await.unwrap();
+    assert_eq!((&located[0]["origin"], &located[0]["told_by"]), (&json!("maestro"), &json!("maestro")));
+
+    // It is remembered what the maestro last said, which a session does when it begins.
+    network.peer_mut(2).unwrap().daemon_mut().terminate(STOPS_WITHIN).await.unwrap();
+    network.peer_mut(2).unwrap().daemon_mut().restart().await.unwrap();
+    let members = network.peer(2).unwrap().state("members.json");
+    eventually(Duration::from_secs(20), "P2 remembers P3", async || {
+        let known = std::fs::read_to_string(&members)?;
+        ensure!(known.contains("\"P3\""), "{known}");
+        Ok(())
+    })
+    .await
+    .unwrap();
+    network.maestro_mut().unwrap().daemon_mut().kill_9().await.unwrap();
+    let friend = said(&network, "1.txt").await;
+    assert_eq!((friend.origin, friend.told_by.as_deref()), (Origin::Friend, Some("P1")));
+    let remembered = said(&network, "3.txt").await;
+    assert_eq!((remembered.origin, remembered.told_by.as_deref()), (Origin::Cache, Some("maestro")));
+    assert!(remembered.told_ms < friend.told_ms, "{remembered:?} is older than {friend:?}");
+    let shown = network.peer(2).unwrap().ctl(["locate", "3.txt"]).await.unwrap().text();
+    assert!(shown.contains("memory of maestro"), "{shown}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -210,6 +210,10 @@ pub(super) fn reference(peer: &PeerRecord, content: Option<ContentHash>, size: u
         name,
         size: content.map(|_| size),
         content: content.map(|content| content.to_string()),
+        // All is told by this maestro, now.
+        origin: None,
+        told_by: None,
+        told_ms: None,
     }
 }
 

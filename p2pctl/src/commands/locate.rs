@@ -1,13 +1,13 @@
 //! `locate`: who has a file.
 
-use p2p_proto::control::{Candidate, LocateAnswer, Origin};
+use p2p_proto::control::{Candidate, LocateAnswer, Origin, SourceRow};
 
 use super::Route;
 use crate::cli;
 use crate::client::Client;
 use crate::exit::Exit;
 use crate::failure::Failure;
-use crate::output::{Column, Output, Table, count, short_id, size_or_unknown};
+use crate::output::{Column, Output, Table, age, count, now_ms, short_id, size_or_unknown};
 
 /// Runs `locate`.
 pub(super) async fn run(client: &Client, out: &Output, args: cli::Locate) -> Result<(), Failure> {
@@ -43,6 +43,18 @@ pub(super) async fn run(client: &Client, out: &Output, args: cli::Locate) -> Res
     Ok(())
 }
 
+/// Who said so.
+fn known_from(source: &SourceRow) -> String {
+    let (what, link) = match source.origin {
+        Origin::Own => return "this peer".to_owned(),
+        Origin::Maestro => ("maestro", " "),
+        Origin::Friend => ("friend", " "),
+        Origin::Cache => ("memory", " of "),
+    };
+    // A daemon of an older release gives no names.
+    source.told_by.as_ref().map_or_else(|| what.to_owned(), |name| format!("{what}{link}{name}"))
+}
+
 fn show(out: &Output, candidate: &Candidate) -> Result<(), Failure> {
     let sources = count(candidate.sources.len() as u64, "source", "sources");
     out.line(&format!("{}  {}  {sources}", candidate.name, size_or_unknown(candidate.size)))?;
@@ -50,21 +62,23 @@ fn show(out: &Output, candidate: &Candidate) -> Result<(), Failure> {
         Some(hash) => out.line(&format!("  {hash}"))?,
         None => out.line("  unproven: nobody vouches for its bytes")?,
     }
-    let columns =
-        [Column::left("PEER"), Column::left("ID"), Column::left("KNOWN FROM"), Column::flow("ADDRESS")];
+    let columns = [
+        Column::left("PEER"),
+        Column::left("ID"),
+        Column::left("KNOWN FROM"),
+        Column::left("SAID"),
+        Column::flow("ADDRESS"),
+    ];
+    let now = now_ms();
     let mut table = Table::new(&columns).indented(2);
     for source in &candidate.sources {
-        let origin = match source.origin {
-            Origin::Own => "this peer",
-            Origin::Maestro => "maestro",
-            Origin::Friend => "friend",
-            Origin::Cache => "memory",
-        };
+        let said = source.told_ms.map_or_else(|| "-".to_owned(), |then| age(then, now));
         let id = short_id(source.peer.peer_id.as_deref());
         table.row([
             source.peer.name.as_str().into(),
             id.into(),
-            origin.into(),
+            known_from(source).into(),
+            said.into(),
             source.addresses.join(" ").into(),
         ]);
     }

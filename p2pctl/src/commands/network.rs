@@ -1,4 +1,4 @@
-//! `join` and `leave`: the network of a maestro.
+//! `join` and `leave`: the networks of maestros.
 
 use std::io::Read as _;
 use std::path::Path;
@@ -6,6 +6,7 @@ use std::path::Path;
 use hyper::Method;
 use p2p_proto::control::{JoinAnswer, JoinRequest};
 
+use super::Route;
 use crate::cli;
 use crate::client::{Client, LONG_CALL};
 use crate::exit::Exit;
@@ -21,7 +22,14 @@ pub(super) async fn join(client: &Client, out: &Output, args: cli::Join) -> Resu
         Some(path) => Some(read_token(path)?),
         None => args.token,
     };
-    let request = JoinRequest { address: args.address, maestro_id: args.fingerprint, token };
+    for (at, address) in args.addresses.into_iter().enumerate() {
+        let (maestro_id, token) = (args.fingerprint.clone(), token.clone());
+        join_one(client, out, JoinRequest { address, maestro_id, token, add: args.also || at > 0 }).await?;
+    }
+    Ok(())
+}
+
+async fn join_one(client: &Client, out: &Output, request: JoinRequest) -> Result<(), Failure> {
     let answer = client.json::<JoinAnswer>(Method::PUT, "/v1/network", Some(&request), LONG_CALL).await?;
     if out.json() {
         return out.raw(&answer.raw);
@@ -31,6 +39,13 @@ pub(super) async fn join(client: &Client, out: &Output, args: cli::Join) -> Resu
     out.line(&format!("  fingerprint  {}", joined.maestro_id))?;
     if let Some(until) = joined.membership_until_ms {
         out.line(&format!("  member until {}, and renewed by itself", date(until)))?;
+    }
+    if let Some(other) = &joined.same_as {
+        out.note(&format!(
+            "It has the identity of the maestro at {other}, so they are one directory: one of them is in use, the others \
+             are in reserve."
+        ));
+        return Ok(());
     }
     match (joined.first_contact, request.maestro_id.is_some()) {
         (true, false) => out.note(
@@ -45,7 +60,12 @@ pub(super) async fn join(client: &Client, out: &Output, args: cli::Join) -> Resu
 }
 
 /// Runs `leave`.
-pub(super) async fn leave(client: &Client, out: &Output) -> Result<(), Failure> {
+pub(super) async fn leave(client: &Client, out: &Output, args: cli::Leave) -> Result<(), Failure> {
+    if let Some(address) = &args.address {
+        client.delete(&Route::new("/v1/network").with("address", address).0).await?;
+        out.note(&format!("This peer has left the maestro at {address}."));
+        return Ok(());
+    }
     client.delete("/v1/network").await?;
     out.note("This peer has left the network. Its files and friends stay; `p2pctl join HOST` joins again.");
     Ok(())

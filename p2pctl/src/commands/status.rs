@@ -18,9 +18,13 @@ pub(super) async fn run(client: &Client, out: &Output) -> Result<(), Failure> {
     facts.fact("ID", &status.peer_id);
     let up = duration(seconds(status.started_ms, now));
     facts.fact("daemon", format!("p2pd {}, process {}, up {up}", status.version, status.pid));
-    match &status.maestro {
-        Some(maestro) => maestro_facts(&mut facts, maestro, now),
-        None => facts.fact("maestro", "none; join one with `p2pctl join HOST`"),
+    // A daemon of an older release has one only.
+    let maestros = if status.maestros.is_empty() { status.maestro.as_slice() } else { &status.maestros };
+    if maestros.is_empty() {
+        facts.fact("maestro", "none; join one with `p2pctl join HOST`");
+    }
+    for maestro in maestros {
+        maestro_facts(&mut facts, maestro, now);
     }
     let pending = match status.files_pending {
         0 => String::new(),
@@ -53,6 +57,7 @@ fn maestro_facts(facts: &mut Table, maestro: &MaestroStatus, now: i64) {
         MaestroState::Connecting => ("connecting", Tone::Busy),
         MaestroState::Syncing => ("syncing", Tone::Busy),
         MaestroState::InSync => ("in sync", Tone::Good),
+        MaestroState::Reserve => ("in reserve", Tone::Good),
         MaestroState::Unreachable => ("unreachable", Tone::Bad),
         MaestroState::Refused => ("refused", Tone::Bad),
     };

@@ -52,6 +52,21 @@ fn status_tells_how_the_peer_is() {
 }
 
 #[test]
+fn status_shows_every_maestro() {
+    let daemon = Daemon::start();
+    let mut status = status();
+    let mut other = status["maestro"].clone();
+    other["address"] = json!("otra:9010");
+    other["state"] = json!("reserve");
+    status["maestros"] = json!([status["maestro"], other]);
+    daemon.json("GET /v1/status", status);
+    let ended = run(&daemon, &["status"]).exits(0).says_nothing();
+    for expected in ["aula at localhost:9010", "unreachable for", "aula at otra:9010", "in reserve for"] {
+        assert_eq!(ended.stdout.matches(expected).count(), 1, "{expected} in {ended:#?}");
+    }
+}
+
+#[test]
 fn list_asks_page_after_page_and_prints_one_table() {
     let daemon = Daemon::start();
     daemon.json("GET /v1/files", page(vec![file("a.txt")], Some("a.txt")));
@@ -111,19 +126,28 @@ fn search_asks_the_whole_network_and_shows_what_is_unknown() {
     assert_eq!(daemon.seen()[0].query, "text=archivo&all=true&limit=1000");
 }
 
+fn now_ms() -> i64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    i64::try_from(since.as_millis()).unwrap()
+}
+
 #[test]
 fn locate_shows_every_candidate_with_its_whole_hash() {
     let daemon = Daemon::start();
-    let source = json!({"peer_id": ID, "name": "P1", "origin": "maestro", "addresses": ["127.0.0.1:9002"]});
+    let source = json!({"peer_id": ID, "name": "P1", "origin": "maestro", "told_by": "aula",
+                        "told_ms": now_ms(), "addresses": ["127.0.0.1:9002"]});
+    let memory = json!({"peer_id": ID, "name": "P2", "origin": "cache", "told_by": "aula",
+                        "told_ms": now_ms() - 3 * 3_600_000, "addresses": ["h:1"]});
     let plain = json!({"peer_id": null, "name": "http://localhost:9007", "origin": "cache", "addresses": []});
     let answer = json!({"what": "a.txt", "incomplete": null, "candidates": [
-        {"name": "a.txt", "size": 23, "content": HASH, "sources": [source]},
+        {"name": "a.txt", "size": 23, "content": HASH, "sources": [source, memory]},
         {"name": "a.txt", "size": null, "content": null, "sources": [plain]}]});
     daemon.json("GET /v1/locate", answer.clone());
     let ended = run(&daemon, &["locate", "a.txt"]).exits(0).says("2 different contents").prints(&format!(
-        "a.txt  23 B  1 source\n  {HASH}\n  PEER  ID        KNOWN FROM  ADDRESS\n  P1    y5tq3kzm  maestro     \
-         127.0.0.1:9002\na.txt  ?  1 source\n  unproven: nobody vouches for its bytes\n  \
-         PEER                   ID  KNOWN FROM  ADDRESS\n  http://localhost:9007  -   memory\n"
+        "a.txt  23 B  2 sources\n  {HASH}\n  PEER  ID        KNOWN FROM      SAID      ADDRESS\n  \
+         P1    y5tq3kzm  maestro aula    just now  127.0.0.1:9002\n  \
+         P2    y5tq3kzm  memory of aula  3 h ago   h:1\na.txt  ?  1 source\n  unproven: nobody vouches for its bytes\n  \
+         PEER                   ID  KNOWN FROM  SAID  ADDRESS\n  http://localhost:9007  -   memory      -\n"
     ));
     drop(ended);
     assert_eq!(run(&daemon, &["locate", "a.txt", "--json"]).exits(0).values(), [answer]);

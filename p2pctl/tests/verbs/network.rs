@@ -31,6 +31,30 @@ fn joining_shows_whose_fingerprint_is_pinned() {
 }
 
 #[test]
+fn several_are_joined_one_after_the_other() {
+    let daemon = Daemon::start();
+    let sibling = json!({"address": "otra:9010", "maestro_id": ID, "name": "aula", "first_contact": false,
+                         "membership_until_ms": null, "same_as": "aula:9010"});
+    for answer in [joined(true), sibling, joined(true)] {
+        daemon.json("PUT /v1/network", answer);
+    }
+    run(&daemon, &["join", "aula", "otra"]).exits(0).says("one directory").says("aula:9010").prints(&format!(
+        "Joined the network of aula at aula:9010.\n  fingerprint  {ID}\n  member until 1970-01-02, and renewed by \
+         itself\nJoined the network of aula at otra:9010.\n  fingerprint  {ID}\n"
+    ));
+    run(&daemon, &["join", "--also", "tercera"]).exits(0);
+    let bodies: Vec<Value> =
+        daemon.seen().iter().map(|seen| serde_json::from_slice(&seen.body).unwrap()).collect();
+    let expected = [
+        json!({"address": "aula"}),
+        json!({"address": "otra", "add": true}),
+        json!({"address": "tercera", "add": true}),
+    ];
+    assert_eq!(bodies, expected);
+    run(&daemon, &["join"]).exits(2).says("HOST");
+}
+
+#[test]
 fn joining_again_is_no_first_contact() {
     let daemon = Daemon::start();
     daemon.json("PUT /v1/network", joined(false));
@@ -62,6 +86,8 @@ fn leaving_says_what_stays() {
     daemon.on("DELETE /v1/network", Reply::Body { status: 204, body: Default::default() });
     run(&daemon, &["leave"]).exits(0).prints("").says("files and friends stay");
     run(&daemon, &["leave", "--json"]).exits(0).prints("").says_nothing();
+    run(&daemon, &["leave", "otra:9010"]).exits(0).says("has left the maestro at otra:9010");
+    assert_eq!(daemon.seen().last().unwrap().query, "address=otra%3A9010");
 }
 
 #[test]

@@ -27,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::catalog::Catalog;
 use crate::config::InForce;
-use crate::discovery::{Friends, Locator, Maestro};
+use crate::discovery::{Friends, Locator, Maestros};
 use crate::doctor::Doctor;
 use crate::limits::Limits;
 use crate::shares::Shares;
@@ -45,7 +45,7 @@ pub struct Api {
     /// Who has what.
     pub locator: Locator,
     /// The connection with the maestro.
-    pub maestro: Maestro,
+    pub maestros: Maestros,
     /// Whom this peer's user trusts.
     pub friends: Friends,
     /// What is being fetched.

@@ -187,6 +187,8 @@ impl From<JoinError> for Problem {
                 .hint("compare both with what its administrator says; only if it is right, `p2pctl leave` and join again"),
             JoinError::Syntax(_) => unprocessable("invalid-address", error.to_string())
                 .hint("give the maestro as HOST or HOST:PORT, and its identity as `maestrod` prints it"),
+            JoinError::NotJoined(_) => Problem::not_found("maestro-unknown", error.to_string())
+                .hint("`p2pctl status` shows the maestros that were joined"),
             JoinError::NotAdmitted(_) => forbidden("not-admitted", error.to_string())
                 .hint("ask the network's administrator for admission or a token"),
             JoinError::Unreachable(_) => Problem::unavailable("maestro-unreachable", error.to_string())

@@ -2,10 +2,9 @@ use std::collections::HashSet;
 
 use p2p_content::FileName;
 use p2p_identity::{PeerId, WrongPeer};
-use p2p_proto::control::Origin;
 
 use super::*;
-use crate::discovery::{PeerRef, Source};
+use crate::discovery::{PeerRef, Source, Teller};
 
 fn text() -> String {
     "the cause".to_owned()
@@ -24,7 +23,7 @@ fn candidate(bytes: &[u8], sources: u8) -> Candidate {
             rest_url: String::new(),
             grpc_port: 1,
         },
-        origin: Origin::Maestro,
+        teller: Teller::maestro("m".to_owned()),
     };
     Candidate {
         name: FileName::parse("a.txt").unwrap(),

@@ -10,13 +10,12 @@ use std::time::Duration;
 
 use p2p_content::{ContentHash, FileName};
 use p2p_identity::PeerId;
-use p2p_proto::control::Origin;
 use p2p_proto::v1::friend_query::Query as WireQuery;
 use p2p_proto::v1::{self, FriendQuery, LocateResponse};
 use tonic::Status;
 
 use super::ask::ask_all;
-use super::{Connections, Friends, Myself, Query};
+use super::{Connections, Friends, Myself, Query, Teller};
 use crate::catalog::{Catalog, Fact, Viewer};
 
 /// How often a question may be passed on.
@@ -74,7 +73,10 @@ impl Answerer {
                 .peers()
                 .into_iter()
                 .filter(|friend| friend.id() != Some(asker))
-                .map(|friend| (friend, Origin::Friend))
+                .map(|friend| {
+                    let teller = Teller::friend(&friend);
+                    (friend, teller)
+                })
                 .collect();
             let passed = FriendQuery {
                 hops: hops - 1,

@@ -4,12 +4,11 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
-use p2p_proto::control::Origin;
 use p2p_proto::v1::friend_query::Query as WireQuery;
 use p2p_proto::v1::{FriendQuery, LocateResponse};
 use tokio::time::timeout;
 
-use super::{Candidate, Connections, PeerRef, Query};
+use super::{Candidate, Connections, PeerRef, Query, Teller};
 
 /// How long friends may take to answer.
 pub(super) const ASK_TIMEOUT: Duration = Duration::from_secs(2);
@@ -37,23 +36,23 @@ pub(super) fn question(query: &Query, hops: u32) -> FriendQuery {
 /// What the peers answer within `wait`, and how many did not.
 pub(super) async fn ask_all(
     connections: &Connections,
-    peers: &[(PeerRef, Origin)],
+    peers: &[(PeerRef, Teller)],
     question: &FriendQuery,
     wait: Duration,
 ) -> (Vec<Candidate>, usize) {
     let mut answers: FuturesUnordered<_> = peers
         .iter()
         .take(ASKED)
-        .map(|(peer, origin)| async move {
+        .map(|(peer, teller)| async move {
             let answer = timeout(wait, ask(connections, peer, question.clone())).await.ok().flatten();
-            answer.map(|answer| (answer, *origin))
+            answer.map(|answer| (answer, teller))
         })
         .collect();
     let (mut found, mut silent) = (Vec::new(), peers.len().saturating_sub(ASKED));
     while let Some(answer) = answers.next().await {
         match answer {
-            Some((answer, origin)) => found.extend(
-                answer.candidates.into_iter().filter_map(|candidate| Candidate::from_wire(candidate, origin)),
+            Some((answer, teller)) => found.extend(
+                answer.candidates.into_iter().filter_map(|candidate| Candidate::from_wire(candidate, teller)),
             ),
             None => silent += 1,
         }

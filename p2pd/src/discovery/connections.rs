@@ -137,12 +137,13 @@ impl Connections {
 }
 
 fn show_membership(network: &Network, metadata: &mut MetadataMap) {
-    if let Some(membership) = network.membership() {
-        metadata.insert_bin(MEMBERSHIP_METADATA, MetadataValue::from_bytes(&membership.to_bytes()));
+    // Nobody knows which network the other one is of. One of an older release looks at the first.
+    for membership in network.memberships() {
+        metadata.append_bin(MEMBERSHIP_METADATA, MetadataValue::from_bytes(&membership.to_bytes()));
     }
 }
 
-/// Adds this peer's membership to each call.
+/// Adds this peer's memberships to each call.
 #[derive(Clone)]
 pub struct ShowMembership {
     network: Network,

@@ -4,21 +4,27 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::join_all;
 use p2p_content::ContentHash;
 use p2p_proto::control::{Origin, PeerName, PeerRow, Relation};
 use p2p_proto::v1;
+use p2p_proto::v1::directory_client::DirectoryClient;
 use tokio::time::timeout;
 use tonic::Status;
+use tonic::transport::Channel;
 
 use super::ask::{ASK_TIMEOUT, ask_all, question};
+use super::maestros::{Silence, together};
+use super::members::Remembered;
 use super::merge::{merge, pick};
+use super::paging::{NetworkPage, Place};
 use super::{
-    Candidate, Connections, FoundFile, Friends, Located, Maestro, Members, Myself, Page, PageQuery, PeerRef,
-    Query, Source,
+    Candidate, Connections, FoundFile, Friends, Located, Maestros, Members, Myself, Page, PageQuery, PeerRef,
+    Query, Source, Teller,
 };
 use crate::catalog::{Catalog, CatalogError, Viewer};
 
-/// How long the maestro, or one peer, may take to answer.
+/// How long one peer may take to answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a question waits, right after the start, for the maestro to be there: transfers that go on by themselves would
 /// else find nobody, and wait a while before they ask again.
@@ -35,7 +41,7 @@ const SOURCES: u32 = 64;
 pub struct Locator {
     myself: Arc<Myself>,
     catalog: Catalog,
-    maestro: Maestro,
+    maestros: Maestros,
     friends: Friends,
     members: Members,
     connections: Connections,
@@ -82,18 +88,18 @@ impl Locator {
     pub fn new(
         myself: Arc<Myself>,
         catalog: Catalog,
-        maestro: Maestro,
+        maestros: Maestros,
         friends: Friends,
         members: Members,
         connections: Connections,
     ) -> Self {
-        Self { myself, catalog, maestro, friends, members, connections }
+        Self { myself, catalog, maestros, friends, members, connections }
     }
 
-    /// Own catalog and maestro; then friends and remembered members, where the maestro is down or has nothing.
+    /// Own catalog and maestros; then friends and remembered members, where the maestros are down or have nothing.
     pub async fn locate(&self, query: &Query) -> Located {
         let mut found = self.own(query).await;
-        let (asked, mut incomplete) = self.ask_maestro(query).await;
+        let (asked, mut incomplete) = self.ask_maestros(query).await;
         let nothing = asked.iter().all(|candidate| candidate.sources.is_empty());
         found.extend(asked);
         if nothing {
@@ -114,8 +120,7 @@ impl Locator {
         if !own.is_empty() {
             return Located { candidates: merge(own), incomplete: None };
         }
-        let friends: Vec<_> =
-            self.friends.peers().into_iter().map(|friend| (friend, Origin::Friend)).collect();
+        let friends: Vec<_> = self.friends.peers().into_iter().map(asked_now).collect();
         let (found, _) = ask_all(&self.connections, &friends, &question(query, HOPS), ASK_TIMEOUT).await;
         if !found.is_empty() {
             return Located { candidates: merge(found), incomplete: None };
@@ -133,38 +138,69 @@ impl Locator {
             });
             return located;
         }
-        let asked = [(peer.clone(), Origin::Friend)];
+        let asked = [asked_now(peer.clone())];
         let (mut found, silent) =
             ask_all(&self.connections, &asked, &question(query, 0), ANSWER_TIMEOUT).await;
         for candidate in &mut found {
-            candidate.sources = vec![Source { peer: peer.clone(), origin: Origin::Friend }];
+            candidate.sources = vec![Source { peer: peer.clone(), teller: asked[0].1.clone() }];
         }
         let incomplete = (silent > 0).then(|| format!("{peer} does not answer"));
         Located { candidates: merge(found), incomplete }
     }
 
-    /// Files of the whole network, as the maestro knows them; without it, of the peers that can be reached.
+    /// Files of the whole network, as the maestros know them; without any, of the peers that can be reached.
     pub async fn browse_network(&self, query: &PageQuery) -> Result<Page, AskError> {
-        let why = match self.maestro.directory() {
-            Ok(mut directory) => {
-                let request = v1::SearchRequest {
-                    prefix: query.prefix.clone(),
-                    text: query.text.clone(),
-                    limit: query.limit,
-                    cursor: query.cursor.clone(),
-                    ..Default::default()
-                };
-                match answered(timeout(ANSWER_TIMEOUT, directory.search(request)).await) {
-                    Ok(answer) => return Ok(page(answer.files, answer.next)),
-                    Err(status) if status.code() == tonic::Code::InvalidArgument => {
-                        return Err(AskError::BadCursor(status.message().to_owned()));
-                    }
-                    Err(status) => status.message().to_owned(),
-                }
-            }
-            Err(why) => why,
+        let bad_cursor = || AskError::BadCursor("the networks were others then".to_owned());
+        let asked = self.maestros.networks();
+        let place = match asked.len() {
+            0 | 1 => None,
+            _ => Some(Place::of(&query.cursor).ok_or_else(bad_cursor)?),
         };
-        self.browse_reachable(query, why).await
+        let pages = asked.iter().enumerate().filter_map(|(network, asked)| {
+            let cursor = place.as_ref().map_or(Some(query.cursor.clone()), |place| place.cursor(network))?;
+            let request = v1::SearchRequest {
+                prefix: query.prefix.clone(),
+                text: query.text.clone(),
+                limit: query.limit,
+                cursor,
+                ..Default::default()
+            };
+            let told = asked.ask(move |mut directory: DirectoryClient<Channel>| {
+                let request = request.clone();
+                async move { directory.search(request).await.map(tonic::Response::into_inner) }
+            });
+            Some(async move { (network, told.await.answer) })
+        });
+        let (mut pages, mut silent) = (join_all(pages).await, Vec::new());
+        let mut told = Vec::new();
+        for (network, answer) in pages.drain(..) {
+            match answer {
+                Ok(answer) => {
+                    let Page { files, next, .. } = page(answer.files, answer.next);
+                    told.push(NetworkPage { network, files, next });
+                }
+                Err(Silence::Failed(status)) if status.code() == tonic::Code::InvalidArgument => {
+                    return Err(AskError::BadCursor(status.message().to_owned()));
+                }
+                Err(silence) => silent.push(silence),
+            }
+        }
+        let incomplete = together(&silent);
+        if told.is_empty() && (incomplete.is_some() || asked.is_empty()) {
+            return self
+                .browse_reachable(query, incomplete.unwrap_or_else(|| "no network is joined".to_owned()))
+                .await;
+        }
+        Ok(match place {
+            None => {
+                let only = told.pop().map(|page| (page.files, page.next)).unwrap_or_default();
+                Page { files: only.0, next: only.1, incomplete }
+            }
+            Some(place) => {
+                let (files, next) = place.advance(told, query.limit as usize);
+                Page { files, next: next.map(|place| place.to_cursor()), incomplete }
+            }
+        })
     }
 
     /// Files of one other peer.
@@ -207,9 +243,8 @@ impl Locator {
     pub async fn find_peer(&self, text: &str) -> Result<PeerRef, FindPeerError> {
         let mut known = self.friends.peers();
         known.extend(self.members.list());
-        if let Ok(listed) = self.maestro.list_peers(ANSWER_TIMEOUT).await {
-            known.extend(listed.into_iter().filter_map(|entry| PeerRef::from_wire(entry.peer?)));
-        }
+        let (listed, _) = self.maestros.list_peers().await;
+        known.extend(listed.into_iter().flatten().filter_map(|entry| PeerRef::from_wire(entry.peer?)));
         pick(text, known)
     }
 
@@ -218,11 +253,8 @@ impl Locator {
         let friends = self.friends.list();
         let is_friend =
             |id: &Option<String>| friends.iter().any(|friend| Some(&friend.peer_id) == id.as_ref());
-        let (listed, incomplete) = match self.maestro.list_peers(ANSWER_TIMEOUT).await {
-            Ok(listed) => (listed, None),
-            Err(why) => (Vec::new(), self.maestro.status().map(|_| why)),
-        };
-        let listed = listed.into_iter().filter_map(|entry| {
+        let (listed, incomplete) = self.maestros.list_peers().await;
+        let listed = listed.into_iter().flatten().filter_map(|entry| {
             let version = entry.peer.as_ref().map(|peer| peer.version.clone());
             let peer = PeerRef::from_wire(entry.peer?)?;
             Some(PeerRow {
@@ -233,7 +265,19 @@ impl Locator {
                 ..row(&peer)
             })
         });
-        let mut rows: Vec<PeerRow> = listed.collect();
+        let mut rows: Vec<PeerRow> = Vec::new();
+        for row in listed {
+            // A peer that two networks know is one; it is online where one of them sees it.
+            let is_it = |known: &&mut PeerRow| match &row.peer.peer_id {
+                Some(id) => known.peer.peer_id.as_ref() == Some(id),
+                None => known.peer.peer_id.is_none() && known.rest == row.rest,
+            };
+            match rows.iter_mut().find(is_it) {
+                Some(known) if known.online == Some(false) => *known = row,
+                Some(_) => {}
+                None => rows.push(row),
+            }
+        }
         // Without the maestro, what is remembered; whether they are online nobody knows.
         let mut known = self.friends.peers();
         if incomplete.is_some() {
@@ -278,36 +322,39 @@ impl Locator {
             name: fact.name,
             content: Some(fact.content),
             size: Some(fact.size),
-            sources: vec![Source { peer: self.myself.to_ref(), origin: Origin::Own }],
+            sources: vec![Source { peer: self.myself.to_ref(), teller: Teller::own() }],
         };
         facts.into_iter().map(own).collect()
     }
 
-    async fn ask_maestro(&self, query: &Query) -> (Vec<Candidate>, Option<String>) {
-        self.maestro.first_contact(CONTACT_TIMEOUT).await;
-        let mut directory = match self.maestro.directory() {
-            Ok(directory) => directory,
-            Err(why) => return (Vec::new(), self.maestro.status().map(|_| why)),
-        };
+    async fn ask_maestros(&self, query: &Query) -> (Vec<Candidate>, Option<String>) {
+        self.maestros.first_contact(CONTACT_TIMEOUT).await;
         let query = match query {
             Query::Name(name) => v1::locate_request::Query::Name(name.to_string()),
             Query::Content(content) => v1::locate_request::Query::Content(content.as_bytes().to_vec().into()),
         };
         let request = v1::LocateRequest { query: Some(query), limit: SOURCES };
-        match answered(timeout(ANSWER_TIMEOUT, directory.locate(request)).await) {
-            Ok(answer) => {
-                let mut found: Vec<_> = answer
-                    .candidates
-                    .into_iter()
-                    .filter_map(|candidate| Candidate::from_wire(candidate, Origin::Maestro))
-                    .collect();
-                for candidate in &mut found {
-                    candidate.sources.retain(|source| source.peer.id() != Some(self.myself.id));
-                }
-                (found, None)
+        let told = self.maestros.ask(|mut directory: DirectoryClient<Channel>| {
+            let request = request.clone();
+            async move { directory.locate(request).await.map(tonic::Response::into_inner) }
+        });
+        let (mut found, mut silent) = (Vec::new(), Vec::new());
+        for told in told.await {
+            let teller = Teller::maestro(told.by);
+            match told.answer {
+                Ok(answer) => found.extend(
+                    answer
+                        .candidates
+                        .into_iter()
+                        .filter_map(|candidate| Candidate::from_wire(candidate, &teller)),
+                ),
+                Err(silence) => silent.push(silence),
             }
-            Err(status) => (Vec::new(), Some(format!("the maestro does not answer: {}", status.message()))),
         }
+        for candidate in &mut found {
+            candidate.sources.retain(|source| source.peer.id() != Some(self.myself.id));
+        }
+        (found, together(&silent))
     }
 
     async fn ask_friends(&self, query: &Query) -> (Vec<Candidate>, usize) {
@@ -322,13 +369,17 @@ impl Locator {
     }
 
     /// Whom this peer can ask without a maestro: friends, then remembered members.
-    fn reachable(&self) -> Vec<(PeerRef, Origin)> {
+    fn reachable(&self) -> Vec<(PeerRef, Teller)> {
         let friends = self.friends.peers();
         let known: Vec<_> = friends.iter().filter_map(PeerRef::id).collect();
-        let members = self.members.list();
-        let members = members.into_iter().filter(|member| member.id().is_none_or(|id| !known.contains(&id)));
-        let friends = friends.into_iter().map(|friend| (friend, Origin::Friend));
-        friends.chain(members.map(|member| (member, Origin::Cache))).collect()
+        let members = self.members.remembered();
+        let members =
+            members.into_iter().filter(|member| member.peer.id().is_none_or(|id| !known.contains(&id)));
+        let remembered = members.map(|Remembered { peer, told }| {
+            let (name, told_ms) = told.map(|told| (told.told_by, told.told_ms)).unzip();
+            (peer, Teller { origin: Origin::Cache, name, told_ms })
+        });
+        friends.into_iter().map(asked_now).chain(remembered).collect()
     }
 
     /// Peers that can be asked for their files where the maestro cannot: friends, then remembered members; not all of many.
@@ -338,11 +389,11 @@ impl Locator {
 
     async fn browse_reachable(&self, query: &PageQuery, why: String) -> Result<Page, AskError> {
         let reachable = self.reachable();
-        if reachable.is_empty() && self.maestro.status().is_none() {
+        if reachable.is_empty() && !self.maestros.is_any() {
             return Err(AskError::NoMaestro);
         }
         let pages = reachable.iter().take(BROWSED).map(|(peer, _)| self.browse_peer(peer, query));
-        let pages = futures::future::join_all(pages).await;
+        let pages = join_all(pages).await;
         let asked = pages.iter().filter(|page| page.is_ok()).count();
         let mut files: HashMap<(String, Option<ContentHash>), FoundFile> = HashMap::new();
         for file in pages.into_iter().flatten().flat_map(|page| page.files) {
@@ -357,8 +408,6 @@ impl Locator {
     }
 
     async fn browse_plain(&self, url: &str, query: &PageQuery) -> Result<Page, AskError> {
-        let unreachable = |why: String| AskError::Unreachable("the maestro".to_owned(), why);
-        let mut directory = self.maestro.directory().map_err(unreachable)?;
         let request = v1::SearchRequest {
             prefix: query.prefix.clone(),
             text: query.text.clone(),
@@ -367,11 +416,28 @@ impl Locator {
             peer_url: url.to_owned(),
             ..Default::default()
         };
-        match answered(timeout(ANSWER_TIMEOUT, directory.search(request)).await) {
-            Ok(answer) => Ok(page(answer.files, answer.next)),
-            Err(status) => Err(unreachable(status.message().to_owned())),
+        let told = self.maestros.ask(|mut directory: DirectoryClient<Channel>| {
+            let request = request.clone();
+            async move { directory.search(request).await.map(tonic::Response::into_inner) }
+        });
+        let (mut pages, mut silent) = (Vec::new(), Vec::new());
+        for told in told.await {
+            match told.answer {
+                Ok(answer) => pages.push(page(answer.files, answer.next)),
+                Err(silence) => silent.push(silence),
+            }
         }
+        // It registers with one maestro, or with several the same.
+        pages.into_iter().max_by_key(|page| page.files.len()).ok_or_else(|| {
+            let why = together(&silent).unwrap_or_else(|| "no network is joined".to_owned());
+            AskError::Unreachable("the maestro".to_owned(), why)
+        })
     }
+}
+
+fn asked_now(peer: PeerRef) -> (PeerRef, Teller) {
+    let teller = Teller::friend(&peer);
+    (peer, teller)
 }
 
 /// A peer of whom nothing else is known.

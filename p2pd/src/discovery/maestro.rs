@@ -1,21 +1,22 @@
-//! The connection with the maestro: kept open, told of every change of the catalog, and asked who has what.
+//! The connection with the maestro at one address: kept open, and told of every change of the catalog where it is this one's
+//! turn. Maestros with one identity are one directory, behind several addresses: one of them has the peer's stream, and the
+//! others are in reserve, connected, so that the next one has it at once when it breaks.
 //!
-//! Owns the one loop that connects, syncs, and tries again. Its state is seen through [`Maestro::status`].
+//! Owns the loop that connects, syncs, and tries again. Called by [`Maestros`](super::Maestros), which has all of them.
 
-use std::io;
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use p2p_identity::{Identity, PeerId, WrongPeer};
+use p2p_identity::{Identity, PeerId};
 use p2p_proto::MAX_MESSAGE_LEN;
-use p2p_proto::control::{JoinAnswer, JoinRequest, MaestroState, MaestroStatus};
-use p2p_proto::v1;
+use p2p_proto::control::MaestroState;
 use p2p_proto::v1::directory_client::DirectoryClient;
-use p2p_service::health::PATIENCE;
+use p2p_service::health::{Heartbeat, PATIENCE};
 use p2p_service::tasks::Tasks;
-use p2p_service::wire::{self, ConnectError};
-use tokio::sync::{oneshot, watch};
-use tokio::time::timeout;
+use p2p_service::wire::{self, ConnectError, Connection};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 
 use super::network::Joined;
@@ -23,17 +24,42 @@ use super::session::{End, Session};
 use super::{Members, Myself, Network, now_ms};
 use crate::catalog::Catalog;
 
-/// Port of a maestro's gRPC interface where none is given.
-const DEFAULT_PORT: u16 = 9010;
 /// First pause before the next try, doubled up to the last.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LAST_PAUSE: Duration = Duration::from_secs(10);
-/// How long `join` waits for the maestro's word.
-const JOIN_TIMEOUT: Duration = Duration::from_secs(15);
+/// How often one in reserve looks whether its connection is still there. What a machine's end leaves open, keepalive closes.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// The connection with the maestro. Clones are handles to the same.
+/// What the connections with all maestros share.
 #[derive(Clone)]
-pub struct Maestro {
+pub(super) struct Common {
+    pub(super) identity: Identity,
+    pub(super) myself: Arc<Myself>,
+    pub(super) catalog: Catalog,
+    pub(super) network: Network,
+    pub(super) members: Members,
+    pub(super) tasks: Tasks,
+    pub(super) seats: Seats,
+    /// Changes with every state of every connection.
+    pub(super) news: Arc<watch::Sender<u64>>,
+}
+
+/// One stream at a time to the maestros of each identity. Clones are handles to the same.
+#[derive(Clone, Default)]
+pub(super) struct Seats {
+    known: Arc<Mutex<HashMap<PeerId, Arc<Semaphore>>>>,
+}
+
+impl Seats {
+    fn of(&self, maestro: PeerId) -> Arc<Semaphore> {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(known.entry(maestro).or_insert_with(|| Arc::new(Semaphore::new(1))))
+    }
+}
+
+/// The connection with the maestro at one address. Clones are handles to the same.
+#[derive(Clone)]
+pub(super) struct Maestro {
     shared: Arc<Shared>,
 }
 
@@ -44,9 +70,14 @@ pub(super) struct Shared {
     pub(super) network: Network,
     pub(super) members: Members,
     pub(super) tasks: Tasks,
-    configured: Option<String>,
-    state: watch::Sender<State>,
-    session: Mutex<Option<DirectoryClient<Channel>>>,
+    seats: Seats,
+    news: Arc<watch::Sender<u64>>,
+    address: String,
+    /// Whether there is to be a connection; told again where there is to be another one. What is known of the maestro is the
+    /// network's, which is asked anew for each connection.
+    target: watch::Sender<bool>,
+    state: Mutex<State>,
+    open: Mutex<Option<DirectoryClient<Channel>>>,
 }
 
 /// What is known of the connection now.
@@ -55,57 +86,15 @@ pub(super) struct State {
     pub(super) state: MaestroState,
     pub(super) since_ms: i64,
     pub(super) detail: Option<String>,
-    /// Last catalog change that the maestro acknowledged in this session.
+    /// Last catalog change that the maestro acknowledged.
     pub(super) acknowledged: Option<u64>,
     /// Counts the maestro's answers to Hello, welcome or not.
-    answers: u64,
-}
-
-/// Why no network was joined or left.
-#[derive(Debug, thiserror::Error)]
-pub enum JoinError {
-    /// The configuration file says which maestro it is.
-    #[error("the configuration file fixes the maestro ({0})")]
-    Configured(String),
-    /// Not a `host` or `host:port`, or not a peer ID.
-    #[error("{0}")]
-    Syntax(String),
-    /// Somebody else answers than who was pinned.
-    #[error("{address} is not the maestro that was pinned: {wrong}")]
-    Changed {
-        /// Where.
-        address: String,
-        /// Who was pinned, and who answers.
-        wrong: WrongPeer,
-    },
-    /// The maestro does not admit this peer.
-    #[error("{0}")]
-    NotAdmitted(String),
-    /// Nobody answers.
-    #[error("{0}")]
-    Unreachable(String),
-    /// What was joined could not be kept.
-    #[error("cannot keep the network: {0}")]
-    Io(#[from] io::Error),
+    pub(super) answers: u64,
 }
 
 impl Maestro {
-    /// Starts the loop. `configured` is the maestro that the configuration file names.
-    pub fn start(
-        identity: Identity,
-        myself: Arc<Myself>,
-        catalog: Catalog,
-        network: Network,
-        members: Members,
-        configured: Option<String>,
-        tasks: &Tasks,
-    ) -> io::Result<Self> {
-        let configured = configured.map(|address| with_port(&address));
-        if let Some(address) = &configured
-            && network.current().is_none_or(|joined| joined.address != *address)
-        {
-            network.set(Some(Joined::new(address.clone())))?;
-        }
+    /// Starts the loop, which waits until it is [told](Maestro::aim) to connect.
+    pub(super) fn start(common: &Common, address: String) -> Self {
         let state = State {
             state: MaestroState::Connecting,
             since_ms: now_ms(),
@@ -113,194 +102,59 @@ impl Maestro {
             acknowledged: None,
             answers: 0,
         };
+        let Common { identity, myself, catalog, network, members, tasks, seats, news } = common.clone();
         let shared = Arc::new(Shared {
             identity,
             myself,
             catalog,
             network,
             members,
-            tasks: tasks.clone(),
-            configured,
-            state: watch::Sender::new(state),
-            session: Mutex::new(None),
+            tasks,
+            seats,
+            news,
+            address,
+            target: watch::Sender::new(false),
+            state: Mutex::new(state),
+            open: Mutex::new(None),
         });
-        let (running, token) = (Arc::clone(&shared), tasks.token());
-        tasks.spawn("maestro", async move {
+        let (running, token) = (Arc::clone(&shared), shared.tasks.token());
+        shared.tasks.spawn("maestro", async move {
             running.keep_connected(token).await;
             Ok(())
         });
-        Ok(Self { shared })
+        Self { shared }
     }
 
-    /// Where the connection stands; `None` where no network is joined.
-    pub fn status(&self) -> Option<MaestroStatus> {
-        let joined = self.shared.network.current()?;
-        let state = self.shared.state.borrow().clone();
-        Some(MaestroStatus {
-            address: joined.address,
-            maestro_id: joined.maestro_id,
-            name: joined.name,
-            state: state.state,
-            since_ms: state.since_ms,
-            detail: state.detail,
-            changes_pending: self.shared.catalog.count_after(state.acknowledged.unwrap_or(0)),
-            membership_until_ms: self.membership_until_ms(),
-        })
+    /// Connects, anew if there is a connection, by what the network says of this address; or ends the connection.
+    pub(super) fn aim(&self, is_wanted: bool) {
+        self.shared.show(MaestroState::Connecting, None);
+        self.shared.target.send_replace(is_wanted);
     }
 
-    /// Resolves when it is known whether the maestro answers: at once, but for the moments after the start and after joining
-    /// a network, and then within this time.
-    pub(super) async fn first_contact(&self, within: Duration) {
-        if self.status().is_some() {
-            let mut state = self.shared.state.subscribe();
-            // Whoever asked goes on without, where it takes longer.
-            let _ = timeout(within, state.wait_for(|state| state.state != MaestroState::Connecting)).await;
-        }
+    /// `host:port`.
+    pub(super) fn address(&self) -> &str {
+        &self.shared.address
     }
 
-    /// A client of the maestro's directory, where there is a session; else why there is none.
-    pub(super) fn directory(&self) -> Result<DirectoryClient<Channel>, String> {
-        let session = self.shared.session.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        session.ok_or_else(|| match self.status() {
-            Some(status) => {
-                let why = status.detail.unwrap_or_else(|| "it is not connected yet".to_owned());
-                format!("the maestro ({}) cannot be asked: {why}", status.address)
-            }
-            None => "no network is joined".to_owned(),
-        })
+    pub(super) fn state(&self) -> State {
+        self.shared.lock_state().clone()
     }
 
-    /// This peer, as the maestro is told of it.
-    pub(super) fn myself(&self) -> &Myself {
-        &self.shared.myself
-    }
-
-    /// All peers that the maestro knows.
-    pub(super) async fn list_peers(&self, wait: Duration) -> Result<Vec<v1::PeerEntry>, String> {
-        let mut directory = self.directory()?;
-        let listing = async {
-            let (mut peers, mut cursor) = (Vec::new(), String::new());
-            loop {
-                let request = v1::ListPeersRequest { limit: 0, cursor };
-                let answer = directory.list_peers(request).await?.into_inner();
-                peers.extend(answer.peers);
-                if answer.next.is_empty() {
-                    return Ok::<_, tonic::Status>(peers);
-                }
-                cursor = answer.next;
-            }
-        };
-        match timeout(wait, listing).await {
-            Ok(Ok(peers)) => Ok(peers),
-            Ok(Err(status)) => Err(format!("the maestro does not list its peers: {}", status.message())),
-            Err(_) => Err("the maestro does not answer".to_owned()),
-        }
-    }
-
-    /// Joins the network of the maestro at this address; who answers there is pinned, unless the request says who
-    /// must. Returns once the maestro has admitted this peer; otherwise nothing has changed. Goes on to one of the two
-    /// ends even where nobody waits for the answer any more.
-    pub async fn join(&self, request: JoinRequest) -> Result<JoinAnswer, JoinError> {
-        let (answer, answered) = oneshot::channel();
-        let this = self.clone();
-        self.shared.tasks.spawn_detached("join", async move {
-            // Whoever asked has gone.
-            let _ = answer.send(this.join_now(request).await);
-        });
-        answered.await.unwrap_or_else(|_| Err(JoinError::Unreachable("the daemon is ending".to_owned())))
-    }
-
-    async fn join_now(&self, request: JoinRequest) -> Result<JoinAnswer, JoinError> {
-        let shared = &self.shared;
-        let address = with_port(&request.address);
-        if let Some(configured) = &shared.configured
-            && *configured != address
-        {
-            return Err(JoinError::Configured(configured.clone()));
-        }
-        let asked: Option<PeerId> = match &request.maestro_id {
-            Some(text) => {
-                Some(text.parse().map_err(|error| JoinError::Syntax(format!("{text:?} is {error}")))?)
-            }
-            None => None,
-        };
-        let before = shared.network.current();
-        let pinned = before.as_ref().filter(|joined| joined.address == address).and_then(Joined::pinned);
-        let expected = asked.or(pinned);
-        let connection = wire::connect(&shared.identity, std::slice::from_ref(&address), expected).await;
-        let maestro = connection.map_err(|error| match error {
-            ConnectError::WrongPeer { address, wrong } => JoinError::Changed { address, wrong },
-            other => JoinError::Unreachable(other.to_string()),
-        })?;
-        let mut joined = Joined::new(address.clone());
-        joined.maestro_id = Some(maestro.peer.to_string());
-        joined.token = request.token;
-        if pinned == Some(maestro.peer)
-            && let Some(before) = &before
-        {
-            joined.membership.clone_from(&before.membership);
-        }
-        let mut state = shared.state.subscribe();
-        let answers = state.borrow_and_update().answers;
-        shared.network.set(Some(joined))?;
-        let answered = timeout(JOIN_TIMEOUT, state.wait_for(|state| state.answers > answers)).await;
-        let refused = match answered {
-            Ok(Ok(state)) if state.state != MaestroState::Refused => None,
-            Ok(Ok(state)) => Some(JoinError::NotAdmitted(state.detail.clone().unwrap_or_default())),
-            _ => Some(JoinError::Unreachable(format!("{address} does not answer as a maestro does"))),
-        };
-        if let Some(refused) = refused {
-            shared.network.set(before)?;
-            return Err(refused);
-        }
-        let joined = shared.network.current();
-        Ok(JoinAnswer {
-            address,
-            maestro_id: maestro.peer.to_string(),
-            name: joined.and_then(|joined| joined.name).unwrap_or_default(),
-            first_contact: pinned != Some(maestro.peer),
-            membership_until_ms: self.membership_until_ms(),
-        })
-    }
-
-    /// Leaves the network: its maestro hides this peer's files at once, and its identity is forgotten.
-    pub async fn leave(&self) -> Result<(), JoinError> {
-        match &self.shared.configured {
-            Some(configured) => Err(JoinError::Configured(configured.clone())),
-            None => Ok(self.shared.network.set(None)?),
-        }
-    }
-
-    /// Resolves when the maestro has acknowledged the catalog up to this sequence number; else says why it has not.
-    pub async fn announced(&self, sequence: u64, wait: Duration) -> Result<(), String> {
-        if self.status().is_none() {
-            return Err("no network is joined".to_owned());
-        }
-        let mut state = self.shared.state.subscribe();
-        let told = state.wait_for(|state| state.acknowledged.is_some_and(|last| last >= sequence));
-        match timeout(wait, told).await {
-            Ok(Ok(_)) => Ok(()),
-            _ => Err(match self.directory() {
-                Ok(_) => format!("the maestro has not acknowledged it within {} s", wait.as_secs()),
-                Err(why) => why,
-            }),
-        }
-    }
-
-    fn membership_until_ms(&self) -> Option<i64> {
-        let until = self.shared.network.membership()?.not_after_unix_secs();
-        Some(i64::try_from(until).unwrap_or(i64::MAX).saturating_mul(1000))
+    /// A client, where there is a connection.
+    pub(super) fn client(&self) -> Option<DirectoryClient<Channel>> {
+        self.shared.open.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
 impl Shared {
-    async fn keep_connected(self: Arc<Self>, token: tokio_util::sync::CancellationToken) {
-        let mut target = self.network.watch();
+    async fn keep_connected(self: Arc<Self>, token: CancellationToken) {
+        let mut target = self.target.subscribe();
         let mut pause = FIRST_PAUSE;
         let heart = self.tasks.heartbeat("maestro", PATIENCE);
         while !token.is_cancelled() {
             heart.beat();
-            let Some(joined) = target.borrow_and_update().clone() else {
+            let is_wanted = *target.borrow_and_update();
+            let Some(joined) = self.network.at(&self.address).filter(|_| is_wanted) else {
                 tokio::select! {
                     () = token.cancelled() => {}
                     changed = target.changed() => if changed.is_err() { return },
@@ -311,13 +165,8 @@ impl Shared {
             let began = Instant::now();
             let end = match heart.while_waiting(self.connect(&joined)).await {
                 Ok(connection) => {
-                    let directory = DirectoryClient::new(connection.channel)
-                        .max_decoding_message_size(MAX_MESSAGE_LEN)
-                        .max_encoding_message_size(MAX_MESSAGE_LEN);
-                    let session =
-                        Session { shared: &self, joined: &joined, maestro: connection.peer, directory };
-                    let end = session.run(&mut target, &token, &heart).await;
-                    *self.session.lock().unwrap_or_else(PoisonError::into_inner) = None;
+                    let end = self.serve(connection, &joined, &mut target, &token, &heart).await;
+                    *self.open.lock().unwrap_or_else(PoisonError::into_inner) = None;
                     end
                 }
                 Err(end) => end,
@@ -340,7 +189,7 @@ impl Shared {
                             reason = why,
                             "lost the maestro at {address}, trying again: {why}"
                         );
-                    } else if self.state.borrow().state != MaestroState::Unreachable {
+                    } else if self.lock_state().state != MaestroState::Unreachable {
                         let address = &joined.address;
                         tracing::warn!(
                             address,
@@ -351,7 +200,7 @@ impl Shared {
                     self.show(MaestroState::Unreachable, Some(why));
                 }
                 End::Refused(why) => {
-                    if self.state.borrow().state != MaestroState::Refused {
+                    if self.lock_state().state != MaestroState::Refused {
                         let address = &joined.address;
                         tracing::error!(
                             address,
@@ -376,7 +225,7 @@ impl Shared {
         }
     }
 
-    async fn connect(&self, joined: &Joined) -> Result<wire::Connection, End> {
+    async fn connect(&self, joined: &Joined) -> Result<Connection, End> {
         let pinned = joined.pinned();
         match wire::connect(&self.identity, std::slice::from_ref(&joined.address), pinned).await {
             Ok(connection) => {
@@ -399,6 +248,73 @@ impl Shared {
         }
     }
 
+    /// Waits for its turn among the maestros of this identity, then has the peer's stream until it ends.
+    async fn serve(
+        &self,
+        connection: Connection,
+        joined: &Joined,
+        target: &mut watch::Receiver<bool>,
+        token: &CancellationToken,
+        heart: &Heartbeat,
+    ) -> End {
+        let directory = DirectoryClient::new(connection.channel.clone())
+            .max_decoding_message_size(MAX_MESSAGE_LEN)
+            .max_encoding_message_size(MAX_MESSAGE_LEN);
+        let seat = self.seats.of(connection.peer);
+        let _seat = match Arc::clone(&seat).try_acquire_owned() {
+            Ok(seat) => seat,
+            Err(_) => {
+                self.pin(connection.peer);
+                self.open(directory.clone());
+                self.show(MaestroState::Reserve, None);
+                match self.in_reserve(seat, &connection, target, token, heart).await {
+                    Ok(seat) => seat,
+                    Err(end) => return end,
+                }
+            }
+        };
+        let session = Session { shared: self, joined, maestro: connection.peer, directory };
+        session.run(target, token, heart).await
+    }
+
+    async fn in_reserve(
+        &self,
+        seat: Arc<Semaphore>,
+        connection: &Connection,
+        target: &mut watch::Receiver<bool>,
+        token: &CancellationToken,
+        heart: &Heartbeat,
+    ) -> Result<OwnedSemaphorePermit, End> {
+        let mut turn = std::pin::pin!(seat.acquire_owned());
+        loop {
+            heart.beat();
+            tokio::select! {
+                seat = &mut turn => match seat {
+                    Ok(seat) => return Ok(seat),
+                    Err(_) => return Err(End::Asked),
+                },
+                () = token.cancelled() => return Err(End::Asked),
+                _ = target.changed() => return Err(End::Asked),
+                () = tokio::time::sleep(LOOK_EVERY) => if !connection.is_open() {
+                    return Err(End::Lost { welcomed: false, why: "the connection broke".to_owned() });
+                },
+            }
+        }
+    }
+
+    fn pin(&self, maestro: PeerId) {
+        let kept = self.network.update(&self.address, |joined| {
+            joined.maestro_id = Some(maestro.to_string());
+        });
+        if let Err(error) = kept {
+            tracing::error!(
+                %error,
+                "cannot keep what is known of the network: {error}; set the state directory right, or p2pd may have to \
+                 join again after a restart"
+            );
+        }
+    }
+
     pub(super) fn show(&self, state: MaestroState, detail: Option<String>) {
         self.change(state, detail, 0);
     }
@@ -409,54 +325,35 @@ impl Shared {
     }
 
     fn change(&self, state: MaestroState, detail: Option<String>, answers: u64) {
-        self.state.send_if_modified(|known| {
-            let modified = known.state != state || known.detail != detail || answers > 0;
+        {
+            let mut known = self.lock_state();
+            if known.state == state && known.detail == detail && answers == 0 {
+                return;
+            }
             if known.state != state {
                 known.since_ms = now_ms();
             }
             known.state = state;
             known.detail = detail;
             known.answers += answers;
-            modified
-        });
+        }
+        self.tell();
     }
 
     pub(super) fn acknowledged(&self, sequence: u64) {
-        self.state.send_modify(|state| state.acknowledged = Some(sequence));
+        self.lock_state().acknowledged = Some(sequence);
+        self.tell();
     }
 
     pub(super) fn open(&self, directory: DirectoryClient<Channel>) {
-        *self.session.lock().unwrap_or_else(PoisonError::into_inner) = Some(directory);
+        *self.open.lock().unwrap_or_else(PoisonError::into_inner) = Some(directory);
     }
-}
 
-fn with_port(address: &str) -> String {
-    let has_port = match address.rsplit_once(':') {
-        Some((host, port)) => port.parse::<u16>().is_ok() && (!host.contains(':') || host.ends_with(']')),
-        None => false,
-    };
-    match has_port {
-        true => address.to_owned(),
-        false if address.contains(':') && !address.starts_with('[') => format!("[{address}]:{DEFAULT_PORT}"),
-        false => format!("{address}:{DEFAULT_PORT}"),
+    fn tell(&self) {
+        self.news.send_modify(|news| *news = news.wrapping_add(1));
     }
-}
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_port_may_be_left_out() {
-        for (given, full) in [
-            ("maestro.example", "maestro.example:9010"),
-            ("maestro.example:1", "maestro.example:1"),
-            ("10.0.0.1", "10.0.0.1:9010"),
-            ("::1", "[::1]:9010"),
-            ("[::1]", "[::1]:9010"),
-            ("[::1]:1", "[::1]:1"),
-        ] {
-            assert_eq!(with_port(given), full);
-        }
+    fn lock_state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -66,11 +66,10 @@ pub(super) fn pick(text: &str, known: Vec<PeerRef>) -> Result<PeerRef, FindPeerE
 
 #[cfg(test)]
 mod tests {
+    use super::*;
+    use crate::discovery::Teller;
     use p2p_content::{ContentHash, FileName};
     use p2p_identity::PeerId;
-    use p2p_proto::control::Origin;
-
-    use super::*;
 
     fn peer(number: u8, name: &str) -> PeerRef {
         PeerRef::Known {
@@ -90,7 +89,7 @@ mod tests {
             modified_ms: None,
             sources: peers
                 .iter()
-                .map(|peer| Source { peer: peer.clone(), origin: Origin::Maestro })
+                .map(|peer| Source { peer: peer.clone(), teller: Teller::maestro("m".to_owned()) })
                 .collect(),
         }
     }

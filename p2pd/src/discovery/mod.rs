@@ -1,6 +1,6 @@
-//! Who has it: the maestro, friends, and one [`Locator`] in front of them.
+//! Who has it: the maestros, friends, and one [`Locator`] in front of them.
 //!
-//! Owns the connection with the maestro, the list of friends, what is remembered of the network's members, and the
+//! Owns the connections with the maestros, the list of friends, what is remembered of the network's members, and the
 //! channels to other peers. Other rooms ask the [`Locator`] who has something, and [`Connections`] for a client of a
 //! peer; only `daemon.rs` starts anything here.
 
@@ -8,11 +8,14 @@ mod answer;
 mod ask;
 mod connections;
 mod friends;
+mod join;
 mod locator;
 mod maestro;
+mod maestros;
 mod members;
 mod merge;
 mod network;
+mod paging;
 mod reach;
 mod session;
 mod telling;
@@ -22,13 +25,14 @@ pub use answer::Answerer;
 pub(crate) use answer::entry;
 pub use connections::{Connections, PeerRpc, ReachError};
 pub use friends::{FriendError, Friends};
+pub use join::JoinError;
 pub use locator::{AskError, FindPeerError, Locator};
-pub use maestro::{JoinError, Maestro};
+pub use maestros::Maestros;
 pub use members::Members;
 pub use network::Network;
 pub use reach::Reach;
 pub use telling::Telling;
-pub use words::{Candidate, FoundFile, Located, Page, PageQuery, PeerRef, Query, Source};
+pub use words::{Candidate, FoundFile, Located, Page, PageQuery, PeerRef, Query, Source, Teller};
 
 use p2p_identity::PeerId;
 use p2p_proto::v1;

@@ -1,4 +1,4 @@
-//! Asking the maestro whether others can connect to this peer.
+//! Asking a maestro whether others can connect to this peer.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use p2p_proto::v1::{AddressCheck, CheckReachableRequest};
 use tokio::time::timeout;
 use tonic::Code;
 
-use super::{Maestro, now_ms};
+use super::{Maestros, now_ms};
 
 /// How long the maestro may take: it gives each address five seconds, all at once.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -26,13 +26,13 @@ pub struct Reach {
     pub version: String,
 }
 
-impl Maestro {
+impl Maestros {
     /// Has the maestro connect back.
     ///
     /// # Errors
     /// Why it does not say.
     pub async fn check_reachable(&self) -> Result<Reach, String> {
-        let mut directory = self.directory()?;
+        let mut directory = self.in_session()?;
         let myself = self.myself();
         let request =
             CheckReachableRequest { addresses: myself.addresses.clone(), grpc_port: myself.grpc_port.into() };

@@ -19,7 +19,9 @@ use tonic::transport::Channel;
 use tonic::{Code, Status, Streaming};
 
 use super::maestro::Shared;
+use super::members::Listing;
 use super::network::Joined;
+use super::now_ms;
 use super::telling::{IN_FLIGHT, Telling};
 
 /// How long the maestro may take to say Welcome.
@@ -54,7 +56,7 @@ pub(super) struct Session<'a> {
 impl Session<'_> {
     pub(super) async fn run(
         mut self,
-        target: &mut watch::Receiver<Option<Joined>>,
+        target: &mut watch::Receiver<bool>,
         token: &CancellationToken,
         heart: &Heartbeat,
     ) -> End {
@@ -198,13 +200,16 @@ impl Session<'_> {
     fn read_members(&self) {
         let (mut directory, members, itself) =
             (self.directory.clone(), self.shared.members.clone(), self.shared.myself.id);
+        let name = self.shared.network.at(&self.joined.address).and_then(|joined| joined.name);
+        let (network, name) = (self.maestro, name.unwrap_or_else(|| self.joined.address.clone()));
         // Beside the stream, so that a slow answer holds up no change; it ends with the connection.
         self.shared.tasks.spawn_detached("members", async move {
             let request =
                 v1::ListPeersRequest { limit: super::members::MEMBERS as u32, cursor: String::new() };
             match timeout(WELCOME_TIMEOUT, directory.list_peers(request)).await {
                 Ok(Ok(answer)) => {
-                    if let Err(error) = members.replace(answer.into_inner().peers, itself) {
+                    let listing = Listing { network, told_by: name, told_ms: now_ms() };
+                    if let Err(error) = members.replace(listing, answer.into_inner().peers, itself) {
                         tracing::error!(
                             %error,
                             "cannot keep the list of members: {error}; set the state directory right, or p2pd knows \

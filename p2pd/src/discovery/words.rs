@@ -8,6 +8,8 @@ use p2p_proto::control::{Origin, PeerName};
 use p2p_proto::v1;
 use serde::{Deserialize, Serialize};
 
+use super::now_ms;
+
 /// Addresses of one peer, and sources of one content, that are taken from an answer.
 const MAX_ADDRESSES: usize = 16;
 const MAX_SOURCES: usize = 64;
@@ -162,16 +164,48 @@ impl fmt::Display for PeerRef {
 }
 
 /// A peer ID as it is written.
-mod id_text {
+pub(super) mod id_text {
     use p2p_identity::PeerId;
     use serde::{Deserialize, Deserializer, Serializer};
 
-    pub(super) fn serialize<S: Serializer>(id: &PeerId, serializer: S) -> Result<S::Ok, S::Error> {
+    pub(in super::super) fn serialize<S: Serializer>(id: &PeerId, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(id)
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<PeerId, D::Error> {
+    pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<PeerId, D::Error> {
         String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// Who said that somebody has a content, and when.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Teller {
+    /// What they are to this peer.
+    pub origin: Origin,
+    /// Their name: the maestro's, or the friend's; of what is remembered, that of the maestro who said it. `None`: this peer
+    /// itself, or nobody knows.
+    pub name: Option<String>,
+    /// When they were asked, in milliseconds since 1970-01-01 UTC; of what is remembered, when it was told. `None`: nobody
+    /// knows.
+    pub told_ms: Option<i64>,
+}
+
+impl Teller {
+    /// This peer's own catalog, now.
+    pub fn own() -> Self {
+        Self { origin: Origin::Own, name: None, told_ms: Some(now_ms()) }
+    }
+
+    /// The maestro of this name, now.
+    pub fn maestro(name: String) -> Self {
+        Self { origin: Origin::Maestro, name: Some(name), told_ms: Some(now_ms()) }
+    }
+
+    /// This peer, who is asked now.
+    pub fn friend(peer: &PeerRef) -> Self {
+        Self { origin: Origin::Friend, name: Some(peer.name().to_owned()), told_ms: Some(now_ms()) }
     }
 }
 
@@ -181,7 +215,14 @@ pub struct Source {
     /// Who has it.
     pub peer: PeerRef,
     /// Who said so.
-    pub origin: Origin,
+    pub teller: Teller,
+}
+
+impl Source {
+    /// Whether it is this peer itself.
+    pub fn is_own(&self) -> bool {
+        self.teller.origin == Origin::Own
+    }
 }
 
 /// One content under one name, with everyone who has it.
@@ -252,7 +293,7 @@ pub struct PageQuery {
 impl Candidate {
     /// From a message; `None` where it breaks the protocol (a name or a hash that is none). Sources that break it are
     /// left out.
-    pub fn from_wire(candidate: v1::Candidate, origin: Origin) -> Option<Self> {
+    pub fn from_wire(candidate: v1::Candidate, teller: &Teller) -> Option<Self> {
         let file = FoundFile::from_wire(v1::FoundFile { file: candidate.file, sources: 0 })?;
         let sources = candidate.sources.into_iter().filter_map(PeerRef::from_wire).take(MAX_SOURCES);
         Some(Self {
@@ -260,7 +301,7 @@ impl Candidate {
             content: file.content,
             size: file.size,
             modified_ms: file.modified_ms,
-            sources: sources.map(|peer| Source { peer, origin }).collect(),
+            sources: sources.map(|peer| Source { peer, teller: teller.clone() }).collect(),
         })
     }
 }

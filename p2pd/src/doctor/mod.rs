@@ -17,7 +17,7 @@ use p2p_proto::diagnosis::Check;
 use p2p_service::state_dir::Room;
 use tokio::sync::watch;
 
-use crate::discovery::{Locator, Maestro, now_ms};
+use crate::discovery::{Locator, Maestros, now_ms};
 use crate::shares::Shares;
 use crate::transfer::TransferSettings;
 
@@ -34,8 +34,8 @@ pub struct Doctor {
     pub grpc_addr: SocketAddr,
     /// Its shares.
     pub shares: Shares,
-    /// Its maestro.
-    pub maestro: Maestro,
+    /// Its maestros.
+    pub maestros: Maestros,
     /// Whom it knows.
     pub locator: Locator,
     /// What its transfers follow.
@@ -53,16 +53,17 @@ impl Doctor {
     }
 
     async fn network(&self) -> Vec<Check> {
-        let status = self.maestro.status();
-        let mut checks = network::maestro(status.as_ref(), now_ms());
-        let Some(status) = status else { return checks };
-        let (reach, (peers, _)) = tokio::join!(self.maestro.check_reachable(), self.locator.peers());
+        let maestros = self.maestros.status();
+        let mut checks = network::maestros(&maestros, now_ms());
+        if maestros.is_empty() {
+            return checks;
+        }
+        let (reach, (peers, _)) = tokio::join!(self.maestros.check_reachable(), self.locator.peers());
         let maestro_version = reach.as_ref().ok().map(|reach| reach.version.clone());
         let firewalls = firewall::Firewalls::at(std::path::Path::new("/"));
         checks.push(network::clock(reach.as_ref().ok().map(|reach| reach.clock_ahead_ms)));
         checks.push(network::reachable(reach.as_ref(), self.grpc_addr, firewalls));
         checks.push(network::versions(crate::discovery::Myself::VERSION, maestro_version.as_deref(), &peers));
-        tracing::debug!(address = status.address, "examined the network");
         checks
     }
 

@@ -21,20 +21,41 @@ const CLOCK_PROBLEM_MS: u64 = 3600 * 1000;
 /// How many peers of other releases are named.
 const NAMED: usize = 5;
 
-/// How this peer stands with its maestro, and whether it is a member of the network.
-pub(super) fn maestro(status: Option<&MaestroStatus>, now_ms: i64) -> Vec<Check> {
-    const NAME: &str = "maestro";
-    let Some(status) = status else {
+/// How this peer stands with its maestros, and whether it is a member of their networks.
+pub(super) fn maestros(all: &[MaestroStatus], now_ms: i64) -> Vec<Check> {
+    if all.is_empty() {
         return vec![
-            Check::warning(NAME, "this peer has joined no network; only friends can be asked")
+            Check::warning("maestro", "this peer has joined no network; only friends can be asked")
                 .advise("p2pctl join HOST --token TOKEN"),
         ];
-    };
+    }
+    let mut checks = Vec::new();
+    for (at, status) in all.iter().enumerate() {
+        let is_of_it = |other: &&MaestroStatus| {
+            other.address == status.address
+                || other.maestro_id.is_some() && other.maestro_id == status.maestro_id
+        };
+        let is_served = all.iter().filter(is_of_it).any(is_connected);
+        checks.push(maestro(status, is_served, now_ms));
+        // Once for each network.
+        if !all[..at].iter().any(|other| is_of_it(&other)) {
+            checks.push(membership(status, now_ms, is_served));
+        }
+    }
+    checks
+}
+
+fn is_connected(status: &MaestroStatus) -> bool {
+    matches!(status.state, MaestroState::InSync | MaestroState::Syncing)
+}
+
+/// How this peer stands with one maestro. `is_served`: it is connected with this one or another one of the network.
+fn maestro(status: &MaestroStatus, is_served: bool, now_ms: i64) -> Check {
+    const NAME: &str = "maestro";
     let called = status.name.as_ref().map_or_else(String::new, |name| format!("{name} at "));
     let who = format!("{called}{}", status.address);
     let detail = status.detail.as_deref().unwrap_or("no reason is known");
     let is_long = now_ms.saturating_sub(status.since_ms) > PATIENCE_MS;
-    let connected = matches!(status.state, MaestroState::InSync | MaestroState::Syncing);
     let check = match status.state {
         MaestroState::InSync => Check::ok(NAME, format!("{who} is connected, trusted and in sync")),
         MaestroState::Syncing if !is_long => Check::ok(
@@ -46,9 +67,18 @@ pub(super) fn maestro(status: Option<&MaestroStatus>, now_ms: i64) -> Vec<Check>
             format!("{who} has not acknowledged {} changes for long", status.changes_pending),
         )
         .advise("`journalctl -u maestrod` on its machine shows what keeps it"),
+        MaestroState::Reserve => Check::ok(
+            NAME,
+            format!("{who} is connected and trusted, and in reserve for another one of its network"),
+        ),
         MaestroState::Connecting if !is_long => {
             Check::warning(NAME, format!("{who} is being connected to")).advise("ask again in a moment")
         }
+        MaestroState::Connecting | MaestroState::Unreachable if is_served => Check::warning(
+            NAME,
+            format!("{who} cannot be reached; another one of its network serves this peer: {detail}"),
+        )
+        .advise("on its machine: `systemctl status maestrod` and `maestrod doctor`"),
         MaestroState::Connecting | MaestroState::Unreachable => {
             let port = status.address.rsplit(':').next().unwrap_or("9010");
             Check::problem(NAME, format!("{who} cannot be reached: {detail}"))
@@ -61,11 +91,12 @@ pub(super) fn maestro(status: Option<&MaestroStatus>, now_ms: i64) -> Vec<Check>
             Check::problem(NAME, format!("{who} refuses, or is not who it was: {detail}"))
         }
     };
-    let check = match (&status.maestro_id, connected) {
-        (Some(id), true) => Check { found: format!("{}; its identity is {id}", check.found), ..check },
+    match &status.maestro_id {
+        Some(id) if is_connected(status) => {
+            Check { found: format!("{}; its identity is {id}", check.found), ..check }
+        }
         _ => check,
-    };
-    vec![check, membership(status, now_ms, connected)]
+    }
 }
 
 fn membership(status: &MaestroStatus, now_ms: i64, connected: bool) -> Check {

@@ -22,7 +22,7 @@ fn status(state: MaestroState) -> MaestroStatus {
 }
 
 fn verdicts(status: &MaestroStatus) -> Vec<Verdict> {
-    maestro(Some(status), NOW).iter().map(|check| check.verdict).collect()
+    maestros(std::slice::from_ref(status), NOW).iter().map(|check| check.verdict).collect()
 }
 
 #[test]
@@ -40,10 +40,27 @@ fn each_state_of_the_maestro_has_its_verdict() {
         let since_ms = if is_new { NOW } else { NOW - HOUR };
         assert_eq!(verdicts(&MaestroStatus { since_ms, ..status(state) }), [verdict, Well], "{state:?}");
     }
-    let alone = maestro(None, NOW);
+    let alone = maestros(&[], NOW);
     assert!(alone.len() == 1 && alone[0].verdict == Warning && alone[0].advice[0].contains("p2pctl join"));
-    let unreachable = maestro(Some(&status(Unreachable)), NOW);
+    let unreachable = maestros(&[status(Unreachable)], NOW);
     assert!(unreachable[0].found.contains("connection refused") && unreachable[0].advice[1].contains("9010"));
+}
+
+#[test]
+fn a_maestro_that_is_away_is_no_problem_while_another_one_of_its_network_serves() {
+    use MaestroState::{InSync, Reserve, Unreachable};
+    let of = |address: &str, id: &str, state| MaestroStatus {
+        address: address.to_owned(),
+        maestro_id: Some(id.to_owned()),
+        ..status(state)
+    };
+    let one = [of("a:1", "x", Unreachable), of("b:1", "x", InSync), of("c:1", "x", Reserve)];
+    let told: Vec<_> = maestros(&one, NOW).iter().map(|check| (check.name.clone(), check.verdict)).collect();
+    let expected = [("maestro", Warning), ("membership", Well), ("maestro", Well), ("maestro", Well)];
+    assert_eq!(told, expected.map(|(name, verdict)| (name.into(), verdict)));
+    let two = [of("a:1", "x", Unreachable), of("b:1", "y", InSync)];
+    let told: Vec<_> = maestros(&two, NOW).iter().map(|check| check.verdict).collect();
+    assert_eq!(told, [Problem, Well, Well, Well]);
 }
 
 #[test]

@@ -2,13 +2,16 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use p2p_identity::{Membership, PeerId};
+use p2p_identity::{Membership, MembershipError, PeerId};
 use p2p_proto::MEMBERSHIP_METADATA;
 use p2p_service::wire::Caller;
 use tonic::{Request, Status};
 
 use crate::catalog::Viewer;
 use crate::discovery::{Friends, Network};
+
+/// Memberships of one caller that are looked at.
+const MAX_SHOWN: usize = 16;
 
 /// Says who asks, and what they may see. Clones are handles to the same.
 #[derive(Clone)]
@@ -63,21 +66,33 @@ impl Admission {
 
     /// The membership that a caller shows, or why it counts for nothing.
     fn membership<T>(&self, request: &Request<T>, id: PeerId) -> Result<Membership, String> {
-        let network = self.network.id().ok_or("it has joined no network")?;
-        let shown = request
-            .metadata()
-            .get_bin(MEMBERSHIP_METADATA)
-            .and_then(|value| value.to_bytes().ok())
-            .ok_or("you showed no membership")?;
-        let membership = Membership::from_bytes(&shown).map_err(|error| error.to_string())?;
-        membership.verify(network, id, now()).map_err(|error| error.to_string())?;
-        Ok(membership)
+        if !self.network.is_any() {
+            return Err("it has joined no network".to_owned());
+        }
+        let mut why = "you showed no membership".to_owned();
+        // Of each network that the caller belongs to one.
+        for shown in request.metadata().get_all_bin(MEMBERSHIP_METADATA).iter().take(MAX_SHOWN) {
+            let Ok(shown) = shown.to_bytes() else { continue };
+            match Membership::from_bytes(&shown).and_then(|membership| self.check(membership, id)) {
+                Ok(membership) => return Ok(membership),
+                Err(error) => why = error.to_string(),
+            }
+        }
+        Err(why)
+    }
+
+    fn check(&self, membership: Membership, id: PeerId) -> Result<Membership, MembershipError> {
+        let network = match self.network.has(membership.network()) {
+            true => membership.network(),
+            false => self.network.first().unwrap_or(id),
+        };
+        membership.verify(network, id, now()).map(|()| membership)
     }
 
     /// Whether a guest who was admitted before still is: for streams, which outlive what admitted their caller.
     pub(super) fn still_admits(&self, guest: Guest) -> bool {
         match guest.viewer {
-            Viewer::Network => self.network.id().is_some() && now() <= guest.until_unix_secs,
+            Viewer::Network => self.network.is_any() && now() <= guest.until_unix_secs,
             _ => self.friends.contains(guest.id),
         }
     }

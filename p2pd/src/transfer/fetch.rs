@@ -1,13 +1,13 @@
 //! From what somebody asks for to a transfer: which content it is, and under which name it will be here.
 
 use p2p_content::{ContentHash, FileName};
-use p2p_proto::control::{Origin, Priority, Transfer, TransferState};
+use p2p_proto::control::{Priority, Transfer, TransferState};
 
 use super::jobs::Transfers;
 use super::store::{StoreError, Terms};
 use super::story::{self, AskedBy};
 use crate::catalog::{CatalogError, Fact, Viewer};
-use crate::discovery::{Candidate, PeerRef, Query, now_ms};
+use crate::discovery::{Candidate, PeerRef, Query, Source, now_ms};
 
 /// What somebody asks for.
 #[derive(Debug, Clone)]
@@ -114,7 +114,7 @@ impl Transfers {
             };
         }
         if order.save_as.is_none()
-            && candidate.sources.iter().any(|source| source.origin == Origin::Own)
+            && candidate.sources.iter().any(Source::is_own)
             && let Some(fact) = self.here(content).await?
         {
             return Ok(self.already(&fact));
@@ -125,7 +125,7 @@ impl Transfers {
         {
             return Ok(self.join(open, &order).await);
         }
-        if candidate.sources.iter().all(|source| source.origin == Origin::Own)
+        if candidate.sources.iter().all(Source::is_own)
             && let Some(fact) = self.here(content).await?
         {
             let path = self.already(&fact).path.unwrap_or_default();

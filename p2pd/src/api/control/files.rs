@@ -134,7 +134,9 @@ fn candidate_of(candidate: discovery::Candidate) -> Candidate {
             peer_id: source.peer.id().map(|id| id.to_string()),
             name: source.peer.name().to_owned(),
         },
-        origin: source.origin,
+        origin: source.teller.origin,
+        told_by: source.teller.name,
+        told_ms: source.teller.told_ms,
         addresses: source.peer.addresses(),
     };
     Candidate {

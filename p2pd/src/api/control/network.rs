@@ -5,12 +5,12 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use p2p_proto::control::{JoinAnswer, JoinRequest};
-use p2p_service::problem::{ApiJson, Problem};
+use p2p_proto::control::{JoinAnswer, JoinRequest, LeaveQuery};
+use p2p_service::problem::{ApiJson, ApiQuery, Problem};
 
 use crate::api::{Api, problems};
 
-/// Joins a network, and pins its maestro's identity.
+/// Joins the network of a maestro, and pins its identity.
 #[utoipa::path(
     put,
     path = "/v1/network",
@@ -21,19 +21,23 @@ pub(super) async fn join(
     State(api): State<Arc<Api>>,
     ApiJson(request): ApiJson<JoinRequest>,
 ) -> Result<Json<JoinAnswer>, Problem> {
-    Ok(Json(api.maestro.join(request).await?))
+    Ok(Json(api.maestros.join(request).await?))
 }
 
-/// Leaves the network. Files and friends stay.
+/// Leaves one maestro, or all of them. Files and friends stay.
 #[utoipa::path(
     delete,
     path = "/v1/network",
-    responses((status = 204, description = "This peer has no maestro any more."))
+    params(LeaveQuery),
+    responses((status = 204, description = "This peer has no such maestro any more."))
 )]
-pub(super) async fn leave(State(api): State<Arc<Api>>) -> Result<StatusCode, Problem> {
-    if api.maestro.status().is_none() {
+pub(super) async fn leave(
+    State(api): State<Arc<Api>>,
+    ApiQuery(query): ApiQuery<LeaveQuery>,
+) -> Result<StatusCode, Problem> {
+    if !api.maestros.is_any() {
         return Err(problems::no_maestro());
     }
-    api.maestro.leave().await?;
+    api.maestros.leave(query.address.as_deref()).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -27,7 +27,8 @@ pub(super) async fn status(State(api): State<Arc<Api>>) -> Result<Json<Status>, 
         state_dir: api.facts.state_dir.display().to_string(),
         rest: api.facts.rest_addr.to_string(),
         grpc: api.facts.grpc_addr.to_string(),
-        maestro: api.maestro.status(),
+        maestro: api.maestros.best(),
+        maestros: api.maestros.status(),
         files: totals.files,
         bytes: totals.bytes,
         files_pending: api.shares.rows().iter().map(|share| share.pending).sum(),
@@ -41,9 +42,9 @@ pub(super) async fn status(State(api): State<Arc<Api>>) -> Result<Json<Status>, 
 #[utoipa::path(post, path = "/v1/refresh", responses((status = 200, body = RefreshAnswer)))]
 pub(super) async fn refresh(State(api): State<Arc<Api>>) -> Result<Json<RefreshAnswer>, Problem> {
     let found = api.shares.refresh().await?;
-    let (announced, detail) = match api.maestro.status() {
-        None => (None, None),
-        Some(_) => match api.maestro.announced(found.last_sequence, ANNOUNCE_WAIT).await {
+    let (announced, detail) = match api.maestros.is_any() {
+        false => (None, None),
+        true => match api.maestros.announced(found.last_sequence, ANNOUNCE_WAIT).await {
             Ok(()) => (Some(true), None),
             Err(why) => (Some(false), Some(why)),
         },

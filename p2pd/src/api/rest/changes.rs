@@ -16,7 +16,7 @@ use utoipa::IntoParams;
 use super::reads;
 use crate::api::openapi::FileBytes;
 use crate::api::{Api, problems};
-use crate::discovery::Maestro;
+use crate::discovery::Maestros;
 
 /// How long a call waits for the maestro to have what changed.
 const ANNOUNCE_WAIT: Duration = Duration::from_secs(10);
@@ -37,7 +37,7 @@ pub(super) struct UploadQuery {
 #[utoipa::path(post, path = "/refresh", responses((status = 200, body = Refreshed)), security(("token" = [])))]
 pub(super) async fn refresh(State(api): State<Arc<Api>>) -> Result<Json<Refreshed>, Problem> {
     let found = api.shares.refresh().await?;
-    let announced = announced(&api.maestro, found.last_sequence).await;
+    let announced = announced(&api.maestros, found.last_sequence).await;
     let files = reads::first_names(&api).await?;
     Ok(Json(Refreshed { status: "updated".to_owned(), files, maestro_response: response_of(announced) }))
 }
@@ -65,7 +65,7 @@ pub(super) async fn upload(
             return Err(error.into());
         }
     };
-    let announced = announced(&api.maestro, received.sequence).await;
+    let announced = announced(&api.maestros, received.sequence).await;
     let message = message_of(&received.name, received.size, announced);
     Ok(Json(Uploaded { ok: true, message, content: Some(received.content.to_string()) }))
 }
@@ -85,12 +85,12 @@ async fn read_out(mut bytes: BodyDataStream) {
     let _ = tokio::time::timeout(READ_OUT_FOR, reading).await;
 }
 
-async fn announced(maestro: &Maestro, sequence: u64) -> Result<(), String> {
-    if maestro.status().is_none() {
+async fn announced(maestros: &Maestros, sequence: u64) -> Result<(), String> {
+    if !maestros.is_any() {
         // Nobody is there to wait for.
         return Err("this peer has joined no network".to_owned());
     }
-    maestro.announced(sequence, ANNOUNCE_WAIT).await
+    maestros.announced(sequence, ANNOUNCE_WAIT).await
 }
 
 fn name_of(query: UploadQuery) -> Result<FileName, Problem> {

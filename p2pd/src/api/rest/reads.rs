@@ -6,7 +6,6 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 use p2p_content::FileName;
-use p2p_proto::control::Origin;
 use p2p_proto::rest::{Located, PeerFileNames, PeerHas, PeerInfo, PeerRef, PeerRoot};
 use p2p_service::problem::{ApiQuery, Problem};
 use serde::{Deserialize, Serialize};
@@ -143,7 +142,7 @@ fn peers_of(found: discovery::Located, shown_here: bool, facts: &ApiFacts) -> Ve
     let mut peers = Vec::new();
     for candidate in found.candidates {
         for source in candidate.sources {
-            let own = source.origin == Origin::Own;
+            let own = source.is_own();
             if own && !shown_here {
                 continue;
             }
@@ -157,7 +156,18 @@ fn peers_of(found: discovery::Located, shown_here: bool, facts: &ApiFacts) -> Ve
             }
             let name = peer_id.is_some().then(|| source.peer.name().to_owned());
             let content = candidate.content.map(|content| content.to_string());
-            peers.push(PeerRef { rest, grpc_port, peer_id, name, content, size: candidate.size });
+            let (origin, teller) = (Some(source.teller.origin), source.teller);
+            peers.push(PeerRef {
+                rest,
+                grpc_port,
+                peer_id,
+                name,
+                content,
+                size: candidate.size,
+                origin,
+                told_by: teller.name,
+                told_ms: teller.told_ms,
+            });
         }
     }
     peers

@@ -1,9 +1,10 @@
 use axum::extract::FromRequestParts as _;
 use p2p_content::ContentHash;
 use p2p_identity::PeerId;
+use p2p_proto::control::Origin;
 
 use super::*;
-use crate::discovery::{Candidate, Source};
+use crate::discovery::{Candidate, Source, Teller};
 
 fn facts() -> ApiFacts {
     ApiFacts {
@@ -26,7 +27,11 @@ fn known(id: u8, port: u16, origin: Origin) -> Source {
         rest_url: format!("http://localhost:{port}"),
         grpc_port: port + 1,
     };
-    Source { peer, origin }
+    Source { peer, teller: teller(origin) }
+}
+
+fn teller(origin: Origin) -> Teller {
+    Teller { origin, name: Some("m".to_owned()), told_ms: Some(7) }
 }
 
 fn found(candidates: Vec<(Option<ContentHash>, Vec<Source>)>) -> discovery::Located {
@@ -59,7 +64,7 @@ async fn the_file_must_be_given_and_other_parameters_are_ignored() {
 fn located_peers_have_the_keys_of_the_first_system() {
     let content = ContentHash::of(b"abc");
     let plain = discovery::PeerRef::Plain { rest_url: "http://localhost:9005".to_owned(), grpc_port: 9006 };
-    let plain = Source { peer: plain, origin: Origin::Maestro };
+    let plain = Source { peer: plain, teller: teller(Origin::Maestro) };
     let found = found(vec![(Some(content), vec![known(2, 9003, Origin::Maestro)]), (None, vec![plain])]);
     let peers = serde_json::to_value(peers_of(found, false, &facts())).unwrap();
     let proven = serde_json::json!({

@@ -69,6 +69,6 @@ fn sources_of(located: crate::discovery::Located, query: &Query) -> Vec<PeerRef>
     };
     let candidates = located.candidates.into_iter().filter(|candidate| is_asked(candidate.content));
     let sources = candidates.flat_map(|candidate| candidate.sources);
-    let others = sources.filter(|source| source.origin != p2p_proto::control::Origin::Own);
+    let others = sources.filter(|source| !source.is_own());
     others.map(|source| source.peer).collect()
 }

@@ -1,0 +1,221 @@
+//! A peer with several maestros: of one directory, where one is told and the others are in reserve; and of networks of their
+//! own, where all are told and asked.
+
+// Helpers of tests are no tests to clippy: a test that cannot go on fails right there.
+#![allow(clippy::unwrap_used)]
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use p2p_proto::control::{FileList, JoinAnswer, LocateAnswer, MaestroState, Origin, Status};
+use p2p_tests::{Network, Peer, eventually, write_file};
+
+const SOON: Duration = Duration::from_secs(30);
+const STOPS_WITHIN: Duration = Duration::from_secs(5);
+
+fn nothing(_: &mut p2p_tests::Settings, _: &Path) -> Result<()> {
+    Ok(())
+}
+
+/// Another maestro with the identity of the first one.
+async fn add_sibling(network: &mut Network) -> String {
+    let key = fs::read(network.dir().join("maestro/identity.key")).unwrap();
+    let sibling = network.add_maestro(|_, dir| {
+        let path = dir.join("identity.key");
+        let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+        Ok(file.write_all(&key)?)
+    });
+    sibling.await.unwrap().address()
+}
+
+async fn states(peer: &Peer) -> Result<Vec<MaestroState>> {
+    let status: Status = peer.ctl_json(&["status"]).await?;
+    Ok(status.maestros.iter().map(|maestro| maestro.state).collect())
+}
+
+async fn states_become(peer: &Peer, expected: &[MaestroState]) {
+    eventually(SOON, &format!("the maestros are {expected:?}"), async || {
+        let states = states(peer).await?;
+        ensure!(states == expected, "{states:?}");
+        Ok(())
+    })
+    .await
+    .unwrap();
+}
+
+async fn names(peer: &Peer) -> Vec<String> {
+    let list: FileList = peer.ctl_json(&["list", "--all"]).await.unwrap();
+    assert_eq!(list.incomplete, None);
+    list.files.into_iter().map(|file| file.name).collect()
+}
+
+async fn located(peer: &Peer, what: &str) -> BTreeSet<String> {
+    let said = peer.ctl(["locate", what, "--json"]).await.unwrap();
+    let answer: LocateAnswer = said.json().unwrap();
+    let sources = answer.candidates.into_iter().flat_map(|candidate| candidate.sources);
+    sources.map(|source| source.peer.name).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_one_directory_the_next_maestro_takes_over_at_once() {
+    use MaestroState::{InSync, Reserve, Unreachable};
+    let builder = Network::builder().peers(2).files(|number, shared| match number {
+        1 => write_file(&shared.join("a.txt"), "a"),
+        _ => Ok(()),
+    });
+    let mut network = builder.start().await.unwrap();
+    let sibling = add_sibling(&mut network).await;
+    let first = network.maestro().unwrap().address();
+    for number in 1..=2 {
+        let peer = network.peer_mut(number).unwrap();
+        peer.edit(|settings| {
+            settings.set("maestro", vec![first.clone(), sibling.clone()]);
+        })
+        .unwrap();
+        peer.daemon_mut().terminate(STOPS_WITHIN).await.unwrap();
+        peer.daemon_mut().restart().await.unwrap();
+        eventually(SOON, "one is in use, and one in reserve", async || {
+            let states: BTreeSet<String> =
+                states(network.peer(number)?).await?.iter().map(|state| format!("{state:?}")).collect();
+            ensure!(states == ["InSync", "Reserve"].map(str::to_owned).into(), "{states:?}");
+            Ok(())
+        })
+        .await
+        .unwrap();
+    }
+
+    // Whichever they use, both end up with the one that is left.
+    network.maestro_mut().unwrap().daemon_mut().kill_9().await.unwrap();
+    for number in 1..=2 {
+        states_become(network.peer(number).unwrap(), &[Unreachable, InSync]).await;
+    }
+    let asking = network.peer(2).unwrap();
+    eventually(SOON, "the other one knows who has it", async || {
+        let found = located(asking, "a.txt").await;
+        ensure!(found == ["P1".to_owned()].into(), "{found:?}");
+        Ok(())
+    })
+    .await
+    .unwrap();
+    network.maestro_mut().unwrap().daemon_mut().restart().await.unwrap();
+    states_become(network.peer(2).unwrap(), &[Reserve, InSync]).await;
+    network.more_maestros_mut()[0].daemon_mut().kill_9().await.unwrap();
+    states_become(network.peer(2).unwrap(), &[InSync, Unreachable]).await;
+    let doctor = network.peer(2).unwrap().ctl(["doctor"]).await.unwrap();
+    assert!(doctor.text().contains("another one of its network serves this peer"), "{}", doctor.text());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_the_stream_moves_every_question_is_answered() {
+    let builder = Network::builder().peers(2).files(|number, shared| match number {
+        1 => write_file(&shared.join("a.txt"), "a"),
+        _ => Ok(()),
+    });
+    let mut network = builder.start().await.unwrap();
+    let sibling = add_sibling(&mut network).await;
+    let first = network.maestro().unwrap().address();
+    for number in 1..=2 {
+        let peer = network.peer_mut(number).unwrap();
+        peer.edit(|settings| {
+            settings.set("maestro", vec![first.clone(), sibling.clone()]);
+        })
+        .unwrap();
+        peer.daemon_mut().terminate(STOPS_WITHIN).await.unwrap();
+        peer.daemon_mut().restart().await.unwrap();
+    }
+    // Two databases: both are told by making each the only one once.
+    network.maestro_mut().unwrap().daemon_mut().kill_9().await.unwrap();
+    states_become(network.peer(1).unwrap(), &[MaestroState::Unreachable, MaestroState::InSync]).await;
+    network.maestro_mut().unwrap().daemon_mut().restart().await.unwrap();
+    for number in 1..=2 {
+        states_become(network.peer(number).unwrap(), &[MaestroState::Reserve, MaestroState::InSync]).await;
+    }
+    network.more_maestros_mut()[0].daemon_mut().kill_9().await.unwrap();
+    let asking = network.peer(2).unwrap();
+    for _ in 0..20 {
+        let answer: LocateAnswer = asking.ctl_json(&["locate", "a.txt"]).await.unwrap();
+        assert_eq!((answer.incomplete, answer.candidates.len()), (None, 1));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn independent_maestros_are_both_told_and_both_asked() {
+    let mut network = Network::builder().start().await.unwrap();
+    let first = network.maestro().unwrap().address();
+    let second = network.add_maestro(nothing).await.unwrap().address();
+    let rests = [network.maestro().unwrap().rest().unwrap(), network.more_maestros()[0].rest().unwrap()];
+    // P1 knows the first one, P2 the second, and P3 both.
+    for maestros in [vec![first.clone()], vec![second.clone()], vec![first.clone(), second.clone()]] {
+        let edit = |settings: &mut p2p_tests::Settings| {
+            settings.set("maestro", maestros);
+        };
+        network.add_peer(edit).await.unwrap();
+    }
+    for number in 1..=3 {
+        let peer = network.peer(number).unwrap();
+        peer.write(&format!("d/{number}.txt"), &format!("{number}")).unwrap();
+        peer.write("same.txt", "same").unwrap();
+        peer.ctl(["refresh"]).await.unwrap().ok().unwrap();
+    }
+    let both = network.peer(3).unwrap();
+    states_become(both, &[MaestroState::InSync, MaestroState::InSync]).await;
+    eventually(SOON, "both maestros have P3's files", async || {
+        for rest in &rests {
+            ensure!(rest.locate("d/3.txt").await?.len() == 1);
+        }
+        Ok(())
+    })
+    .await
+    .unwrap();
+    assert_eq!(names(both).await, ["d/1.txt", "d/2.txt", "d/3.txt", "same.txt"]);
+    let all = ["P1", "P2", "P3"].map(str::to_owned);
+    assert_eq!(located(both, "same.txt").await, all.clone().into());
+    // Each serves P3, being a member of its network.
+    for what in ["d/1.txt", "d/2.txt"] {
+        both.ctl(["fetch", what]).await.unwrap().ok().unwrap();
+    }
+    for (number, what) in [(1, "d/3.txt"), (2, "d/3.txt")] {
+        network.peer(number).unwrap().ctl(["fetch", what]).await.unwrap().ok().unwrap();
+    }
+
+    // With one of them gone, the other answers, and what is missing is told.
+    network.maestro_mut().unwrap().daemon_mut().kill_9().await.unwrap();
+    let both = network.peer(3).unwrap();
+    states_become(both, &[MaestroState::Unreachable, MaestroState::InSync]).await;
+    let answer: LocateAnswer = both.ctl_json(&["locate", "same.txt"]).await.unwrap();
+    let told = answer.candidates[0].sources.iter().filter(|source| source.origin == Origin::Maestro);
+    assert_eq!(told.map(|source| source.peer.name.as_str()).collect::<Vec<_>>(), ["P2"]);
+    assert!(answer.incomplete.context("it is whole").unwrap().contains(&first));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn maestros_are_joined_and_left_one_by_one() {
+    let builder = Network::builder().peers(1).peers_with(|_, settings| {
+        settings.remove("maestro");
+    });
+    let mut network = builder.start().await.unwrap();
+    let sibling = add_sibling(&mut network).await;
+    let other = network.add_maestro(nothing).await.unwrap().address();
+    let (peer, first) = (network.peer(1).unwrap(), network.maestro().unwrap().address());
+    let said = peer.ctl(["join", first.as_str(), sibling.as_str()]).await.unwrap().ok().unwrap();
+    assert!(said.stderr.contains("one directory") && said.stderr.contains(&first), "{}", said.stderr);
+    states_become(peer, &[MaestroState::InSync, MaestroState::Reserve]).await;
+    let joined: JoinAnswer = peer.ctl_json(&["join", "--also", &other]).await.unwrap();
+    assert!(joined.first_contact && joined.same_as.is_none(), "{joined:?}");
+    states_become(peer, &[MaestroState::InSync, MaestroState::Reserve, MaestroState::InSync]).await;
+
+    // The one in use is left, and the one in reserve takes its place.
+    peer.ctl(["leave", first.as_str()]).await.unwrap().ok().unwrap();
+    states_become(peer, &[MaestroState::InSync, MaestroState::InSync]).await;
+    peer.ctl(["leave", first.as_str()]).await.unwrap().exited(3).unwrap();
+    // Without --also it is a change of network, as it always was.
+    peer.ctl(["join", other.as_str()]).await.unwrap().ok().unwrap();
+    states_become(peer, &[MaestroState::InSync]).await;
+    peer.ctl(["leave"]).await.unwrap().ok().unwrap();
+    states_become(peer, &[]).await;
+}
