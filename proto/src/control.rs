@@ -353,7 +353,7 @@ pub struct JoinRequest {
 }
 
 /// Query of `DELETE /v1/network`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, IntoParams)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LeaveQuery {
     /// `host` or `host:port` of the maestro to leave. Default: all of them.

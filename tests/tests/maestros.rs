@@ -158,7 +158,7 @@ async fn independent_maestros_are_both_told_and_both_asked() {
     }
     for number in 1..=3 {
         let peer = network.peer(number).unwrap();
-        peer.write(&format!("d/{number}.txt"), &format!("{number}")).unwrap();
+        peer.write(&format!("d/{number}.txt"), format!("{number}")).unwrap();
         peer.write("same.txt", "same").unwrap();
         peer.ctl(["refresh"]).await.unwrap().ok().unwrap();
     }

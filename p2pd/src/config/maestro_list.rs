@@ -45,15 +45,14 @@ impl MaestroList {
         if addresses.len() > MAX_MAESTROS {
             return Some(format!("has more than {MAX_MAESTROS} maestros"));
         }
-        let wrong = (0..addresses.len()).find_map(|at| match addresses[at].as_str() {
+        (0..addresses.len()).find_map(|at| match addresses[at].as_str() {
             "" => Some("has an empty address among others: give each as HOST or HOST:PORT".to_owned()),
             address if address.contains(|sign: char| sign.is_whitespace() || sign == ',') => {
                 Some(format!("{address:?} is no address: several maestros are given as [\"HOST\", \"HOST\"]"))
             }
             address if is_twice(at) => Some(format!("has {address:?} twice")),
             _ => None,
-        });
-        wrong
+        })
     }
 }
 

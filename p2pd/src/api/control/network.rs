@@ -28,7 +28,7 @@ pub(super) async fn join(
 #[utoipa::path(
     delete,
     path = "/v1/network",
-    params(LeaveQuery),
+    params(("address" = Option<String>, Query, description = "Only this maestro, as it was joined.")),
     responses((status = 204, description = "This peer has no such maestro any more."))
 )]
 pub(super) async fn leave(

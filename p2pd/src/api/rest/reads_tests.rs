@@ -74,8 +74,18 @@ fn located_peers_have_the_keys_of_the_first_system() {
         "name": "P2",
         "content": content.to_string(),
         "size": 3,
+        "origin": "maestro",
+        "told_by": "m",
+        "told_ms": 7,
     });
-    let unproven = serde_json::json!({ "rest": "http://localhost:9005", "grpc_port": 9006, "size": 3 });
+    let unproven = serde_json::json!({
+        "rest": "http://localhost:9005",
+        "grpc_port": 9006,
+        "size": 3,
+        "origin": "maestro",
+        "told_by": "m",
+        "told_ms": 7,
+    });
     assert_eq!(peers, serde_json::json!([proven, unproven]));
 }
 
