@@ -130,12 +130,12 @@ pub struct Page<T, P> {
 }
 
 /// A place among the files of one peer, in the store's own order.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct FilePosition {
-    /// Share of the last file seen.
+    /// The share of the last file seen.
     pub share: String,
-    /// What the store knows its name by.
-    pub name_id: i64,
+    /// The place of that file in it, in the store's own words.
+    pub within: Vec<u8>,
 }
 
 /// A place in a list that is ordered by name, then content.

@@ -4,11 +4,12 @@ use p2p_content::{ContentHash, FileName};
 use p2p_identity::PeerId;
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
-use super::peers::{self, Standing};
+use super::peers;
 use super::text;
+use crate::directory::standing::{Standing, Tally};
 use crate::directory::{
-    Applied, Batch, Change, Complete, Digest, DirectoryError, FileRecord, Forgotten, Held, PeerKey,
-    PlainPeer, Profile, Session,
+    Applied, Batch, Change, Complete, DirectoryError, FileRecord, Forgotten, Held, PeerKey, PlainPeer,
+    Profile, Session,
 };
 
 /// Files that one transaction forgets at the end of a full catalog. More are forgotten in several, so that the changes
@@ -33,14 +34,6 @@ pub(super) struct Rest {
     from: Place,
     complete: Complete,
     counted: Option<Tally>,
-}
-
-/// What a peer's files come to.
-#[derive(Clone, Copy, Default)]
-struct Tally {
-    files: u64,
-    bytes: u64,
-    digest: Digest,
 }
 
 /// A place among a peer's files.
@@ -265,19 +258,15 @@ impl<'t> Catalog<'t> {
             }
             (self.standing.sweeping, place) = (false, Place::START);
         }
-        if counted.is_some() || complete.recount && !self.agrees(complete) {
+        if counted.is_some() || complete.recount && !self.standing.agrees(complete) {
             let mut counted = counted.unwrap_or_default();
             if let Some(from) = self.count(place, &mut counted)? {
                 return Ok(Progress::Concluding(Rest { from, complete, counted: Some(counted) }));
             }
-            let Tally { files, bytes, digest } = counted;
-            self.standing = Standing { files, bytes, digest, ..self.standing };
+            self.standing.correct(counted);
         }
-        Ok(Progress::Done(Applied { sequence: self.standing.applied, agrees: self.agrees(complete) }))
-    }
-
-    fn agrees(&self, complete: Complete) -> bool {
-        (self.standing.files, self.standing.digest) == (complete.files, complete.digest)
+        let agrees = self.standing.agrees(complete);
+        Ok(Progress::Done(Applied { sequence: self.standing.applied, agrees }))
     }
 
     /// Adds about [`COUNT_ROWS`] files to the tally, from `place` on. Returns where it ended before the last.
@@ -293,9 +282,7 @@ impl<'t> Catalog<'t> {
             let (share, name) = (row.get_ref(0)?.as_str()?, row.get_ref(1)?.as_str()?);
             let content = row.get_ref(2)?.as_blob_or_null()?.unwrap_or_default();
             let size = row.get::<_, i64>(3)?.cast_unsigned();
-            tally.files += 1;
-            tally.bytes = tally.bytes.wrapping_add(size);
-            tally.digest ^= Digest::of_parts(share, name, content, size);
+            tally.add(share, name, content, size);
             seen += 1;
             if seen == COUNT_ROWS {
                 return Ok(Some(Place { share: share.to_owned(), name_id: row.get(4)? }));
@@ -392,19 +379,4 @@ struct Gone {
     name_id: i64,
     content: Option<[u8; 32]>,
     size: u64,
-}
-
-impl Standing {
-    fn put_in(&mut self, file: &FileRecord) {
-        self.files += 1;
-        // What peers say of their sizes may add up to anything.
-        self.bytes = self.bytes.wrapping_add(file.size);
-        self.digest ^= Digest::of(file);
-    }
-
-    fn take_out(&mut self, share: &str, name: &str, content: Option<&[u8; 32]>, size: u64) {
-        self.files = self.files.saturating_sub(1);
-        self.bytes = self.bytes.wrapping_sub(size);
-        self.digest ^= Digest::of_parts(share, name, content.map_or(&[][..], |content| content), size);
-    }
 }
