@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -10,14 +11,15 @@ use std::time::{Duration, Instant};
 use p2p_service::health::{Health, Heartbeat, PATIENCE};
 use rusqlite::Connection;
 use rusqlite::config::DbConfig;
-use tokio::sync::mpsc::error::TryRecvError;
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{Semaphore, oneshot};
 
 use super::text::{self, Turns};
 use crate::directory::DirectoryError;
 
 /// Changes that may wait for their thread, and questions for theirs; whoever has more waits before it is queued.
 const QUEUE_LEN: usize = 64;
+/// No change for so long is a quiet moment: between two batches of one stream there is less.
+const QUIET: Duration = Duration::from_millis(5);
 /// Connections that read.
 const READERS: usize = 4;
 /// Page cache of the connection that writes, in KiB: what is inserted lies all over the names' indexes.
@@ -47,38 +49,41 @@ pub(super) fn tune(connection: &Connection, cache_kib: i64) -> rusqlite::Result<
 #[derive(Debug)]
 pub(super) struct Writer {
     jobs: Option<mpsc::Sender<Job>>,
+    places: Arc<Semaphore>,
     thread: Option<JoinHandle<()>>,
     heart: Arc<OnceLock<Heartbeat>>,
 }
 
 impl Writer {
     pub(super) fn start(mut connection: Connection) -> std::io::Result<Writer> {
-        let (jobs, mut queue) = mpsc::channel::<Job>(QUEUE_LEN);
+        let (jobs, queue) = mpsc::channel::<Job>();
         let heart = Arc::new(OnceLock::<Heartbeat>::new());
         let beating = Arc::clone(&heart);
         let thread = std::thread::Builder::new().name("directory-writer".to_owned()).spawn(move || {
             let mut turns = Turns::new(Instant::now());
+            let mut is_quiet = false;
             loop {
-                let job = match queue.try_recv() {
-                    Ok(job) => Some(job),
-                    Err(TryRecvError::Disconnected) => break,
-                    Err(TryRecvError::Empty) if turns.is_waiting() => None,
-                    Err(TryRecvError::Empty) => match queue.blocking_recv() {
-                        Some(job) => Some(job),
-                        None => break,
-                    },
+                let patience = if is_quiet { Duration::ZERO } else { QUIET };
+                let job = match turns.is_waiting() {
+                    false => queue.recv().map(Some).map_err(RecvTimeoutError::from),
+                    true => queue.recv_timeout(patience).map(Some),
                 };
+                let job = match job {
+                    Ok(job) => job,
+                    Err(RecvTimeoutError::Timeout) => None,
+                    Err(RecvTimeoutError::Disconnected) => break,
+                };
+                is_quiet = job.is_none();
                 let heart = beating.get();
                 heart.inspect(|heart| heart.beat());
                 let index_has_its_turn = job.is_none_or(|job| {
-                    let began = Instant::now();
                     // A panic rolls its transaction back, so the next change finds the database whole.
                     if catch_unwind(AssertUnwindSafe(|| job(&mut connection))).is_err() {
                         tracing::error!(
                             "a change of the directory panicked; this is a defect, please report it"
                         );
                     }
-                    turns.changed(began.elapsed(), Instant::now())
+                    turns.changed(Instant::now())
                 });
                 if index_has_its_turn {
                     let began = Instant::now();
@@ -92,7 +97,8 @@ impl Writer {
                 heart.inspect(|heart| heart.rest());
             }
         })?;
-        Ok(Writer { jobs: Some(jobs), thread: Some(thread), heart })
+        let places = Arc::new(Semaphore::new(QUEUE_LEN));
+        Ok(Writer { jobs: Some(jobs), places, thread: Some(thread), heart })
     }
 
     /// Has the thread beat there, from now on; the first one counts.
@@ -109,12 +115,14 @@ impl Writer {
         change: impl FnOnce(&mut Connection) -> Result<T, DirectoryError> + Send + 'static,
     ) -> Result<T, DirectoryError> {
         let ended = || DirectoryError::Failed("the database's thread did not answer".to_owned());
+        let place = Arc::clone(&self.places).acquire_owned().await.map_err(|_| ended())?;
         let (reply, answer) = oneshot::channel();
         let job: Job = Box::new(move |connection| {
+            drop(place);
             // Whoever asked may have left; the change holds all the same.
             let _ = reply.send(change(connection));
         });
-        self.jobs.as_ref().ok_or_else(ended)?.send(job).await.map_err(|_| ended())?;
+        self.jobs.as_ref().ok_or_else(ended)?.send(job).map_err(|_| ended())?;
         answer.await.map_err(|_| ended())?
     }
 }
@@ -330,6 +338,6 @@ mod tests {
         }
         assert_eq!(readers.call(one).await.unwrap(), 1);
         let all = readers.places.acquire_many(QUEUE_LEN as u32);
-        tokio::time::timeout(Duration::from_secs(10), all).await.unwrap().unwrap();
+        tokio::time::timeout(Duration::from_secs(10), all).await.unwrap().map(drop).unwrap();
     }
 }
