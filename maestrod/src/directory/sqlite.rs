@@ -105,7 +105,7 @@ impl SqliteDirectory {
         schema::migrate(&mut connection, path)?;
         Ok(SqliteDirectory {
             writer: Writer::start(connection)?,
-            readers: Readers::new(path),
+            readers: Readers::start(path)?,
             changes: AtomicU64::new(0),
         })
     }
