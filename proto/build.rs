@@ -9,6 +9,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=files.proto");
     let descriptors = protox::compile(FILES, ["."])?;
     // `bytes` fields decode without a copy of the payload.
-    tonic_prost_build::configure().bytes(".").compile_fds(descriptors)?;
+    let generated = tonic_prost_build::configure().bytes(".").codec_path("crate::codec::SmallBuffers");
+    generated.compile_fds(descriptors)?;
     Ok(())
 }

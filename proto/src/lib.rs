@@ -15,6 +15,7 @@ pub mod v1 {
     tonic::include_proto!("p2p.v1");
 }
 
+pub mod codec;
 pub mod control;
 pub mod diagnosis;
 pub mod problem;

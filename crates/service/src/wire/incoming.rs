@@ -67,9 +67,9 @@ impl Accept {
         Self { plaintext, read_buffer_len, write_buffer_len: 2 * read_buffer_len }
     }
 
-    /// For thousands of connections that carry messages: a small buffer each, TLS only.
+    /// For thousands of connections that carry messages: a small buffer each, which what is longer is read past; TLS only.
     pub fn signalling() -> Self {
-        Self { plaintext: Plaintext::Off, read_buffer_len: 8 * 1024, write_buffer_len: 64 * 1024 }
+        Self { plaintext: Plaintext::Off, read_buffer_len: 1024, write_buffer_len: 64 * 1024 }
     }
 }
 
