@@ -3,9 +3,9 @@
 //! A directory is filled by real peers over real streams, once; a later run finds it, starts a maestro on it and lets the
 //! peers come back, who have nothing to send. Where no place was named to keep it, it is made anew and taken away.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
+use std::{fs, io};
 
 use anyhow::{Context, Result, ensure};
 use futures::stream::{StreamExt, TryStreamExt, iter};
@@ -98,6 +98,17 @@ impl Filled {
     /// Where it is.
     pub(crate) fn dir(&self) -> &Path {
         &self.dir
+    }
+
+    /// Reads it once, so that it is in memory as far as it fits: what a question costs is to be seen, not what the disk does.
+    pub(crate) fn read_once(&self) -> Result<()> {
+        for entry in fs::read_dir(&self.dir)? {
+            let entry = entry?;
+            if entry.file_type()?.is_file() {
+                io::copy(&mut fs::File::open(entry.path())?, &mut io::sink())?;
+            }
+        }
+        Ok(())
     }
 
     /// How it was filled, for the table.

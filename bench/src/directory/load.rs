@@ -18,6 +18,8 @@ use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio::time::sleep_until;
 
+use super::maestro::encoded;
+
 /// How long answers took, the shortest first.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Latencies(Vec<Duration>);
@@ -80,16 +82,25 @@ pub(crate) async fn at_rate(
     Ok(Latencies::new(all.concat()))
 }
 
-/// Asks one question after the other.
+/// Searches for each of these paths, one after another, and goes on with the next page until there are `results` or no more
+/// pages: what somebody waits for who wants to see as many.
 ///
 /// # Errors
 /// Where an answer is no success.
-pub(crate) async fn one_by_one(server: SocketAddr, paths: &[String]) -> Result<Latencies> {
+pub(crate) async fn one_by_one(server: SocketAddr, paths: &[String], results: usize) -> Result<Latencies> {
     let mut client = Client::connect(server).await?;
     let mut took = Vec::with_capacity(paths.len());
     for path in paths {
         let began = Instant::now();
-        client.ask(path).await?;
+        let (mut found, mut page) = (0, path.clone());
+        loop {
+            let answer: serde_json::Value = serde_json::from_slice(&client.ask(&page).await?)?;
+            found += answer["files"].as_array().map_or(0, Vec::len);
+            match answer["next"].as_str().filter(|_| found < results) {
+                Some(cursor) => page = format!("{path}&cursor={}", encoded(cursor)),
+                None => break,
+            }
+        }
         took.push(began.elapsed());
     }
     Ok(Latencies::new(took))
@@ -119,13 +130,12 @@ impl Client {
         Ok(Client { sender, host: server.to_string(), connection })
     }
 
-    async fn ask(&mut self, path: &str) -> Result<()> {
+    async fn ask(&mut self, path: &str) -> Result<Bytes> {
         self.sender.ready().await?;
         let request = Request::get(path).header("host", &self.host).body(Empty::new())?;
         let answer = self.sender.send_request(request).await?;
         ensure!(answer.status() == StatusCode::OK, "{path} is answered with {}", answer.status());
-        answer.into_body().collect().await?;
-        Ok(())
+        Ok(answer.into_body().collect().await?.to_bytes())
     }
 }
 
@@ -172,7 +182,7 @@ mod tests {
         let seen = at_rate(server().await, &paths, 100.0, 1, lasting).await.unwrap();
         assert_eq!(seen.0.len(), 4);
         assert!(seen.percentile(25.0) > HELD_UP / 2, "the others wait behind the first: {seen:?}");
-        let one_by_one = one_by_one(server().await, &paths).await.unwrap();
+        let one_by_one = one_by_one(server().await, &paths, 1).await.unwrap();
         assert!(
             one_by_one.percentile(75.0) < HELD_UP / 2 && one_by_one.longest() >= HELD_UP,
             "{one_by_one:?}"
@@ -182,7 +192,7 @@ mod tests {
     #[tokio::test]
     async fn an_answer_that_is_no_success_is_an_error() {
         let paths = ["/a".to_owned(), "/missing".to_owned()];
-        let error = one_by_one(server().await, &paths).await.unwrap_err();
+        let error = one_by_one(server().await, &paths, 1).await.unwrap_err();
         assert!(error.to_string().contains("/missing is answered with 404"), "{error}");
     }
 

@@ -146,7 +146,8 @@ pub(crate) fn by_part(part: &str, limit: u32) -> String {
     format!("/search?q={}&limit={limit}", encoded(part))
 }
 
-fn encoded(text: &str) -> String {
+/// For a part of an address.
+pub(super) fn encoded(text: &str) -> String {
     utf8_percent_encode(text, NON_ALPHANUMERIC).to_string()
 }
 

@@ -101,6 +101,9 @@ async fn beside(bench: &Bench, one: &Served, other: &Served) -> Result<Figures> 
     };
     let [first, second] = [wrk(one, &dirs[0])?, wrk(other, &dirs[1])?];
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+    for served in [one, other] {
+        served.filled.read_once()?;
+    }
     first.run(one.address, WARM, 0).await?;
     second.run(other.address, WARM, 0).await?;
     for (_, seed) in (0..bench.runs).zip(1..) {
