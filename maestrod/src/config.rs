@@ -8,6 +8,11 @@ use std::time::Duration;
 use p2p_service::config::{ConfigError, Reloaded};
 use serde::{Deserialize, Serialize};
 
+use crate::directory::postgres::{OpenError, Settings, check_address};
+
+/// The `store` that is a file in the state directory.
+pub const EMBEDDED: &str = "sqlite";
+
 /// The file that is read when no other is named, if it is there.
 pub const DEFAULT_PATH: &str = "/etc/maestrod/maestrod.toml";
 
@@ -30,6 +35,12 @@ pub struct Config {
     pub name: String,
     /// Where its identity, its join token and its database are.
     pub state_dir: PathBuf,
+    /// Where the directory is kept: [`EMBEDDED`], or the address of a PostgreSQL database.
+    pub store: String,
+    /// A file with that database's password, for maestrod's user alone; empty: there is none.
+    pub store_password_file: PathBuf,
+    /// A file with the certificates that the database's must come from; empty: those of the system.
+    pub store_ca_file: PathBuf,
     /// What is logged, as a filter of `tracing_subscriber::EnvFilter`.
     pub log: String,
     /// The REST interface.
@@ -118,6 +129,9 @@ impl Default for Config {
         Config {
             name: "maestro".to_owned(),
             state_dir: PathBuf::from("/var/lib/maestrod"),
+            store: EMBEDDED.to_owned(),
+            store_password_file: PathBuf::new(),
+            store_ca_file: PathBuf::new(),
             log: "info".to_owned(),
             rest: Rest::default(),
             grpc: Grpc::default(),
@@ -189,6 +203,14 @@ impl Config {
         wrong("name", name_is_wrong.then(what));
         let what = || "is empty; name a directory".to_owned();
         wrong("state_dir", self.state_dir.as_os_str().is_empty().then(what));
+        let is_embedded = self.store == EMBEDDED;
+        wrong("store", if is_embedded { None } else { check_address(&self.store) });
+        for (key, file) in
+            [("store_password_file", &self.store_password_file), ("store_ca_file", &self.store_ca_file)]
+        {
+            let what = || "is of a PostgreSQL database, and store names none; leave it empty".to_owned();
+            wrong(key, (is_embedded && !file.as_os_str().is_empty()).then(what));
+        }
         wrong("log", p2p_service::log::check_filter(&self.log));
         wrong("rest.listen", p2p_service::listen::check_address(&self.rest.listen));
         wrong("grpc.listen", p2p_service::listen::check_address(&self.grpc.listen));
@@ -222,6 +244,20 @@ impl Config {
         live.contains(&key)
     }
 
+    /// The PostgreSQL database that `store` names, with its password read. `None`: the embedded one.
+    ///
+    /// # Errors
+    ///
+    /// If the address is none, or a file cannot be read or is open to others.
+    pub fn database(&self) -> Result<Option<Settings>, OpenError> {
+        if self.store == EMBEDDED {
+            return Ok(None);
+        }
+        let file = |path: &PathBuf| Some(path.clone()).filter(|path| !path.as_os_str().is_empty());
+        let (password, ca) = (file(&self.store_password_file), file(&self.store_ca_file));
+        Settings::new(&self.store, password.as_deref(), ca.as_deref()).map(Some)
+    }
+
     /// How long the files of a peer whose stream broke stay visible.
     pub fn lease(&self) -> Duration {
         Duration::from_secs(u64::from(self.directory.lease_secs))
@@ -233,6 +269,9 @@ impl Config {
         let reloaded = Reloaded::of(self, &new, Config::is_live);
         let config = Config {
             state_dir: self.state_dir.clone(),
+            store: self.store.clone(),
+            store_password_file: self.store_password_file.clone(),
+            store_ca_file: self.store_ca_file.clone(),
             log: self.log.clone(),
             rest: Rest {
                 register: new.rest.register,
@@ -280,6 +319,7 @@ mod tests {
     fn all_bad_values_are_named_at_once() {
         let config = Config {
             name: "a\nb".to_owned(),
+            store: "postgresql://u:secret@db/x".to_owned(),
             log: "loud=very".to_owned(),
             rest: Rest { listen: "9000".to_owned(), max_body_bytes: 1, ..Rest::default() },
             directory: Directory { lease_secs: 0, keep_unseen_days: u32::MAX },
@@ -289,6 +329,7 @@ mod tests {
         let keys: Vec<String> = config.problems().into_iter().map(|(key, _)| key).collect();
         let expected = [
             "name",
+            "store",
             "log",
             "rest.listen",
             "rest.max_body_bytes",
@@ -298,6 +339,8 @@ mod tests {
         ];
         assert_eq!(keys, expected);
         assert_eq!(Config::default().problems(), []);
+        let config = Config { store_password_file: PathBuf::from("/x"), ..Config::default() };
+        assert_eq!(config.problems()[0].0, "store_password_file");
     }
 
     #[test]

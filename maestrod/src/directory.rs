@@ -10,9 +10,13 @@ use p2p_identity::PeerId;
 
 pub mod cursor;
 pub mod digest;
+mod group;
 pub mod pattern;
+pub mod postgres;
 pub mod sharing;
 pub mod sqlite;
+mod standing;
+mod walking;
 
 #[cfg(test)]
 mod conformance;
@@ -169,6 +173,9 @@ pub enum DirectoryError {
     /// There is no room for the change; nothing of it was kept.
     #[error("the maestro has no space left for its directory: {0}")]
     Full(String),
+    /// The database cannot be reached now; nothing of a change was kept, or all of it.
+    #[error("the maestro's database cannot be reached: {0}")]
+    Unavailable(String),
     /// The store failed; nothing of a change was kept.
     #[error("the maestro's directory failed: {0}")]
     Failed(String),

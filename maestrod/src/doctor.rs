@@ -8,17 +8,18 @@ use std::net::ToSocketAddrs as _;
 
 use p2p_proto::diagnosis::{Check, Diagnosis};
 
-use crate::config::{Config, Policy, RegisterFrom};
+use crate::config::{Config, EMBEDDED, Policy, RegisterFrom};
 use state::Daemon;
 
+mod database;
 mod ports;
 mod state;
 
 /// Looks at everything now.
 pub async fn examine(config: &Config) -> Diagnosis {
     let mut checks = vec![Check::ok("configuration", "the configuration is valid")];
-    let dir = config.state_dir.clone();
-    let looked = tokio::task::spawn_blocking(move || state::examine(&dir)).await;
+    let (dir, is_embedded) = (config.state_dir.clone(), config.store == EMBEDDED);
+    let looked = tokio::task::spawn_blocking(move || state::examine(&dir, is_embedded)).await;
     let state = match looked {
         Ok(state) => state,
         Err(error) => {
@@ -27,6 +28,7 @@ pub async fn examine(config: &Config) -> Diagnosis {
         }
     };
     checks.extend(state.checks);
+    checks.extend(database::examine(config).await);
     match state.daemon {
         Daemon::Stopped => checks.push(
             Check::problem("daemon", "maestrod is not running with this state directory")

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use clap::{CommandFactory as _, Parser, Subcommand};
-use maestrod::config::{Config, DEFAULT_PATH, Policy};
+use maestrod::config::{Config, DEFAULT_PATH, EMBEDDED, Policy};
 use maestrod::directory::sqlite::{Copied, backup};
 use maestrod::server::{Running, Server, database_path, read_join_token};
 use maestrod::{doctor, status};
@@ -74,7 +74,7 @@ Examples:
   maestrod --state-dir ~/maestro backup ~/maestro-$(date +%F).sqlite
 
 The copy is of one moment; maestrod may run meanwhile, and waits for nothing. A file of that name is replaced when the copy
-is whole. It has the directory alone: copy identity.key, which is the network, and join-token as well. How to restore it is
+is whole. A directory in a PostgreSQL database is backed up with pg_dump instead. It has the directory alone: copy identity.key, which is the network, and join-token as well. How to restore it is
 in operations.md, in /usr/share/doc/maestrod.
 
 Exit codes: 0 it is copied, 1 it is not.";
@@ -246,7 +246,16 @@ async fn run(args: &Args, config: Config) -> anyhow::Result<()> {
     let server = Server::bind(config).await?;
     let (rest, grpc) = (server.rest_addr().to_string(), server.grpc_addr().to_string());
     let id = server.maestro_id().to_string();
-    let running = server.run(&tasks).await?;
+    // It may wait for its database, for as long as that takes.
+    let running = tokio::select! {
+        running = server.run(&tasks) => running?,
+        () = told_to_end(&mut signals) => {
+            notify::stopping();
+            tracing::info!("ending");
+            tasks.shutdown(GRACE).await;
+            return Ok(());
+        }
+    };
     let version = env!("CARGO_PKG_VERSION");
     tracing::info!(
         version,
@@ -262,7 +271,7 @@ async fn run(args: &Args, config: Config) -> anyhow::Result<()> {
     notify::stopping();
     tokio::select! {
         _ = tasks.shutdown(GRACE) => {}
-        () = second_terminate(&mut signals) => tracing::warn!("told twice to end, ending at once"),
+        () = told_to_end(&mut signals) => tracing::warn!("told twice to end, ending at once"),
     }
     match failure {
         None => Ok(()),
@@ -305,7 +314,7 @@ async fn serve_until_told(
     }
 }
 
-async fn second_terminate(signals: &mut Signals) {
+async fn told_to_end(signals: &mut Signals) {
     while signals.next().await != Signal::Terminate {}
 }
 
@@ -342,6 +351,15 @@ fn print_status(config: &Config, json: bool) -> ExitCode {
 }
 
 fn copy_directory(config: &Config, file: &Path) -> ExitCode {
+    if config.store != EMBEDDED {
+        return fail(
+            1,
+            &anyhow!(
+                "this maestro's directory is in a PostgreSQL database, which is backed up with pg_dump: see \
+                 postgresql.md in /usr/share/doc/maestrod"
+            ),
+        );
+    }
     match backup(&database_path(&config.state_dir), file) {
         Ok(Copied { bytes, peers }) => {
             let (peers, size) = (counted(peers, "peer", "peers"), size(bytes));

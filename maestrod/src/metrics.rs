@@ -71,6 +71,7 @@ pub(crate) struct Metrics {
     contents: Gauge,
     names_unindexed: Gauge,
     database: Gauge,
+    database_reachable: Gauge,
 }
 
 impl Metrics {
@@ -96,6 +97,7 @@ impl Metrics {
             contents: Gauge::default(),
             names_unindexed: Gauge::default(),
             database: Gauge::default(),
+            database_reachable: Gauge::default(),
             registry: Registry::default(),
         };
         registry.register("http_requests", "Answers of the REST interface", metrics.http.clone());
@@ -124,6 +126,11 @@ impl Metrics {
             Unit::Bytes,
             metrics.database.clone(),
         );
+        registry.register(
+            "database_reachable",
+            "Whether the database answers",
+            metrics.database_reachable.clone(),
+        );
         Metrics { registry, ..metrics }
     }
 
@@ -144,8 +151,19 @@ impl Metrics {
         self.calls.get_or_create(&PeerCall { call }).inc();
     }
 
-    /// All of it as text, with what the directory holds.
-    pub(crate) fn text(&self, standing: &Standing) -> String {
+    /// All of it as text, with what the directory holds. `None`: its database cannot be reached.
+    pub(crate) fn text(&self, standing: Option<&Standing>) -> String {
+        self.database_reachable.set(i64::from(standing.is_some()));
+        if let Some(standing) = standing {
+            self.take(standing);
+        }
+        let mut text = String::new();
+        // Writing to a String does not fail.
+        let _ = encode(&mut text, &self.registry);
+        text
+    }
+
+    fn take(&self, standing: &Standing) {
         let gauge = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
         let held = &standing.held;
         for (state, count) in
@@ -158,10 +176,6 @@ impl Metrics {
         self.contents.set(gauge(standing.contents.unwrap_or(0)));
         self.names_unindexed.set(gauge(held.names_unindexed));
         self.database.set(gauge(held.database_bytes));
-        let mut text = String::new();
-        // Writing to a String does not fail.
-        let _ = encode(&mut text, &self.registry);
-        text
     }
 }
 
@@ -177,7 +191,7 @@ mod tests {
         metrics.answered("/", "GET", 200, Duration::from_millis(1));
         metrics.limited("/");
         metrics.asked("Locate");
-        let text = metrics.text(&Standing::default());
+        let text = metrics.text(Some(&Standing::default()));
         let told: BTreeSet<String> = text
             .lines()
             .filter_map(|line| Some(line.strip_prefix("# TYPE ")?.split_once(' ')?.0.to_owned()))

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::handler::Handler;
-use axum::http::{Method, StatusCode};
+use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::Response;
 use axum::routing::{MethodRouter, get, post};
@@ -33,11 +33,15 @@ mod listings;
 mod register;
 mod search;
 mod standing;
+mod waiting;
 
 use limits::Limits;
+pub(crate) use waiting::say_unavailable;
 
 /// How long an answer may take.
 const TIMEOUT: Duration = Duration::from_secs(20);
+/// When somebody may try again who was told that something is missing, and not when.
+const RETRY_AFTER: Duration = Duration::from_secs(5);
 
 /// What the handlers need.
 #[derive(Clone)]
@@ -125,12 +129,14 @@ async fn root(State(state): State<RestState>) -> Result<Json<MaestroRoot>, Probl
 async fn healthz(State(state): State<RestState>) -> Result<Json<Health>, Problem> {
     match state.directory.totals().await {
         Ok(_) => Ok(Json(Health { status: "ok".to_owned() })),
+        Err(error @ DirectoryError::Unavailable(_)) => Err(problem_of(error)),
         Err(error) => Err(Problem::unavailable("directory-failed", error.to_string())),
     }
 }
 
 async fn in_time(request: Request, next: Next) -> Response {
     match tokio::time::timeout(TIMEOUT, next.run(request)).await {
+        Ok(response) if response.status() == StatusCode::SERVICE_UNAVAILABLE => with_retry_after(response),
         Ok(response) => response,
         Err(_) => limits::retry_after(
             Problem::unavailable("busy", "the answer took too long and was given up")
@@ -140,14 +146,26 @@ async fn in_time(request: Request, next: Next) -> Response {
     }
 }
 
+/// What is missing for now may be back soon.
+fn with_retry_after(mut response: Response) -> Response {
+    let wait = HeaderValue::from(RETRY_AFTER.as_secs());
+    response.headers_mut().entry(header::RETRY_AFTER).or_insert(wait);
+    response
+}
+
 fn problem_of(error: DirectoryError) -> Problem {
-    tracing::error!(%error, "the directory failed: {error}; look at the disk of the state directory");
+    // Of a database that cannot be reached the store tells once.
+    if !matches!(error, DirectoryError::Unavailable(_)) {
+        tracing::error!(%error, "the directory failed: {error}; look at the disk of the state directory");
+    }
     match error {
         DirectoryError::Full(_) => {
             Problem::new(StatusCode::INSUFFICIENT_STORAGE, "disk-full", "There is no space left")
                 .detail(error.to_string())
                 .hint("free some space on the disk of the maestro's state directory")
         }
+        DirectoryError::Unavailable(_) => Problem::unavailable("directory-unavailable", error.to_string())
+            .hint("it is tried again with every request; try again after the time in Retry-After"),
         DirectoryError::Failed(_) | DirectoryError::Superseded => {
             Problem::internal("directory-failed", error.to_string())
         }

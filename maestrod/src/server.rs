@@ -7,7 +7,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use p2p_identity::{Identity, IdentityError, PeerId, TlsError};
 use p2p_service::config::Reloaded;
@@ -17,13 +17,14 @@ use p2p_service::listen::ListenError;
 use p2p_service::state_dir::{StateDir, StateDirError};
 use p2p_service::status::{STATUS_EVERY, StatusLine, counted};
 use p2p_service::tasks::Tasks;
-use p2p_service::{bearer, http, listen, wire};
+use p2p_service::{bearer, http, listen, notify, wire};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use crate::admission::JoinToken;
 use crate::census::Census;
 use crate::config::Config;
+use crate::directory::postgres::{self, PostgresDirectory};
 use crate::directory::sqlite::{OpenError, SqliteDirectory};
 use crate::directory::{Directory, DirectoryError, Totals};
 use crate::metrics::Metrics;
@@ -57,6 +58,9 @@ pub enum StartError {
     /// The index cannot be opened.
     #[error(transparent)]
     Open(#[from] OpenError),
+    /// The index's database cannot be used.
+    #[error(transparent)]
+    Database(#[from] postgres::OpenError),
     /// The index does not answer.
     #[error(transparent)]
     Directory(#[from] DirectoryError),
@@ -68,13 +72,24 @@ pub enum StartError {
     Address(io::Error),
 }
 
+/// How often a database that cannot be reached at the start is tried.
+const DATABASE_RETRY: Duration = Duration::from_secs(1);
+/// So often systemd is asked for more time meanwhile, and for as much again.
+const DATABASE_PATIENCE: Duration = Duration::from_secs(30);
+
+/// Where the index is.
+enum Store {
+    Embedded(Arc<SqliteDirectory>),
+    Shared(Arc<PostgresDirectory>),
+}
+
 /// A maestro that has all it needs and does not serve yet.
 pub struct Server {
     config: Config,
     state_dir: StateDir,
     identity: Arc<Identity>,
     join_token: JoinToken,
-    directory: Arc<SqliteDirectory>,
+    store: Store,
     rest: (TcpListener, SocketAddr),
     grpc: (TcpListener, SocketAddr),
 }
@@ -92,11 +107,14 @@ impl Server {
         let token = bearer::load_or_create_token(&token_path).map_err(StartError::Token)?;
         let rest = bind("REST", "[rest] listen", &config.rest.listen).await?;
         let grpc = bind("gRPC", "[grpc] listen", &config.grpc.listen).await?;
-        let directory = Arc::new(SqliteDirectory::open(&state_dir.private(DATABASE_FILE)?)?);
+        let store = match config.database()? {
+            None => Store::Embedded(Arc::new(SqliteDirectory::open(&state_dir.private(DATABASE_FILE)?)?)),
+            Some(settings) => Store::Shared(Arc::new(PostgresDirectory::new(&settings)?)),
+        };
         let path = token_path.display();
         tracing::info!(%path, "the join token is in {path}; `maestrod token` prints it");
         let join_token = JoinToken::new(&token);
-        Ok(Server { config, state_dir, identity, join_token, directory, rest, grpc })
+        Ok(Server { config, state_dir, identity, join_token, store, rest, grpc })
     }
 
     /// Where the REST interface listens.
@@ -118,10 +136,19 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// [`StartError`] if the index does not answer, or the identity makes no TLS configuration.
+    /// [`StartError`] if the index does not answer, or the identity makes no TLS configuration. A database that cannot be
+    /// reached is waited for; the REST interface says so meanwhile.
     pub async fn run(self, tasks: &Tasks) -> Result<Running, StartError> {
-        self.directory.report_to(&tasks.health());
-        let directory: Arc<dyn Directory> = self.directory;
+        let directory: Arc<dyn Directory> = match self.store {
+            Store::Embedded(directory) => {
+                directory.report_to(&tasks.health());
+                directory
+            }
+            Store::Shared(directory) => {
+                wait_for_database(&directory, &self.rest.0).await?;
+                directory
+            }
+        };
         let maestro_id = self.identity.id();
         let (settings, settings_seen) = watch::channel(Arc::new(self.config.clone()));
         let presence = Presence::start(Arc::clone(&directory), settings_seen.clone(), tasks).await?;
@@ -204,7 +231,11 @@ impl Running {
     ///
     /// If the index does not answer.
     pub async fn status(&self) -> Result<String, DirectoryError> {
-        Ok(status_line(self.directory.totals().await?))
+        match self.directory.totals().await {
+            Ok(totals) => Ok(status_line(totals)),
+            Err(DirectoryError::Unavailable(why)) => Ok(format!("the database cannot be reached: {why}")),
+            Err(error) => Err(error),
+        }
     }
 }
 
@@ -239,6 +270,36 @@ fn allowed_hosts(config: &Config, listens: SocketAddr) -> LocalOnly {
     LocalOnly::new(config.rest.allowed_hosts.iter().cloned().chain(own))
 }
 
+/// Waits until the database lets this maestro in, and brings it to this release's schema.
+async fn wait_for_database(directory: &PostgresDirectory, rest: &TcpListener) -> Result<(), StartError> {
+    let place = directory.place();
+    let mut waiting = None;
+    let mut asked: Option<Instant> = None;
+    loop {
+        match directory.prepare().await {
+            Ok(()) => break,
+            Err(postgres::OpenError::Unreachable(why)) => {
+                if waiting.is_none() {
+                    tracing::error!(%place, error = %why, "the database {place} cannot be reached: {why}; it is waited for");
+                    notify::status(&format!("waiting for the database {place}: {why}"));
+                    waiting = Some(rest::say_unavailable(rest, &why).map_err(StartError::Address)?);
+                }
+                if asked.is_none_or(|asked| asked.elapsed() >= DATABASE_PATIENCE) {
+                    notify::still_starting(DATABASE_PATIENCE * 2);
+                    asked = Some(Instant::now());
+                }
+                tokio::time::sleep(DATABASE_RETRY).await;
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    if let Some(waiting) = waiting {
+        waiting.end().await;
+        tracing::info!(%place, "the database {place} is reached");
+    }
+    Ok(())
+}
+
 async fn keep_status(directory: Arc<dyn Directory>, tasks: Tasks) -> p2p_service::tasks::TaskResult {
     let (token, heart) = (tasks.token(), tasks.heartbeat("status", PATIENCE));
     let mut line = StatusLine::default();
@@ -252,6 +313,10 @@ async fn keep_status(directory: Arc<dyn Directory>, tasks: Tasks) -> p2p_service
         match directory.totals().await {
             Ok(totals) => {
                 line.say(status_line(totals));
+            }
+            // The store tells the journal once, and again when it is over.
+            Err(DirectoryError::Unavailable(why)) => {
+                line.say(format!("the database cannot be reached: {why}"));
             }
             Err(error) => tracing::warn!(%error, "cannot count what is in the directory: {error}"),
         }

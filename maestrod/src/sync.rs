@@ -332,6 +332,8 @@ pub(crate) fn status_of(error: DirectoryError) -> Status {
             tracing::error!(%error, "the disk is full: {error}; free some space on the disk of the state directory");
             Status::resource_exhausted(error.to_string())
         }
+        // The store tells of it once.
+        DirectoryError::Unavailable(_) => Status::unavailable(error.to_string()),
         DirectoryError::Failed(_) => {
             tracing::error!(%error, "the directory failed: {error}; look at the disk of the state directory");
             Status::internal(error.to_string())

@@ -9,8 +9,10 @@ use anyhow::{Context, Result, ensure};
 /// The acceptance tests that take long, one after another, with their figures.
 pub(crate) fn test_large() -> Result<()> {
     // The whole workspace's features, as `cargo test --workspace` has them: nothing is built a second time.
-    let suites = ["--test", "large", "--test", "fault_suite", "--test", "crash_suite"];
     let arguments = ["--", "--ignored", "--nocapture", "--test-threads=1"];
+    // The store on a server, beside the code and as the maestro shows it.
+    run(&[&["test", "--workspace", "--lib"][..], &arguments, &["postgres"]].concat())?;
+    let suites = ["--test", "postgres", "--test", "large", "--test", "fault_suite", "--test", "crash_suite"];
     run(&[&["test", "--workspace"][..], &suites, &arguments].concat())
 }
 

@@ -38,6 +38,12 @@ pub fn status(status: &str) {
     give(Message::Status(one_line(status)));
 }
 
+/// The daemon cannot serve yet and goes on trying: it is given this time more to be ready before systemd ends it.
+pub fn still_starting(more: Duration) {
+    let more = u32::try_from(more.as_micros()).unwrap_or(u32::MAX);
+    give(Message::Event(lines(&[NotifyState::ExtendTimeoutUsec(more)])));
+}
+
 /// The configuration is being read again; call [`ready`] when that is done.
 pub fn reloading() {
     match NotifyState::monotonic_usec_now() {

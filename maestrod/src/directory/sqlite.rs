@@ -12,6 +12,7 @@ use p2p_identity::PeerId;
 use p2p_service::health::Health;
 use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
 
+use super::walking::Budget;
 use super::{
     Applied, Batch, Candidate, Copies, Directory, DirectoryError, FindPosition, Forgotten, Found, FoundPage,
     Held, Holdings, Listed, ListedPeer, NamePosition, Page, Pattern, PeerKey, PeerRecord, PlainPeer, Profile,
@@ -228,7 +229,7 @@ impl Directory for SqliteDirectory {
         limit: usize,
     ) -> Result<Page<Copies, ContentHash>, DirectoryError> {
         self.read(move |connection| {
-            let mut budget = names::Budget::new(names::Budget::ROWS);
+            let mut budget = Budget::new(Budget::ROWS);
             Ok(copies::contents(connection, most_copies, after, limit, &mut budget)?)
         })
         .await

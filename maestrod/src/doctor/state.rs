@@ -36,8 +36,8 @@ pub(super) struct State {
     pub(super) id: Option<PeerId>,
 }
 
-/// Looks at all of it. Blocking.
-pub(super) fn examine(dir: &Path) -> State {
+/// Looks at all of it. `is_embedded`: the directory's database is in it too. Blocking.
+pub(super) fn examine(dir: &Path, is_embedded: bool) -> State {
     let shown = dir.display();
     let closed = |checks, daemon| State { checks, daemon, id: None };
     let found = match fs::metadata(dir).and_then(|found| fs::read_dir(dir).map(|_| found)) {
@@ -62,12 +62,9 @@ pub(super) fn examine(dir: &Path) -> State {
     let mode = found.permissions().mode() & 0o777;
     let mut checks = vec![directory(dir, mode, Room::of(dir))];
     let (identity, id) = identity(&dir.join(KEY_FILE));
-    checks.extend([
-        identity,
-        token(&dir.join(TOKEN_FILE)),
-        database(&dir.join(DATABASE_FILE), daemon),
-        clock(dir),
-    ]);
+    checks.extend([identity, token(&dir.join(TOKEN_FILE))]);
+    checks.extend(is_embedded.then(|| database(&dir.join(DATABASE_FILE), daemon)));
+    checks.push(clock(dir));
     State { checks, daemon, id }
 }
 

@@ -7,6 +7,7 @@ use axum::response::{IntoResponse, Response};
 use p2p_service::problem::Problem;
 
 use super::{RestState, problem_of};
+use crate::directory::DirectoryError;
 use crate::metrics::MEDIA_TYPE;
 use crate::status::{PeerCounts, Status};
 
@@ -47,6 +48,11 @@ pub(super) async fn status(State(state): State<RestState>) -> Result<Json<Status
     ))
 )]
 pub(super) async fn metrics(State(state): State<RestState>) -> Result<Response, Problem> {
-    let standing = state.census.standing().await.map_err(problem_of)?;
-    Ok(([(header::CONTENT_TYPE, MEDIA_TYPE)], state.metrics.text(&standing)).into_response())
+    let standing = match state.census.standing().await {
+        Ok(standing) => Some(standing),
+        // That it cannot be reached is what the metrics have to say then.
+        Err(DirectoryError::Unavailable(_)) => None,
+        Err(error) => return Err(problem_of(error)),
+    };
+    Ok(([(header::CONTENT_TYPE, MEDIA_TYPE)], state.metrics.text(standing.as_ref())).into_response())
 }

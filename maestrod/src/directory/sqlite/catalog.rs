@@ -4,11 +4,12 @@ use p2p_content::{ContentHash, FileName};
 use p2p_identity::PeerId;
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
-use super::peers::{self, Standing};
+use super::peers;
 use super::text;
+use crate::directory::standing::Standing;
 use crate::directory::{
-    Applied, Batch, Change, Complete, Digest, DirectoryError, FileRecord, Forgotten, Held, PeerKey,
-    PlainPeer, Profile, Session,
+    Applied, Batch, Change, Complete, DirectoryError, FileRecord, Forgotten, Held, PeerKey, PlainPeer,
+    Profile, Session,
 };
 
 /// Files that one transaction forgets at the end of a full catalog. More are forgotten in several, so that the changes
@@ -345,19 +346,4 @@ struct Gone {
     name_id: i64,
     content: Option<[u8; 32]>,
     size: u64,
-}
-
-impl Standing {
-    fn put_in(&mut self, file: &FileRecord) {
-        self.files += 1;
-        // What peers say of their sizes may add up to anything.
-        self.bytes = self.bytes.wrapping_add(file.size);
-        self.digest ^= Digest::of(file);
-    }
-
-    fn take_out(&mut self, share: &str, name: &str, content: Option<&[u8; 32]>, size: u64) {
-        self.files = self.files.saturating_sub(1);
-        self.bytes = self.bytes.wrapping_sub(size);
-        self.digest ^= Digest::of_parts(share, name, content.map_or(&[][..], |content| content), size);
-    }
 }

@@ -3,7 +3,7 @@
 use p2p_content::ContentHash;
 use rusqlite::{Connection, Row, params};
 
-use super::names::Budget;
+use crate::directory::walking::Budget;
 use crate::directory::{Copies, MAX_COPIES, Page};
 
 /// Rows of one content, which may be several of one peer, that are looked at.

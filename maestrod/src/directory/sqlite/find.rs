@@ -1,26 +1,19 @@
 //! Questions to the index. Each runs within one snapshot, on a connection that reads.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use p2p_content::ContentHash;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::names::{Budget, FEW, Filter, Step, walk};
+use super::names::{Step, walk};
 use super::{peers, text};
+use crate::directory::group::{Holding, best, by_content, unseen};
+use crate::directory::walking::{Budget, FEW, Filter, PAGE_ENTRIES};
 use crate::directory::{
-    Candidate, FileRecord, FindPosition, Found, FoundPage, Holder, Listed, ListedPeer, MAX_CANDIDATES,
-    MAX_HOLDERS, NamePosition, Page, Pattern, PeerKey, PeerRecord, Search, Through, Wanted, Which,
+    Candidate, FileRecord, FindPosition, Found, FoundPage, Holder, Listed, ListedPeer, MAX_HOLDERS,
+    NamePosition, Page, Pattern, PeerKey, PeerRecord, Search, Through, Wanted, Which,
 };
-
-/// Most names, or holders of names, in one page: tens of megabytes of JSON.
-const PAGE_ENTRIES: usize = 100_000;
-
-/// What one peer has under a name, or of a content.
-struct Holding {
-    peer: i64,
-    file: FileRecord,
-}
 
 pub(super) fn locate(
     connection: &Connection,
@@ -40,24 +33,13 @@ pub(super) fn locate(
             }
         }
     };
-    let mut groups: Vec<Group> = by_content(holdings).into_values().collect();
-    groups.sort_by(|a, b| {
-        let unproven = |group: &Group| group.file.content.is_none();
-        unproven(a)
-            .cmp(&unproven(b))
-            .then(b.peers.len().cmp(&a.peers.len()))
-            .then(a.file.content.cmp(&b.file.content))
-    });
-    groups.truncate(MAX_CANDIDATES);
-    groups
+    best(holdings)
         .into_iter()
         .map(|group| {
-            // At random, so that many who ask do not all get the same few.
-            let drawn =
-                rand::seq::index::sample(&mut rand::rng(), group.peers.len(), sources.min(group.peers.len()));
-            let mut sources: Vec<PeerRecord> = drawn
+            let mut sources: Vec<PeerRecord> = group
+                .draw(sources)
                 .into_iter()
-                .map(|index| peers::by_id(connection, group.peers[index]))
+                .map(|peer| peers::by_id(connection, peer))
                 .collect::<Result<_, _>>()?;
             sources.sort_by(|a, b| a.key.cmp(&b.key));
             Ok(Candidate { file: group.file, sources })
@@ -301,48 +283,6 @@ fn names_page(
     let position = |name: &String| NamePosition { name: name.clone(), through: Through::Name };
     let next = if full { names.last().map(position) } else { exhausted };
     Ok(Page { items: names, next })
-}
-
-/// One content, and who has it.
-struct Group {
-    file: FileRecord,
-    peers: Vec<i64>,
-}
-
-impl From<Group> for Found {
-    fn from(group: Group) -> Found {
-        Found { sources: u32::try_from(group.peers.len()).unwrap_or(u32::MAX), file: group.file }
-    }
-}
-
-/// The contents of a name that are after the position.
-fn unseen(
-    groups: BTreeMap<Option<ContentHash>, Group>,
-    name: &str,
-    after: Option<&NamePosition>,
-) -> impl Iterator<Item = Group> {
-    let seen = after.filter(|after| after.name == name).map(|after| after.through);
-    let is_new = move |content| seen.is_none_or(|through| !is_seen(through, content));
-    groups.into_iter().filter(move |(content, _)| is_new(*content)).map(|(_, group)| group)
-}
-
-fn by_content(holdings: Vec<Holding>) -> BTreeMap<Option<ContentHash>, Group> {
-    let mut groups: BTreeMap<Option<ContentHash>, Group> = BTreeMap::new();
-    for Holding { peer, file } in holdings {
-        let group = groups.entry(file.content).or_insert_with(|| Group { file, peers: Vec::new() });
-        // A peer's rows are next to each other.
-        if group.peers.last() != Some(&peer) {
-            group.peers.push(peer);
-        }
-    }
-    groups
-}
-
-fn is_seen(through: Through, content: Option<ContentHash>) -> bool {
-    match through {
-        Through::Name => true,
-        Through::Content(last) => content <= last,
-    }
 }
 
 /// What visible peers have under a name, by peer.

@@ -7,67 +7,8 @@
 use rusqlite::Connection;
 
 use super::text::{self, Candidates};
-use crate::directory::{NamePosition, Pattern, Search, Through};
-
-/// At most so many names are collected to be sorted.
-pub(super) const FEW: usize = 10_000;
-
-/// How much one call may look at, in rows.
-#[derive(Debug)]
-pub(super) struct Budget {
-    left: usize,
-}
-
-impl Budget {
-    /// Enough for every page of a directory of ordinary size; some tenths of a second.
-    pub(super) const ROWS: usize = 200_000;
-
-    pub(super) fn new(rows: usize) -> Budget {
-        Budget { left: rows }
-    }
-
-    pub(super) fn spend(&mut self, rows: usize) {
-        self.left = self.left.saturating_sub(rows);
-    }
-
-    pub(super) fn is_spent(&self) -> bool {
-        self.left == 0
-    }
-}
-
-/// Which names are walked.
-#[derive(Debug)]
-pub(super) struct Filter<'a> {
-    prefix: &'a str,
-    text: &'a str,
-    folded: String,
-    pattern: Option<&'a Pattern>,
-    /// Row of the peer that must have them, and how many files it has.
-    pub(super) peer: Option<(i64, u64)>,
-}
-
-impl<'a> Filter<'a> {
-    pub(super) fn new(search: &'a Search, peer: Option<(i64, u64)>) -> Filter<'a> {
-        let folded = search.text.to_lowercase();
-        Filter { prefix: &search.prefix, text: &search.text, folded, pattern: None, peer }
-    }
-
-    /// All names of a pattern.
-    pub(super) fn of(pattern: &'a Pattern) -> Filter<'a> {
-        Filter { pattern: Some(pattern), ..Filter::all(None) }
-    }
-
-    /// All names, or all of one peer's.
-    pub(super) fn all(peer: Option<(i64, u64)>) -> Filter<'static> {
-        Filter { prefix: "", text: "", folded: String::new(), pattern: None, peer }
-    }
-
-    fn matches(&self, name: &str) -> bool {
-        name.starts_with(self.prefix)
-            && (self.folded.is_empty() || name.to_lowercase().contains(&self.folded))
-            && self.pattern.is_none_or(|pattern| pattern.matches(name))
-    }
-}
+use crate::directory::walking::{Budget, FEW, Filter};
+use crate::directory::{NamePosition, Through};
 
 /// Names with their rows, in no order.
 struct Few {
@@ -151,8 +92,7 @@ fn few(connection: &Connection, filter: &Filter<'_>, budget: &mut Budget) -> rus
         budget.spend(few.len());
         return Ok(Some(Few { names: few, peers_own: true }));
     }
-    let literals = filter.pattern.into_iter().flat_map(Pattern::literals).chain([filter.text]);
-    match text::candidates(connection, literals, FEW)? {
+    match text::candidates(connection, filter.literals(), FEW)? {
         Some(Candidates { names, more: false }) => {
             budget.spend(names.len());
             Ok(Some(Few { names, peers_own: false }))

@@ -4,6 +4,7 @@ use p2p_identity::PeerId;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::text;
+use crate::directory::standing::Standing;
 use crate::directory::{Digest, Holdings, PeerKey, PeerRecord, Profile, Totals};
 
 const SYNCED: i64 = 0;
@@ -12,20 +13,6 @@ const PLAIN: i64 = 1;
 /// Columns that [`record`] reads, in its order.
 pub(super) const RECORD: &str =
     "kind, key, name, addresses, rest_url, grpc_port, version, visible, files, bytes, last_seen_ms";
-
-/// How a peer's catalog stands.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Standing {
-    pub(super) id: i64,
-    pub(super) session: u64,
-    pub(super) epoch: u64,
-    pub(super) applied: u64,
-    pub(super) generation: i64,
-    pub(super) sweeping: bool,
-    pub(super) files: u64,
-    pub(super) bytes: u64,
-    pub(super) digest: Digest,
-}
 
 fn parts(key: &PeerKey) -> (i64, &[u8]) {
     match key {

@@ -174,13 +174,18 @@ async fn a_spent_budget_ends_a_page_and_not_the_list() {
     let mut calls = 0;
     loop {
         calls += 1;
-        let mut budget = names::Budget::new(100);
-        after =
-            names::walk(&connection, &names::Filter::all(None), after.as_ref(), &mut budget, |name, _, _| {
+        let mut budget = Budget::new(100);
+        after = names::walk(
+            &connection,
+            &crate::directory::walking::Filter::all(None),
+            after.as_ref(),
+            &mut budget,
+            |name, _, _| {
                 seen.push(name.to_owned());
                 Ok(names::Step::Next)
-            })
-            .unwrap();
+            },
+        )
+        .unwrap();
         if after.is_none() {
             break;
         }

@@ -1,0 +1,265 @@
+//! The store on a server: a database that speaks PostgreSQL's protocol, which several maestros may share.
+//!
+//! Keeps nothing in memory that is not in the database: another maestro may have changed it since. Whoever changes a peer's
+//! catalog holds the peer's row until the change is whole. What the SQL may use is written down in `docs/postgresql.md`.
+
+use async_trait::async_trait;
+use p2p_content::{ContentHash, FileName};
+use p2p_identity::PeerId;
+
+use super::{
+    Applied, Batch, Candidate, Copies, Directory, DirectoryError, FindPosition, Forgotten, Found, FoundPage,
+    Held, Holdings, Listed, ListedPeer, NamePosition, Page, Pattern, PeerKey, PeerRecord, PlainPeer, Profile,
+    Search, Session, Totals, Wanted, Which,
+};
+
+mod catalog;
+mod connections;
+mod copies;
+mod find;
+mod names;
+mod peers;
+mod schema;
+mod settings;
+#[cfg(test)]
+mod tests;
+mod text;
+
+use catalog::Progress;
+use connections::Connections;
+pub use settings::{Settings, check_address};
+
+/// Why the database cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// A later release made it.
+    #[error(
+        "the database has version {found}, and this maestrod knows versions up to {known}: it is used by a newer \
+         maestrod; install that one here too, or name another database with store"
+    )]
+    Newer {
+        /// Its version.
+        found: i32,
+        /// The latest that this program knows.
+        known: i32,
+    },
+    /// The server does not answer, or lets nobody in, now.
+    #[error("the database cannot be reached: {0}")]
+    Unreachable(String),
+    /// What is configured cannot be used, or the database refuses something.
+    #[error("the database cannot be used: {0}")]
+    Refused(String),
+}
+
+/// What a database is, seen from outside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Look {
+    /// No maestro has used it yet.
+    Empty,
+    /// One of this release can use it.
+    Known {
+        /// How many peers it knows.
+        peers: u64,
+    },
+}
+
+/// A directory in a PostgreSQL database.
+#[derive(Debug)]
+pub struct PostgresDirectory {
+    place: String,
+    readers: Connections,
+    writers: Connections,
+}
+
+impl PostgresDirectory {
+    /// Gets ready to connect; nothing is asked of the server before [`prepare`](PostgresDirectory::prepare).
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError::Refused`] where the certificates cannot be taken.
+    pub fn new(settings: &Settings) -> Result<PostgresDirectory, OpenError> {
+        let (readers, writers) = Connections::new(settings)?;
+        Ok(PostgresDirectory { place: settings.place(), readers, writers })
+    }
+
+    /// Where it is, for people.
+    pub fn place(&self) -> &str {
+        &self.place
+    }
+
+    /// Brings the database to this release's schema; nothing else works before that.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`]: `Unreachable` where to try again may help. A database of a newer release is left as it is.
+    pub async fn prepare(&self) -> Result<(), OpenError> {
+        let mut client = self.writers.one().await?;
+        schema::migrate(&mut client).await
+    }
+
+    /// Looks at the database, and changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`], as of [`prepare`](PostgresDirectory::prepare).
+    pub async fn look(&self) -> Result<Look, OpenError> {
+        let client = self.readers.one().await?;
+        match schema::look(&client).await? {
+            None => Ok(Look::Empty),
+            Some((found, _)) if found > schema::VERSION => {
+                Err(OpenError::Newer { found, known: schema::VERSION })
+            }
+            Some((_, peers)) => Ok(Look::Known { peers }),
+        }
+    }
+}
+
+#[async_trait]
+impl Directory for PostgresDirectory {
+    async fn admit(&self, peer: PeerId, now_ms: i64) -> Result<(), DirectoryError> {
+        self.writers.run(|client| peers::admit(client, peer, now_ms)).await
+    }
+
+    async fn is_admitted(&self, peer: PeerId) -> Result<bool, DirectoryError> {
+        self.readers.run(|client| peers::is_admitted(client, peer)).await
+    }
+
+    async fn begin(&self, peer: PeerId, profile: Profile, now_ms: i64) -> Result<Held, DirectoryError> {
+        let (key, profile) = (&PeerKey::Synced(peer), &profile);
+        self.writers.run(|client| peers::begin(client, key, profile, now_ms)).await
+    }
+
+    async fn apply(
+        &self,
+        peer: PeerId,
+        session: Session,
+        batch: Batch,
+        now_ms: i64,
+    ) -> Result<Applied, DirectoryError> {
+        let batch = &batch;
+        let mut progress =
+            self.writers.run(|client| catalog::apply(client, peer, session, batch, now_ms)).await?;
+        loop {
+            match progress {
+                Progress::Done(applied) => return Ok(applied),
+                Progress::Sweeping(rest) => {
+                    let rest = &rest;
+                    progress = self
+                        .writers
+                        .run(|client| catalog::sweep_on(client, peer, session, rest, now_ms))
+                        .await?;
+                }
+            }
+        }
+    }
+
+    async fn set_visible(
+        &self,
+        peer: PeerId,
+        visible: bool,
+        heard_ms: Option<i64>,
+    ) -> Result<(), DirectoryError> {
+        self.writers.run(|client| peers::set_visible(client, peer, visible, heard_ms)).await
+    }
+
+    async fn visible_peers(&self) -> Result<Vec<PeerId>, DirectoryError> {
+        self.readers.run(peers::visible_ids).await
+    }
+
+    async fn register(
+        &self,
+        plain: PlainPeer,
+        files: Vec<FileName>,
+        now_ms: i64,
+    ) -> Result<(), DirectoryError> {
+        let (plain, files) = (&plain, &files[..]);
+        self.writers.run(|client| catalog::register(client, plain, files, now_ms)).await
+    }
+
+    async fn locate(&self, wanted: Wanted, sources: usize) -> Result<Vec<Candidate>, DirectoryError> {
+        let wanted = &wanted;
+        self.readers.run(|client| find::locate(client, wanted, sources)).await
+    }
+
+    async fn search(
+        &self,
+        search: Search,
+        after: Option<NamePosition>,
+        limit: usize,
+    ) -> Result<Page<Found, NamePosition>, DirectoryError> {
+        let (search, after) = (&search, after.as_ref());
+        self.readers.run(|client| find::search(client, search, after, limit)).await
+    }
+
+    async fn find(
+        &self,
+        pattern: Pattern,
+        after: Option<FindPosition>,
+        limit: usize,
+    ) -> Result<FoundPage, DirectoryError> {
+        let (pattern, after) = (&pattern, after.as_ref());
+        self.readers.run(|client| find::find(client, pattern, after, limit)).await
+    }
+
+    async fn contents(
+        &self,
+        most_copies: Option<u32>,
+        after: Option<ContentHash>,
+        limit: usize,
+    ) -> Result<Page<Copies, ContentHash>, DirectoryError> {
+        self.readers.run(|client| copies::contents(client, most_copies, after, limit)).await
+    }
+
+    async fn copies(&self, content: ContentHash) -> Result<Option<Copies>, DirectoryError> {
+        self.readers.run(|client| copies::of(client, content)).await
+    }
+
+    async fn list(
+        &self,
+        after: Option<NamePosition>,
+        limit: usize,
+    ) -> Result<Page<Listed, NamePosition>, DirectoryError> {
+        let after = after.as_ref();
+        self.readers.run(|client| find::list(client, after, limit)).await
+    }
+
+    async fn names_of(
+        &self,
+        peer: PeerKey,
+        after: Option<NamePosition>,
+        limit: usize,
+    ) -> Result<Option<(PeerRecord, Page<String, NamePosition>)>, DirectoryError> {
+        let (peer, after) = (&peer, after.as_ref());
+        self.readers.run(|client| find::names_of(client, peer, after, limit)).await
+    }
+
+    async fn peers(
+        &self,
+        which: Which,
+        names_each: usize,
+        after: Option<PeerKey>,
+        limit: usize,
+    ) -> Result<Page<ListedPeer, PeerKey>, DirectoryError> {
+        let after = after.as_ref();
+        self.readers.run(|client| find::peers(client, which, names_each, after, limit)).await
+    }
+
+    async fn totals(&self) -> Result<Totals, DirectoryError> {
+        self.readers.run(peers::totals).await
+    }
+
+    async fn holdings(&self) -> Result<Holdings, DirectoryError> {
+        self.readers.run(peers::holdings).await
+    }
+
+    async fn count_contents(
+        &self,
+        after: Option<ContentHash>,
+    ) -> Result<(u64, Option<ContentHash>), DirectoryError> {
+        self.readers.run(|client| copies::count(client, after)).await
+    }
+
+    async fn forget_unseen(&self, before_ms: i64) -> Result<Forgotten, DirectoryError> {
+        self.writers.run(|client| catalog::forget_unseen(client, before_ms)).await
+    }
+}

@@ -1,0 +1,257 @@
+//! The connections to the server: two pools, what an error means, and what is tried again.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use deadpool_postgres::{
+    Client, Hook, HookError, Manager, ManagerConfig, Pool, PoolError, RecyclingMethod, Runtime,
+};
+use tokio_postgres::error::SqlState;
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+use super::OpenError;
+use super::settings::Settings;
+use crate::directory::DirectoryError;
+
+/// Connections that write.
+const WRITERS: usize = 4;
+/// Connections that read.
+const READERS: usize = 8;
+/// How long a connection may take to be made, or to be given back by another call.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a question or a change may take. The server is told to give up before that.
+const CALL_TIMEOUT: Duration = Duration::from_secs(40);
+/// How long the server may work on one statement.
+const STATEMENT_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a machine may be silent before its connections count as lost.
+const SILENCE: Duration = Duration::from_secs(15);
+/// How often a change is tried that others were in the way of.
+const TRIES: u32 = 8;
+/// The first pause before the next try; each is twice as long, up to a second.
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// Why a call came to nothing.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// Others were in its way; it is worth trying again.
+    Conflict(String),
+    /// The connection ended, or none could be had.
+    Lost(String),
+    /// Anything else.
+    Final(DirectoryError),
+}
+
+impl From<DirectoryError> for Failure {
+    fn from(error: DirectoryError) -> Failure {
+        Failure::Final(error)
+    }
+}
+
+impl From<tokio_postgres::Error> for Failure {
+    fn from(error: tokio_postgres::Error) -> Failure {
+        let Some(server) = error.as_db_error() else {
+            let text = with_causes(&error);
+            // What the server did not say happened on the way to it.
+            return match error.is_closed() || is_io(&error) {
+                true => Failure::Lost(text),
+                false => Failure::Final(DirectoryError::Failed(text)),
+            };
+        };
+        let (code, text) = (server.code(), server.message().to_owned());
+        let conflicts = [SqlState::T_R_SERIALIZATION_FAILURE, SqlState::T_R_DEADLOCK_DETECTED];
+        let lost = [
+            SqlState::ADMIN_SHUTDOWN,
+            SqlState::CRASH_SHUTDOWN,
+            SqlState::CANNOT_CONNECT_NOW,
+            SqlState::TOO_MANY_CONNECTIONS,
+            // After a failover the one that was first may answer, and takes no changes.
+            SqlState::READ_ONLY_SQL_TRANSACTION,
+        ];
+        match code {
+            code if conflicts.contains(code) => Failure::Conflict(text),
+            code if lost.contains(code) || code.code().starts_with("08") => Failure::Lost(text),
+            code if *code == SqlState::DISK_FULL => Failure::Final(DirectoryError::Full(text)),
+            code if *code == SqlState::QUERY_CANCELED => Failure::Final(DirectoryError::Failed(format!(
+                "the database gave up after {} s: {text}",
+                STATEMENT_TIMEOUT.as_secs()
+            ))),
+            code => Failure::Final(DirectoryError::Failed(format!("{text} (SQLSTATE {})", code.code()))),
+        }
+    }
+}
+
+impl From<PoolError> for Failure {
+    fn from(error: PoolError) -> Failure {
+        match error {
+            PoolError::Backend(error) => {
+                let text =
+                    error.as_db_error().map_or_else(|| with_causes(&error), |said| said.message().to_owned());
+                Failure::Lost(text)
+            }
+            PoolError::Timeout(_) => {
+                Failure::Lost(format!("no connection for {} s", CONNECT_TIMEOUT.as_secs()))
+            }
+            error => Failure::Lost(with_causes(&error)),
+        }
+    }
+}
+
+impl From<Failure> for DirectoryError {
+    fn from(failure: Failure) -> DirectoryError {
+        match failure {
+            Failure::Conflict(text) => {
+                DirectoryError::Failed(format!("{text}, {TRIES} times; others change the same rows"))
+            }
+            Failure::Lost(text) => DirectoryError::Unavailable(text),
+            Failure::Final(error) => error,
+        }
+    }
+}
+
+impl From<Failure> for OpenError {
+    fn from(failure: Failure) -> OpenError {
+        match failure {
+            Failure::Lost(text) | Failure::Conflict(text) => OpenError::Unreachable(text),
+            Failure::Final(error) => OpenError::Refused(error.to_string()),
+        }
+    }
+}
+
+fn is_io(error: &tokio_postgres::Error) -> bool {
+    let source = std::error::Error::source(error);
+    source.is_some_and(|source| source.is::<std::io::Error>())
+}
+
+/// The error and what caused it, in one line.
+pub(super) fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        source = cause.source();
+    }
+    text
+}
+
+/// Connections of one kind.
+#[derive(Clone)]
+pub(super) struct Connections {
+    pool: Pool,
+    lost: Arc<Reach>,
+}
+
+/// Whether the server was reached when it was last tried, and where it is.
+#[derive(Debug)]
+struct Reach {
+    place: String,
+    is_lost: AtomicBool,
+}
+
+impl Connections {
+    /// Those that read and those that write. None is made before one is needed.
+    pub(super) fn new(settings: &Settings) -> Result<(Connections, Connections), OpenError> {
+        let lost = Arc::new(Reach { place: settings.place(), is_lost: AtomicBool::new(false) });
+        let tls = MakeRustlsConnect::new(settings.tls()?);
+        let make = |most| {
+            let mut server = settings.server.clone();
+            server
+                .application_name("maestrod")
+                .connect_timeout(CONNECT_TIMEOUT)
+                .keepalives_idle(SILENCE)
+                .tcp_user_timeout(SILENCE);
+            let config = ManagerConfig { recycling_method: RecyclingMethod::Fast };
+            let pool = Pool::builder(Manager::from_config(server, tls.clone(), config))
+                .max_size(most)
+                .runtime(Runtime::Tokio1)
+                .wait_timeout(Some(CONNECT_TIMEOUT))
+                .create_timeout(Some(CONNECT_TIMEOUT))
+                .recycle_timeout(Some(CONNECT_TIMEOUT))
+                .post_create(Hook::async_fn(|client, _| {
+                    Box::pin(async move {
+                        let sql = format!("SET statement_timeout = {}", STATEMENT_TIMEOUT.as_millis());
+                        client.batch_execute(&sql).await.map_err(HookError::Backend)?;
+                        // Compiling a question takes longer than answering it. Only PostgreSQL does so.
+                        let _ = client.batch_execute("SET jit = off").await;
+                        Ok(())
+                    })
+                }))
+                .build()
+                .map_err(|error| OpenError::Refused(error.to_string()))?;
+            Ok::<_, OpenError>(Connections { pool, lost: Arc::clone(&lost) })
+        };
+        Ok((make(READERS)?, make(WRITERS)?))
+    }
+
+    /// A connection.
+    pub(super) async fn one(&self) -> Result<Client, Failure> {
+        Ok(self.pool.get().await?)
+    }
+
+    /// Runs `work` on a connection. Where others were in its way it is run again, up to some times; where the connection
+    /// had ended, once more on another one. So it must be something that may be done twice.
+    pub(super) async fn run<T, F>(&self, work: impl Fn(Client) -> F) -> Result<T, DirectoryError>
+    where
+        F: Future<Output = Result<T, Failure>>,
+    {
+        let (mut tries, mut losses) = (1, 0);
+        loop {
+            let done = async { work(self.one().await?).await };
+            let done = tokio::time::timeout(CALL_TIMEOUT, done).await.unwrap_or_else(|_| {
+                // They may be as silent, all of them.
+                self.pool.retain(|_, _| false);
+                losses += 1;
+                Err(Failure::Lost(format!("no answer for {} s", CALL_TIMEOUT.as_secs())))
+            });
+            match done {
+                Ok(answer) => {
+                    self.reached();
+                    return Ok(answer);
+                }
+                Err(Failure::Conflict(_)) if tries < TRIES => {
+                    let pause = (PAUSE * (1 << tries)).min(Duration::from_secs(1));
+                    tries += 1;
+                    tokio::time::sleep(pause.mul_f64(rand::random_range(0.5..1.5))).await;
+                }
+                Err(Failure::Lost(_)) if losses == 0 => {
+                    losses += 1;
+                    // One that was lost with the server may look alive still.
+                    self.pool.retain(|client, _| !client.is_closed());
+                }
+                Err(failure) => {
+                    if let Failure::Lost(why) = &failure {
+                        self.lost(why);
+                    }
+                    return Err(failure.into());
+                }
+            }
+        }
+    }
+
+    /// Says once that the server is lost.
+    fn lost(&self, why: &str) {
+        let Reach { place, is_lost } = &*self.lost;
+        if !is_lost.swap(true, Ordering::Relaxed) {
+            tracing::error!(%place, error = %why, "the database {place} cannot be reached: {why}; it is tried again with every question");
+        }
+    }
+
+    /// Says once that it is back.
+    fn reached(&self) {
+        let Reach { place, is_lost } = &*self.lost;
+        if is_lost.load(Ordering::Relaxed) && is_lost.swap(false, Ordering::Relaxed) {
+            tracing::info!(%place, "the database {place} is reached again");
+        }
+    }
+}
+
+impl std::fmt::Debug for Connections {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Connections").field("lost", &self.lost).finish_non_exhaustive()
+    }
+}

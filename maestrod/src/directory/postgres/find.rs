@@ -1,0 +1,294 @@
+//! Questions to the index. Each is a few statements; what comes to be or goes between two of them may be missing from the
+//! answer, never wrong in it.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use deadpool_postgres::Client;
+
+use super::names::{self, Names};
+use super::{peers, text};
+use crate::directory::group::{Holding, best, by_content, unseen};
+use crate::directory::walking::{Budget, FEW, Filter, PAGE_ENTRIES};
+use crate::directory::{
+    Candidate, FileRecord, FindPosition, Found, FoundPage, Holder, Listed, ListedPeer, MAX_HOLDERS,
+    NamePosition, Page, Pattern, PeerKey, PeerRecord, Search, Through, Wanted, Which,
+};
+
+use super::connections::Failure;
+
+pub(super) async fn locate(
+    client: Client,
+    wanted: &Wanted,
+    sources: usize,
+) -> Result<Vec<Candidate>, Failure> {
+    let most = Budget::ROWS as i64;
+    let holdings = match wanted {
+        Wanted::Content(content) => {
+            let sql = "SELECT f.peer, f.share, f.name, f.content, f.size, f.modified_ms
+                       FROM files f JOIN peers p ON p.id = f.peer
+                       WHERE f.content = $1 AND p.visible ORDER BY f.peer LIMIT $2";
+            let statement = client.prepare_cached(sql).await?;
+            client.query(&statement, &[&&content.as_bytes()[..], &most]).await?
+        }
+        Wanted::Name(name) => {
+            let sql = "SELECT f.peer, f.share, f.name, f.content, f.size, f.modified_ms
+                       FROM files f JOIN peers p ON p.id = f.peer
+                       WHERE f.name = $1 AND p.visible ORDER BY f.peer LIMIT $2";
+            let statement = client.prepare_cached(sql).await?;
+            client.query(&statement, &[&name.as_bytes(), &most]).await?
+        }
+    };
+    let holdings = holdings.iter().map(names::holding).collect::<Result<_, _>>()?;
+    let drawn: Vec<(FileRecord, Vec<i64>)> = best(holdings)
+        .into_iter()
+        .map(|group| {
+            let peers = group.draw(sources);
+            (group.file, peers)
+        })
+        .collect();
+    let mut ids: Vec<i64> = drawn.iter().flat_map(|(_, peers)| peers).copied().collect();
+    ids.sort_unstable();
+    ids.dedup();
+    let known = known(&client, &ids).await?;
+    let candidates = drawn.into_iter().map(|(file, ids)| {
+        let mut sources: Vec<PeerRecord> = ids.iter().filter_map(|id| known.get(id)).cloned().collect();
+        sources.sort_by(|a, b| a.key.cmp(&b.key));
+        Candidate { file, sources }
+    });
+    // Whoever left in between is a source of nothing.
+    Ok(candidates.filter(|candidate| !candidate.sources.is_empty() || sources == 0).collect())
+}
+
+async fn known(client: &Client, ids: &[i64]) -> Result<HashMap<i64, PeerRecord>, Failure> {
+    if ids.is_empty() {
+        return Ok(HashMap::new());
+    }
+    Ok(peers::visible_by_ids(client, ids).await?.into_iter().collect())
+}
+
+pub(super) async fn search(
+    client: Client,
+    search: &Search,
+    after: Option<&NamePosition>,
+    limit: usize,
+) -> Result<Page<Found, NamePosition>, Failure> {
+    let nothing = Page { items: Vec::new(), next: None };
+    // No name has any.
+    if search.text.chars().any(char::is_control) {
+        return Ok(nothing);
+    }
+    let peer = match &search.peer {
+        None => None,
+        Some(key) => match peers::find(&client, key).await? {
+            Some((id, record)) if record.visible => Some((id, record.files)),
+            _ => return Ok(nothing),
+        },
+    };
+    named(&client, &Filter::new(search, peer), after, limit, &mut Budget::new(Budget::ROWS)).await
+}
+
+/// What a pattern matches: ranked, where the text index finds few enough names to sort all of them.
+pub(super) async fn find(
+    client: Client,
+    pattern: &Pattern,
+    after: Option<&FindPosition>,
+    limit: usize,
+) -> Result<FoundPage, Failure> {
+    let by_rank = match after {
+        Some(FindPosition { rank: None, .. }) => None,
+        // A list that began by rank goes on so. What has come since in such numbers is not in it.
+        _ => names::candidates(&client, &text::question(pattern.literals()), FEW)
+            .await?
+            .filter(|candidates| after.is_some() || !candidates.more),
+    };
+    let mut budget = Budget::new(Budget::ROWS);
+    let (page, is_ranked) = match by_rank {
+        Some(candidates) => {
+            (ranked(&client, pattern, candidates.names, after, limit, &mut budget).await?, true)
+        }
+        None => {
+            let after = after.map(|after| &after.at);
+            let page = named(&client, &Filter::of(pattern), after, limit, &mut budget).await?;
+            let next = page.next.map(|at| FindPosition { rank: None, at });
+            (Page { items: page.items, next }, false)
+        }
+    };
+    Ok(FoundPage { items: page.items, next: page.next, is_ranked, unindexed: 0 })
+}
+
+async fn ranked(
+    client: &Client,
+    pattern: &Pattern,
+    candidates: Vec<String>,
+    after: Option<&FindPosition>,
+    limit: usize,
+    budget: &mut Budget,
+) -> Result<Page<Found, FindPosition>, Failure> {
+    budget.spend(candidates.len());
+    let start = after.and_then(|after| Some((after.rank?, &after.at)));
+    let mut names: Vec<(u8, String)> = candidates
+        .into_iter()
+        .filter(|name| pattern.matches(name))
+        .map(|name| (pattern.rank(&name), name))
+        .filter(|(rank, name)| {
+            start.is_none_or(|(from, at)| match at.through {
+                Through::Name => (*rank, &**name) > (from, &*at.name),
+                Through::Content(_) => (*rank, &**name) >= (from, &*at.name),
+            })
+        })
+        .collect();
+    names.sort_unstable();
+    let position = |rank: u8, name: &str, through| FindPosition {
+        rank: Some(rank),
+        at: NamePosition { name: name.to_owned(), through },
+    };
+    let mut found: Vec<(u8, Found)> = Vec::new();
+    for some in names.chunks(names::together(limit)) {
+        let mut held = names::held(client, some.iter().map(|(_, name)| &**name), budget).await?;
+        for (rank, name) in some {
+            let holdings = held.remove(name).unwrap_or_default();
+            let groups = unseen(by_content(holdings), name, start.map(|(_, at)| at));
+            found.extend(groups.map(|group| (*rank, Found::from(group))));
+            if found.len() > limit {
+                found.truncate(limit);
+                let next = found.last().map(|(rank, last)| {
+                    position(*rank, &last.file.name, Through::Content(last.file.content))
+                });
+                return Ok(Page { items: found.into_iter().map(|(_, found)| found).collect(), next });
+            }
+        }
+        if let (true, Some((rank, name))) = (budget.is_spent(), some.last()) {
+            let next = Some(position(*rank, name, Through::Name));
+            return Ok(Page { items: found.into_iter().map(|(_, found)| found).collect(), next });
+        }
+    }
+    Ok(Page { items: found.into_iter().map(|(_, found)| found).collect(), next: None })
+}
+
+async fn named(
+    client: &Client,
+    filter: &Filter<'_>,
+    after: Option<&NamePosition>,
+    limit: usize,
+    budget: &mut Budget,
+) -> Result<Page<Found, NamePosition>, Failure> {
+    let mut found: Vec<Found> = Vec::new();
+    let wanted = filter.peer.map(|(peer, _)| peer);
+    let mut names = Names::new(filter, after, limit);
+    while found.len() <= limit
+        && let Some(some) = names.next(client, budget).await?
+    {
+        for (name, mut holdings) in some {
+            // The searched-for peer's own row comes to represent the file.
+            holdings.sort_by_key(|holding| Some(holding.peer) != wanted);
+            let groups = unseen(by_content(holdings), &name, after);
+            found.extend(
+                groups.filter(|group| wanted.is_none_or(|peer| group.peers.contains(&peer))).map(Found::from),
+            );
+        }
+    }
+    let position = |found: &Found| NamePosition {
+        name: found.file.name.clone(),
+        through: Through::Content(found.file.content),
+    };
+    let full = found.len() > limit;
+    found.truncate(limit);
+    let next = if full { found.last().map(position) } else { names.position() };
+    Ok(Page { items: found, next })
+}
+
+pub(super) async fn list(
+    client: Client,
+    after: Option<&NamePosition>,
+    limit: usize,
+) -> Result<Page<Listed, NamePosition>, Failure> {
+    let filter = Filter::all(None);
+    let (mut names, mut budget) = (Names::new(&filter, after, limit), Budget::new(Budget::ROWS));
+    let mut held: Vec<(String, Vec<Holding>)> = Vec::new();
+    let mut entries = 0;
+    let mut full = false;
+    while !full && let Some(some) = names.next(&client, &mut budget).await? {
+        for (name, mut holdings) in some {
+            if holdings.is_empty() {
+                continue;
+            }
+            full = held.len() >= limit || entries >= PAGE_ENTRIES;
+            if full {
+                break;
+            }
+            holdings.truncate(MAX_HOLDERS);
+            entries += holdings.len();
+            held.push((name, holdings));
+        }
+    }
+    let mut ids: Vec<i64> = held.iter().flat_map(|(_, held)| held).map(|holding| holding.peer).collect();
+    ids.sort_unstable();
+    ids.dedup();
+    let known: HashMap<i64, Arc<PeerRecord>> =
+        known(&client, &ids).await?.into_iter().map(|(id, peer)| (id, Arc::new(peer))).collect();
+    let position = |(name, _): &(String, _)| NamePosition { name: name.clone(), through: Through::Name };
+    let next = if full { held.last().map(position) } else { names.position() };
+    let listed = held.into_iter().map(|(name, holdings)| {
+        let mut holders: Vec<Holder> = holdings
+            .into_iter()
+            .filter_map(|Holding { peer, file }| {
+                Some(Holder { peer: Arc::clone(known.get(&peer)?), content: file.content, size: file.size })
+            })
+            .collect();
+        holders.sort_by(|a, b| a.peer.key.cmp(&b.peer.key).then(a.content.cmp(&b.content)));
+        // The same file in two shares of a peer is one entry.
+        holders.dedup_by(|a, b| a.peer.key == b.peer.key && a.content == b.content);
+        Listed { name, holders }
+    });
+    Ok(Page { items: listed.filter(|listed| !listed.holders.is_empty()).collect(), next })
+}
+
+pub(super) async fn names_of(
+    client: Client,
+    peer: &PeerKey,
+    after: Option<&NamePosition>,
+    limit: usize,
+) -> Result<Option<(PeerRecord, Page<String, NamePosition>)>, Failure> {
+    let Some((id, record)) = peers::find(&client, peer).await? else { return Ok(None) };
+    if !record.visible {
+        return Ok(None);
+    }
+    let start = after.map_or("", |after| &after.name);
+    let mut names = names::of_peer(&client, id, start, limit.saturating_add(2)).await?;
+    names.retain(|name| after.is_none_or(|after| after.through != Through::Name || *name != after.name));
+    let full = names.len() > limit;
+    names.truncate(limit);
+    let position = |name: &String| NamePosition { name: name.clone(), through: Through::Name };
+    let next = if full { names.last().map(position) } else { None };
+    Ok(Some((record, Page { items: names, next })))
+}
+
+pub(super) async fn peers(
+    client: Client,
+    which: Which,
+    names_each: usize,
+    after: Option<&PeerKey>,
+    limit: usize,
+) -> Result<Page<ListedPeer, PeerKey>, Failure> {
+    let mut found = peers::after(&client, after, which == Which::Visible, limit.saturating_add(1)).await?;
+    let mut full = found.len() > limit;
+    found.truncate(limit);
+    let mut listed: Vec<ListedPeer> = Vec::with_capacity(found.len());
+    let mut entries = 0;
+    for (id, peer) in found {
+        // The first peer of a page is always answered, so that every page leads on.
+        if !listed.is_empty() && entries >= PAGE_ENTRIES {
+            full = true;
+            break;
+        }
+        let names = match names_each {
+            0 => Vec::new(),
+            most => names::of_peer(&client, id, "", most).await?,
+        };
+        entries += names.len();
+        listed.push(ListedPeer { peer, names });
+    }
+    let next = if full { listed.last().map(|listed| listed.peer.key.clone()) } else { None };
+    Ok(Page { items: listed, next })
+}

@@ -1,0 +1,173 @@
+//! The conformance suite on this store, and what is this store's alone: its versions, and others that use the same
+//! database. They need PostgreSQL's programs: `cargo xtask test-large` runs them.
+
+use std::sync::Arc;
+
+use p2p_tests::PostgresServer;
+
+use super::*;
+use crate::directory::Change;
+use crate::directory::conformance::{complete, conformance, file, peer, profile, settle, upserts, whole};
+
+/// A maestro's store on this database.
+fn on(address: &str) -> PostgresDirectory {
+    PostgresDirectory::new(&Settings::new(address, None, None).unwrap()).unwrap()
+}
+
+/// A store on a database of its own.
+async fn open(server: &PostgresServer, name: &str) -> PostgresDirectory {
+    let directory = on(&server.create_database(name).unwrap());
+    directory.prepare().await.unwrap();
+    directory
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs PostgreSQL's programs; `cargo xtask test-large` runs it"]
+async fn conforms() {
+    let server = PostgresServer::start().unwrap();
+    let number = std::cell::Cell::new(0);
+    conformance(|| {
+        number.set(number.get() + 1);
+        let name = format!("store{}", number.get());
+        let opened = open(&server, &name);
+        Arc::new(tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(opened)))
+    })
+    .await;
+}
+
+#[tokio::test]
+#[ignore = "needs PostgreSQL's programs; `cargo xtask test-large` runs it"]
+async fn a_newer_schema_is_refused_and_left_alone() {
+    let server = PostgresServer::start().unwrap();
+    let directory = open(&server, "newer").await;
+    assert_eq!(directory.look().await.unwrap(), Look::Known { peers: 0 });
+    server.sql("newer", "UPDATE schema_version SET version = 99").unwrap();
+    for refused in [directory.prepare().await, directory.look().await.map(|_| ())] {
+        let error = refused.unwrap_err();
+        assert!(matches!(error, OpenError::Newer { found: 99, known: schema::VERSION }));
+        assert!(error.to_string().contains("newer maestrod"), "{error}");
+    }
+    assert_eq!(server.sql("newer", "SELECT version FROM schema_version").unwrap(), "99");
+}
+
+#[tokio::test]
+#[ignore = "needs PostgreSQL's programs; `cargo xtask test-large` runs it"]
+async fn maestros_that_begin_at_once_make_one_schema() {
+    let server = PostgresServer::start().unwrap();
+    let address = server.create_database("shared").unwrap();
+    assert_eq!(on(&address).look().await.unwrap(), Look::Empty);
+    let maestros: Vec<_> = (0..8).map(|_| on(&address)).collect();
+    let prepared = futures::future::join_all(maestros.iter().map(PostgresDirectory::prepare)).await;
+    prepared.into_iter().for_each(|prepared| prepared.unwrap());
+    // What one writes another reads, and a stream on one ends that on another.
+    let session = settle(&maestros[0], 1, &[file("a", "1")]).await;
+    assert_eq!(maestros[1].totals().await.unwrap().files, 1);
+    let held = maestros[1].begin(peer(1), profile("p1"), 9).await.unwrap();
+    assert_eq!((held.epoch, held.applied), (1, 1));
+    let refused = maestros[0].apply(peer(1), session, whole(&[]), 9).await;
+    assert!(matches!(refused, Err(DirectoryError::Superseded)));
+    assert_eq!(maestros[2].visible_peers().await.unwrap(), [peer(1)]);
+}
+
+/// Many write at once through several maestros, and each catalog is what its peer says.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs PostgreSQL's programs; `cargo xtask test-large` runs it"]
+async fn many_peers_change_their_catalogs_at_once() {
+    let server = PostgresServer::start().unwrap();
+    let address = server.create_database("many").unwrap();
+    let maestros: Vec<_> = (0..3).map(|_| Arc::new(on(&address))).collect();
+    maestros[0].prepare().await.unwrap();
+    let changes = (1..=16).map(|number| {
+        let maestro = Arc::clone(&maestros[usize::from(number) % maestros.len()]);
+        tokio::spawn(async move {
+            let mut files: Vec<_> = (0..200).map(|name| file(&format!("f{name:03}"), "x")).collect();
+            let session = settle(&*maestro, number, &files).await;
+            for round in 0..10u64 {
+                let gone = files.remove(usize::try_from(round).unwrap_or(0) * 7);
+                files[0].size += 1;
+                let removed = Change::Removed { share: gone.share, name: gone.name };
+                let changes = [vec![removed], upserts(&files[..1])].concat();
+                let through_sequence = 300 + round;
+                let complete = complete(&files);
+                let batch = Batch { epoch: 1, reset: false, changes, through_sequence, complete };
+                assert!(maestro.apply(peer(number), session, batch, 8).await.unwrap().agrees);
+            }
+        })
+    });
+    for changed in futures::future::join_all(changes).await {
+        changed.unwrap();
+    }
+    assert_eq!(maestros[1].totals().await.unwrap().files, 16 * 190);
+    let rows = server.sql("many", "SELECT count(*) FROM files").unwrap();
+    assert_eq!(rows, (16 * 190).to_string());
+}
+
+/// The server goes away and comes back: the store says so, and needs nothing else.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs PostgreSQL's programs; `cargo xtask test-large` runs it"]
+async fn a_server_that_comes_back_is_used_again() {
+    let mut server = PostgresServer::start().unwrap();
+    let directory = open(&server, "back").await;
+    let session = settle(&directory, 1, &[file("a", "1")]).await;
+    server.stop().unwrap();
+    let lost = directory.totals().await;
+    assert!(matches!(lost, Err(DirectoryError::Unavailable(_))), "{lost:?}");
+    let lost = directory.apply(peer(1), session, whole(&[]), 9).await;
+    assert!(matches!(lost, Err(DirectoryError::Unavailable(_))), "{lost:?}");
+    assert!(matches!(directory.prepare().await, Err(OpenError::Unreachable(_))));
+    server.start_again().unwrap();
+    assert_eq!(directory.totals().await.unwrap().files, 1);
+    // The stream that was open goes on.
+    assert!(directory.apply(peer(1), session, whole(&[file("b", "2")]), 9).await.unwrap().agrees);
+    // Of connections that were cut a moment ago nobody hears.
+    server.stop().unwrap();
+    server.start_again().unwrap();
+    assert_eq!(directory.visible_peers().await.unwrap(), [peer(1)]);
+}
+
+/// More names than are ranked, more holders than are read at once, pages that end in between.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs PostgreSQL's programs; `cargo xtask test-large` runs it"]
+async fn pages_hold_together_where_there_is_much() {
+    let server = PostgresServer::start().unwrap();
+    let directory = open(&server, "much").await;
+    let many: Vec<_> = (0..12_000)
+        .map(|number| file(&format!("dir/photo-{number:05}"), &format!("{}", number % 900)))
+        .collect();
+    settle(&directory, 1, &many).await;
+    for number in 2..=60 {
+        settle(&directory, number, &many[..400]).await;
+    }
+    let (mut names, mut after) = (Vec::new(), None);
+    loop {
+        let page = directory.find(Pattern::parse("photo").unwrap(), after, 700).await.unwrap();
+        assert!(!page.is_ranked);
+        names.extend(page.items.into_iter().map(|found| (found.file.name, found.sources)));
+        after = page.next;
+        if after.is_none() {
+            break;
+        }
+    }
+    assert_eq!(names.len(), 12_000);
+    assert!(names.windows(2).all(|pair| pair[0].0 < pair[1].0));
+    assert_eq!((names[0].1, names[399].1, names[400].1), (60, 60, 1));
+    let ranked = directory.find(Pattern::parse("to-0039").unwrap(), None, 100).await.unwrap();
+    assert!(ranked.is_ranked && ranked.items.len() == 10 && ranked.items[0].sources == 60);
+    let (mut contents, mut after) = (0, None);
+    loop {
+        let page = directory.contents(None, after, 50).await.unwrap();
+        contents += page.items.len();
+        after = page.next;
+        if after.is_none() {
+            break;
+        }
+    }
+    assert_eq!(contents, 900);
+    let search =
+        Search { text: "00011".to_owned(), peer: Some(PeerKey::Synced(peer(1))), ..Search::default() };
+    let found = directory.search(search, None, 10).await.unwrap();
+    assert_eq!(found.items.iter().map(|found| found.sources).collect::<Vec<_>>(), [60]);
+    // A full catalog with hardly anything of the old one forgets the rest, in steps.
+    settle(&directory, 1, &many[..3]).await;
+    assert_eq!(directory.totals().await.unwrap().files, 59 * 400 + 3);
+}
