@@ -10,7 +10,7 @@ use p2p_identity::PeerId;
 use super::{
     Applied, Batch, Candidate, Copies, Directory, DirectoryError, FindPosition, Forgotten, Found, FoundPage,
     Held, Holdings, Listed, ListedPeer, NamePosition, Page, Pattern, PeerKey, PeerRecord, PlainPeer, Profile,
-    Search, Session, Totals, Wanted, Which,
+    Search, Session, Sharing, Totals, Wanted, Which,
 };
 
 mod catalog;
@@ -21,6 +21,7 @@ mod names;
 mod peers;
 mod schema;
 mod settings;
+mod sharing;
 #[cfg(test)]
 mod tests;
 mod text;
@@ -28,6 +29,7 @@ mod text;
 use catalog::Progress;
 use connections::Connections;
 pub use settings::{Settings, check_address};
+use sharing::Fellow;
 
 /// Why the database cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -69,6 +71,7 @@ pub struct PostgresDirectory {
     place: String,
     readers: Connections,
     writers: Connections,
+    fellow: Fellow,
 }
 
 impl PostgresDirectory {
@@ -79,7 +82,7 @@ impl PostgresDirectory {
     /// [`OpenError::Refused`] where the certificates cannot be taken.
     pub fn new(settings: &Settings) -> Result<PostgresDirectory, OpenError> {
         let (readers, writers) = Connections::new(settings)?;
-        Ok(PostgresDirectory { place: settings.place(), readers, writers })
+        Ok(PostgresDirectory { place: settings.place(), readers, writers, fellow: Fellow::new() })
     }
 
     /// Where it is, for people.
@@ -261,5 +264,9 @@ impl Directory for PostgresDirectory {
 
     async fn forget_unseen(&self, before_ms: i64) -> Result<Forgotten, DirectoryError> {
         self.writers.run(|client| catalog::forget_unseen(client, before_ms)).await
+    }
+
+    fn sharing(&self) -> Option<&dyn Sharing> {
+        Some(self)
     }
 }

@@ -10,7 +10,7 @@ use crate::directory::{
     Digest, DirectoryError, Held, Holdings, PeerKey, PeerRecord, Profile, Session, Totals,
 };
 
-const SYNCED: i32 = 0;
+pub(super) const SYNCED: i32 = 0;
 const PLAIN: i32 = 1;
 
 /// Columns that [`record`] reads, in its order.
