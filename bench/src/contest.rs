@@ -4,6 +4,7 @@ use anyhow::Result;
 use async_trait::async_trait;
 
 use crate::gauge::{Gauge, Sample, Side};
+use crate::memory;
 
 /// One that does the work: this project's programs, or a rival.
 #[async_trait(?Send)]
@@ -36,7 +37,8 @@ pub(crate) struct Runs {
 }
 
 /// Lets both do the work `runs` times, in turn, after a first time that does not count and is looked at closely: who
-/// delivers false bytes fast has not won.
+/// delivers false bytes fast has not won. Before each time, as much free memory as the work fills, `fills` bytes, is made
+/// ready.
 ///
 /// # Errors
 /// Where one of them fails; with its name.
@@ -44,11 +46,12 @@ pub(crate) async fn compete<'a>(
     ours: &'a mut dyn Contestant,
     rival: &'a mut dyn Contestant,
     runs: usize,
+    fills: u64,
 ) -> Result<(Runs, Runs)> {
     let mut both = [(ours, Vec::new()), (rival, Vec::new())];
     for round in 0..=runs {
         for (contestant, samples) in &mut both {
-            let sample = once(&mut **contestant, round == 0).await;
+            let sample = once(&mut **contestant, round == 0, fills).await;
             let sample = sample.map_err(|error| error.context(contestant.name()))?;
             if round > 0 {
                 samples.push(sample);
@@ -59,10 +62,11 @@ pub(crate) async fn compete<'a>(
     Ok((ours, rival))
 }
 
-async fn once(contestant: &mut dyn Contestant, thoroughly: bool) -> Result<Sample> {
+async fn once(contestant: &mut dyn Contestant, thoroughly: bool, fills: u64) -> Result<Sample> {
     contestant.prepare().await?;
     // What others have left to be written is not this one's work.
     rustix::fs::sync();
+    memory::have_ready(fills)?;
     let gauge = Gauge::new(&contestant.members()?)?;
     let sample = gauge.measure(contestant.run()).await?;
     contestant.check(thoroughly).await?;
@@ -112,10 +116,10 @@ mod tests {
     async fn they_take_turns_and_are_checked_once() {
         let played = Rc::new(RefCell::new(Vec::new()));
         let player = |name, fails| Player { name, fails, played: Rc::clone(&played) };
-        let (ours, rival) = compete(&mut player("a", false), &mut player("b", false), 2).await.unwrap();
+        let (ours, rival) = compete(&mut player("a", false), &mut player("b", false), 2, 0).await.unwrap();
         assert_eq!((ours.samples.len(), rival.samples.len()), (2, 2));
         assert_eq!(*played.borrow(), ["a", "a is right", "b", "b is right", "a", "b", "a", "b"]);
-        let error = compete(&mut player("a", false), &mut player("b", true), 2).await.unwrap_err();
+        let error = compete(&mut player("a", false), &mut player("b", true), 2, 0).await.unwrap_err();
         assert_eq!(format!("{error:#}"), "b: too tired");
     }
 }

@@ -10,8 +10,10 @@ use tokio::signal::unix::{SignalKind, signal};
 mod child;
 mod contest;
 mod delay;
+mod directory;
 mod gauge;
 mod iperf3;
+mod memory;
 mod ours;
 mod processes;
 mod product;
@@ -36,6 +38,8 @@ struct Cli {
 enum Bench {
     /// All that this system is compared in, beside its rivals, as one table
     Transfer(transfer::Options),
+    /// What a maestro's directory does, at the size of a university and beyond, as one table
+    Directory(directory::Options),
     /// One source and many that fetch at once, each on a link of its own (needs root)
     Swarm(swarm::Options),
     /// Delay and lose the packets of a netfilter queue, until killed: links of the comparisons are made so
@@ -47,6 +51,7 @@ enum Bench {
 async fn main() -> Result<()> {
     match Cli::parse().bench {
         Bench::Transfer(options) => transfer::run(&options).await,
+        Bench::Directory(options) => directory::run(&options).await,
         // What is dropped ends what it has started.
         Bench::Swarm(options) => tokio::select! {
             done = swarm::run(&options) => done,
@@ -79,5 +84,7 @@ mod tests {
         Cli::command().debug_assert();
         let wrong = Cli::try_parse_from(["bench", "transfer", "--runs", "0"]);
         assert!(wrong.is_err(), "no run measures nothing");
+        let wrong = Cli::try_parse_from(["bench", "directory", "--peers", "0"]);
+        assert!(wrong.is_err(), "nobody has nothing");
     }
 }

@@ -29,6 +29,10 @@ pub(crate) enum Measure {
     Time,
     /// Seconds.
     Seconds,
+    /// Thousandths of a second.
+    Millis,
+    /// Processor time, in hundredths of what one core gives.
+    OfOneCore,
     /// Processor seconds per GiB, of sender and receiver together.
     CpuPerGib,
     /// The worst receiver's time, as a multiple of what its link alone needs.
@@ -63,6 +67,8 @@ impl Measure {
             Measure::Throughput => format!("{value:.2} ×"),
             Measure::Time => format!("{value:.2} × its time"),
             Measure::Seconds => format!("{value:.2} s"),
+            Measure::Millis => format!("{value:.2} ms"),
+            Measure::OfOneCore => format!("{value:.0} % of a core"),
             Measure::CpuPerGib => format!("{value:.2} s/GiB"),
             Measure::Limits => format!("{value:.2} L"),
             Measure::Finished => format!("{:.0} % finish", value * 100.0),
@@ -80,15 +86,18 @@ impl Target {
     }
 }
 
-const fn throughput(at_least: f64) -> Target {
+/// At least so many times the rival's throughput.
+pub(crate) const fn throughput(at_least: f64) -> Target {
     Target { measure: Measure::Throughput, bound: Bound::AtLeast(at_least) }
 }
 
-const fn at_most(measure: Measure, most: f64) -> Target {
+/// No more than this.
+pub(crate) const fn at_most(measure: Measure, most: f64) -> Target {
     Target { measure, bound: Bound::AtMost(most) }
 }
 
-const fn row(name: &'static str, work: &'static str, target: Target) -> Row {
+/// A row.
+pub(crate) const fn row(name: &'static str, work: &'static str, target: Target) -> Row {
     Row { name, work, target }
 }
 
@@ -133,15 +142,19 @@ pub(crate) const ROWS: [Row; 21] = [
     row("delay-one", "one source, 40 ms and 1 % loss on each link: one iperf3 flow", throughput(0.8)),
 ];
 
-/// The rows that were asked for, in the order of the table; all where none was.
+/// Those of `rows` that were asked for, in the order of the table; all where none was.
 ///
 /// # Errors
 /// The first name that no row has.
-pub(crate) fn chosen(only: &[String]) -> Result<Vec<Row>, String> {
-    if let Some(unknown) = only.iter().find(|name| !ROWS.iter().any(|row| row.name == **name)) {
+pub(crate) fn chosen(rows: &[Row], only: &[String]) -> Result<Vec<Row>, String> {
+    if let Some(unknown) = only.iter().find(|name| !rows.iter().any(|row| row.name == **name)) {
         return Err(unknown.clone());
     }
-    Ok(ROWS.into_iter().filter(|row| only.is_empty() || only.iter().any(|name| name == row.name)).collect())
+    Ok(rows
+        .iter()
+        .copied()
+        .filter(|row| only.is_empty() || only.iter().any(|name| name == row.name))
+        .collect())
 }
 
 #[cfg(test)]
@@ -154,10 +167,10 @@ mod tests {
     fn rows_are_chosen_by_name_in_the_order_of_the_table() {
         let names: BTreeSet<_> = ROWS.iter().map(|row| row.name).collect();
         assert_eq!(names.len(), ROWS.len(), "a name is given twice");
-        assert_eq!(chosen(&[]).unwrap().len(), ROWS.len());
-        let some = chosen(&["cp".to_owned(), "curl".to_owned()]).unwrap();
+        assert_eq!(chosen(&ROWS, &[]).unwrap().len(), ROWS.len());
+        let some = chosen(&ROWS, &["cp".to_owned(), "curl".to_owned()]).unwrap();
         assert_eq!(some.iter().map(|row| row.name).collect::<Vec<_>>(), ["curl", "cp"]);
-        assert_eq!(chosen(&["cp".to_owned(), "scp".to_owned()]), Err("scp".to_owned()));
+        assert_eq!(chosen(&ROWS, &["cp".to_owned(), "scp".to_owned()]), Err("scp".to_owned()));
     }
 
     #[test]

@@ -15,9 +15,9 @@ const CPU_COUNTS_FROM_BYTES: u64 = 16 << 20;
 
 /// What came of a row.
 #[derive(Debug)]
-pub(crate) enum Outcome {
+pub(crate) enum Outcome<M = Measured> {
     /// It was measured.
-    Measured(Measured),
+    Measured(M),
     /// It could not be, for this reason, and with what to do.
     Missing(String),
     /// It was tried, and somebody failed.
@@ -125,18 +125,21 @@ fn line(row: &Row, measured: &Measured) -> String {
     )
 }
 
-fn verdict(bound: Bound, value: f64, also: &[(String, bool)]) -> &'static str {
+/// What the table says of a value.
+pub(crate) fn verdict(bound: Bound, value: f64, also: &[(String, bool)]) -> &'static str {
     match bound.is_met_by(value) && also.iter().all(|(_, met)| *met) {
         true => "met",
         false => "**MISSED**",
     }
 }
 
-fn also((what, met): &(String, bool)) -> String {
+/// What else was aimed at, in words.
+pub(crate) fn also((what, met): &(String, bool)) -> String {
     format!("{what}: {}", if *met { "met" } else { "**MISSED**" })
 }
 
-fn with_range(measure: Measure, Spread { least, median, most }: Spread) -> String {
+/// A median, with the least and the most.
+pub(crate) fn with_range(measure: Measure, Spread { least, median, most }: Spread) -> String {
     let factor = if measure == Measure::Finished { 100.0 } else { 1.0 };
     format!("{} ({:.2}-{:.2})", measure.shown(median), least * factor, most * factor)
 }
@@ -180,7 +183,7 @@ pub(crate) fn median_at_most(runs: &Runs, most: Duration) -> (String, bool) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rows::chosen;
+    use crate::rows::{ROWS, chosen};
 
     fn runs(name: &str, millis: &[u64]) -> Runs {
         let sample = |millis: &u64| Sample {
@@ -193,7 +196,7 @@ mod tests {
     }
 
     fn row(name: &str) -> Row {
-        chosen(&[name.to_owned()]).unwrap()[0]
+        chosen(&ROWS, &[name.to_owned()]).unwrap()[0]
     }
 
     fn contest(name: &str, bytes: u64, ours: &[u64], rival: &[u64]) -> (Row, Outcome) {

@@ -25,6 +25,8 @@ macro_rules! tools {
 tools! {
     /// The web server.
     NGINX = "nginx" by "apt install nginx-light";
+    /// Asks a web server as fast as it answers.
+    WRK = "wrk" by "apt install wrk";
     /// The HTTP client.
     CURL = "curl" by "apt install curl";
     /// Makes the web server's certificate.

@@ -130,7 +130,7 @@ impl Report {
 
 /// Measures, and prints the table: also of what was measured before it was interrupted.
 pub(crate) async fn run(options: &Options) -> Result<()> {
-    let rows = match chosen(&options.only) {
+    let rows = match chosen(&ROWS, &options.only) {
         Ok(rows) => rows,
         Err(name) => bail!("there is no row {name}: `cargo xtask bench transfer --list` shows them"),
     };

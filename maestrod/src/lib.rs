@@ -26,4 +26,4 @@ mod rest;
 mod retention;
 pub mod server;
 pub mod status;
-mod sync;
+pub mod sync;

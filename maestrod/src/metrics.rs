@@ -63,6 +63,10 @@ pub(crate) struct Metrics {
     pub(crate) changes: Counter,
     /// Catalogs that were asked for again since they differed.
     pub(crate) resyncs: Counter,
+    /// Differences that were found and mended part by part.
+    pub(crate) repairs: Counter,
+    /// Files that were set right by them.
+    pub(crate) files_repaired: Counter,
     /// Peers that were forgotten, not having been seen for long.
     pub(crate) forgotten: Counter,
     peers: Family<State, Gauge>,
@@ -90,6 +94,8 @@ impl Metrics {
             batches: Counter::default(),
             changes: Counter::default(),
             resyncs: Counter::default(),
+            repairs: Counter::default(),
+            files_repaired: Counter::default(),
             forgotten: Counter::default(),
             peers: Family::default(),
             files: Gauge::default(),
@@ -114,6 +120,9 @@ impl Metrics {
         registry.register("sync_batches", "Batches of changes applied", metrics.batches.clone());
         registry.register("sync_changes", "Changes in them", metrics.changes.clone());
         registry.register("sync_resyncs", "Catalogs asked for again", metrics.resyncs.clone());
+        registry.register("sync_repairs", "Differences mended part by part", metrics.repairs.clone());
+        let repaired = metrics.files_repaired.clone();
+        registry.register("sync_files_repaired", "Files set right by them", repaired);
         registry.register("peers_forgotten", "Peers forgotten", metrics.forgotten.clone());
         registry.register("peers", "Peers that are known", metrics.peers.clone());
         registry.register("files", "Files of the peers that are here", metrics.files.clone());

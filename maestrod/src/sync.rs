@@ -1,7 +1,7 @@
 //! The Sync stream: a peer comes in, its catalog follows, and it stays for as long as the stream lives.
 //!
-//! One task per stream, from the Hello to the end. The rules are in `session`, who may come in is decided in
-//! `admission`, and what a stream's life means for its peer's files is the presence loop's matter.
+//! One task per stream, from the Hello to the end. What is done with what it says is in `conversation` (with `session`,
+//! which delta may follow which, and `repair`, where the two sides differ), who may come in is decided in `admission`, and what a stream's life means for its peer's files is the presence loop's matter.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -9,8 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use futures::{Stream, StreamExt};
 use p2p_identity::{Identity, Membership, PeerId};
 use p2p_proto::v1::{
-    Ack, CatalogDelta, Hello, MembershipGrant, SyncRequest, SyncResponse, Welcome, sync_request,
-    sync_response,
+    Hello, MembershipGrant, SyncRequest, SyncResponse, Welcome, sync_request, sync_response,
 };
 use p2p_service::wire::Caller;
 use tokio::sync::{mpsc, watch};
@@ -20,12 +19,14 @@ use tonic::Status;
 
 use crate::admission::{self, JoinToken};
 use crate::config::Config;
-use crate::directory::{self, Directory, DirectoryError};
+use crate::directory::{Directory, DirectoryError};
 use crate::metrics::Metrics;
 use crate::presence::{Attendance, Presence, now_ms};
 use crate::profile;
-use session::Session;
+use conversation::{Conversation, Failure};
 
+pub mod conversation;
+mod repair;
 mod session;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -34,8 +35,8 @@ pub(crate) mod tests;
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long an answer may wait for a peer that does not read.
 const SEND_TIMEOUT: Duration = Duration::from_secs(30);
-/// Whole catalogs in a row that may end with another digest, before the peer is sent away to begin anew.
-const MAX_RESYNCS: u32 = 3;
+/// How often the files that are held of a peer are compared with those that it has, about.
+const EXAMINE_EVERY: Duration = Duration::from_secs(24 * 3600);
 /// Answers that may wait to be sent.
 pub(crate) const ANSWERS: usize = 4;
 
@@ -115,18 +116,11 @@ async fn enter(
     let profile = profile::from_hello(&hello, caller.address).map_err(invalid)?;
     let name = profile.name.clone();
     let held = context.directory.begin(peer, profile, now_ms()).await.map_err(status_of)?;
-    let (session, resume) = Session::begin(hello.epoch, hello.last_sequence, held).map_err(invalid)?;
+    let (conversation, resume) = Conversation::begin(peer, &hello, held).map_err(failed)?;
     let stopping = |_| Status::unavailable("the maestro is stopping");
     let attendance = context.presence.connect(peer, held.session).await.map_err(stopping)?;
-    let stream = SyncStream {
-        context: context.clone(),
-        peer,
-        key: held.session,
-        session,
-        attendance,
-        answers: answers.clone(),
-        agreement: Agreement::default(),
-    };
+    let stream =
+        SyncStream { context: context.clone(), peer, conversation, attendance, answers: answers.clone() };
     let settings = stream.settings();
     stream
         .send(sync_response::Message::Welcome(Welcome {
@@ -168,42 +162,9 @@ async fn admit(context: &SyncContext, caller: Caller, peer: PeerId, hello: &Hell
 struct SyncStream {
     context: SyncContext,
     peer: PeerId,
-    key: directory::Session,
-    session: Session,
+    conversation: Conversation,
     attendance: Attendance,
     answers: mpsc::Sender<Result<SyncResponse, Status>>,
-    agreement: Agreement,
-}
-
-/// Whether both sides hold the same, and what was done about it.
-#[derive(Default)]
-struct Agreement {
-    /// A full catalog is being sent.
-    whole: bool,
-    /// The peer was asked for a full catalog and has not begun it: what comes meanwhile was sent before it heard.
-    asked: bool,
-    /// Full catalogs in a row that still differed.
-    failures: u32,
-}
-
-impl Agreement {
-    /// Whether the peer is to be asked to send all again.
-    fn after(&mut self, reset: bool, complete: bool, agrees: bool) -> bool {
-        if reset {
-            (self.whole, self.asked) = (true, false);
-        }
-        if !complete || self.asked {
-            return false;
-        }
-        let whole = std::mem::take(&mut self.whole);
-        if agrees {
-            self.failures = 0;
-            return false;
-        }
-        self.failures += u32::from(whole);
-        self.asked = true;
-        true
-    }
 }
 
 impl SyncStream {
@@ -214,6 +175,9 @@ impl SyncStream {
     ) -> Result<bool, Status> {
         let renew_every = self.settings().renew_every;
         let mut renewal = tokio::time::interval_at(Instant::now() + renew_every, renew_every);
+        // Not all peers of a restarted maestro at once.
+        let first = EXAMINE_EVERY.mul_f64(rand::random_range(0.1..1.0));
+        let mut examination = tokio::time::interval_at(Instant::now() + first, EXAMINE_EVERY);
         loop {
             let request = tokio::select! {
                 () = self.context.token.cancelled() => {
@@ -225,6 +189,12 @@ impl SyncStream {
                 () = self.answers.closed() => return Ok(false),
                 _ = renewal.tick() => {
                     self.send(sync_response::Message::Membership(self.grant())).await?;
+                    continue;
+                }
+                _ = examination.tick() => {
+                    if let Some(question) = self.conversation.examine() {
+                        self.send(question).await?;
+                    }
                     continue;
                 }
                 request = requests.next() => request,
@@ -243,11 +213,11 @@ impl SyncStream {
                     };
                 }
                 Some(Ok(SyncRequest { message })) => match message {
-                    Some(sync_request::Message::Delta(delta)) => self.take(delta).await?,
                     Some(sync_request::Message::Goodbye(_)) => return Ok(true),
                     Some(sync_request::Message::Hello(_)) => {
                         return Err(Status::invalid_argument("a stream has one Hello, and this is another"));
                     }
+                    Some(message) => self.take(message).await?,
                     // A message of a later release.
                     None => {}
                 },
@@ -255,29 +225,19 @@ impl SyncStream {
         }
     }
 
-    async fn take(&mut self, delta: CatalogDelta) -> Result<(), Status> {
-        let batch = self.session.check(delta).map_err(invalid)?;
-        let (changes, reset, complete) = (batch.changes.len(), batch.reset, batch.complete.is_some());
-        let applied =
-            self.context.directory.apply(self.peer, self.key, batch, now_ms()).await.map_err(status_of)?;
-        self.session.applied(applied.sequence);
-        let (peer, short, sequence) = (self.peer, self.peer.short(), applied.sequence);
-        let resync = self.agreement.after(reset, complete, applied.agrees);
+    async fn take(&mut self, message: sync_request::Message) -> Result<(), Status> {
+        let directory = &*self.context.directory;
+        let taken = self.conversation.take(directory, message, now_ms()).await.map_err(failed)?;
         let metrics = &self.context.metrics;
-        metrics.batches.inc();
-        metrics.changes.inc_by(changes as u64);
-        metrics.resyncs.inc_by(u64::from(resync));
-        tracing::debug!(
-            peer_id = %peer,
-            changes,
-            sequence,
-            "{changes} changes of peer {short} applied, up to {sequence} (reset: {reset}, complete: {complete})"
-        );
-        if resync {
-            tracing::warn!(peer_id = %peer, "the catalog held differs from that of peer {short}, which is to send it again");
+        metrics.batches.inc_by(u64::from(taken.changes.is_some()));
+        metrics.changes.inc_by(taken.changes.unwrap_or(0));
+        metrics.resyncs.inc_by(u64::from(taken.resync));
+        metrics.repairs.inc_by(u64::from(taken.repaired.is_some()));
+        metrics.files_repaired.inc_by(taken.repaired.unwrap_or(0));
+        for answer in taken.answers {
+            self.send(answer).await?;
         }
-        self.send(sync_response::Message::Ack(Ack { applied_sequence: applied.sequence, resync })).await?;
-        if self.agreement.failures > MAX_RESYNCS {
+        if taken.is_hopeless {
             // Both sides would go on like this for ever.
             return Err(Status::failed_precondition(
                 "the catalog was sent whole and its digest still differs: peer and maestro compute it differently",
@@ -322,6 +282,13 @@ fn unreadable(status: Status) -> Status {
 
 fn invalid(error: impl std::fmt::Display) -> Status {
     Status::invalid_argument(error.to_string())
+}
+
+fn failed(failure: Failure) -> Status {
+    match failure {
+        Failure::Violation(message) => invalid(message),
+        Failure::Directory(error) => status_of(error),
+    }
 }
 
 /// What a peer is told of a failure of the directory.

@@ -5,10 +5,15 @@ mod harness;
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use harness::{Maestro, Peer, Proxy, complete, delta, eventually, file, message, removal, upserts};
+use harness::{
+    Maestro, Peer, Proxy, SyncStream, complete, delta, eventually, file, message, removal, upserts,
+};
 use p2p_identity::Membership;
 use p2p_proto::v1::directory_client::DirectoryClient;
-use p2p_proto::v1::{CatalogDelta, Hello, ListPeersRequest, SyncRequest, sync_request, sync_response};
+use p2p_proto::v1::{
+    BucketDigests, BucketFiles, CatalogDelta, FileEntry, Hello, ListPeersRequest, SyncRequest, sync_request,
+    sync_response,
+};
 use tonic::Code;
 
 fn now() -> Duration {
@@ -126,6 +131,67 @@ async fn a_difference_is_found_and_mended() {
         assert!(stream.apply(wrong()).await.resync);
     }
     assert_eq!(stream.next().await.unwrap_err().code(), Code::FailedPrecondition);
+}
+
+/// Only what differs is told again, bucket by bucket; meanwhile changes go on.
+#[tokio::test]
+async fn a_difference_is_mended_part_by_part() {
+    let maestro = Maestro::start().await;
+    let peer = Peer::new("ada");
+    drop(peer.announce(&maestro, &[file("a", "1"), file("gone", "1"), file("b", "1")]).await);
+    let hello = Hello { compares_buckets: true, ..peer.hello(1, 9) };
+    let mut stream = SyncStream::welcomed(peer.open(&maestro, hello).await).await;
+    // The peer believes that it has also told this.
+    let catalog = [file("a", "1"), file("b", "2"), file("new", "1")];
+    let end =
+        |through| complete(CatalogDelta { through_sequence: through, ..delta(1, Vec::new()) }, &catalog);
+    assert!(!stream.apply(end(4)).await.resync);
+    let Ok(sync_response::Message::Compare(asked)) = stream.next().await else { panic!("no question") };
+    // What is on its way is no answer.
+    assert!(!stream.apply(end(5)).await.resync);
+    let mut digests = vec![[0; 16]; 1 << asked.bits];
+    let mut files = vec![0; 1 << asked.bits];
+    for file in &catalog {
+        let bucket = bucket(file, asked.bits) as usize;
+        files[bucket] += 1;
+        let one = complete(CatalogDelta::default(), std::slice::from_ref(file)).digest;
+        digests[bucket].iter_mut().zip(one).for_each(|(byte, other)| *byte ^= other);
+    }
+    let digests = digests.concat().into();
+    let told = BucketDigests { epoch: 1, sequence: 5, bits: asked.bits, digests, files };
+    assert!(!stream.ask(sync_request::Message::Digests(told)).await.resync);
+    let Ok(sync_response::Message::Tell(asked)) = stream.next().await else { panic!("no question") };
+    let is_asked = |file: &FileEntry| asked.buckets.contains(&bucket(file, asked.bits));
+    let differing = [file("gone", "1"), file("b", "1"), file("new", "1")];
+    assert!(asked.buckets.len() <= 3 && differing.iter().all(is_asked), "{asked:?}");
+    let files = catalog.iter().filter(|file| is_asked(file)).cloned().collect();
+    let told = BucketFiles {
+        epoch: 1,
+        sequence: 5,
+        bits: asked.bits,
+        buckets: asked.buckets.clone(),
+        files,
+        too_many: false,
+    };
+    assert!(!stream.ask(sync_request::Message::Files(told.clone())).await.resync);
+    let listed = maestro.get(&format!("/files?peer={}", peer.id())).await;
+    assert_eq!(listed["files"], serde_json::json!(["a", "b", "new"]));
+    let metrics = reqwest::get(format!("{}/metrics", maestro.rest)).await.unwrap().text().await.unwrap();
+    for line in ["sync_repairs_total 1", "sync_files_repaired_total 3", "sync_resyncs_total 0"] {
+        assert!(metrics.contains(&format!("maestrod_{line}\n")), "{line} is not in:\n{metrics}");
+    }
+    // Nobody asked: it is taken for one that was on its way. Of another moment it is none.
+    assert!(!stream.ask(sync_request::Message::Files(told.clone())).await.resync);
+    let late = BucketFiles { sequence: 4, ..told };
+    stream.requests.send(message(sync_request::Message::Files(late))).await.unwrap();
+    let status = stream.next().await.unwrap_err();
+    assert!(status.code() == Code::InvalidArgument && status.message().contains("of change 4"), "{status}");
+}
+
+/// As docs/protocol.md says it.
+fn bucket(file: &FileEntry, bits: u32) -> u32 {
+    let hash = blake3::hash(format!("{}\0{}", file.share, file.name).as_bytes());
+    u32::from_be_bytes(hash.as_bytes()[..4].try_into().unwrap()) >> (32 - bits)
 }
 
 /// A peer has several batches on their way. What it sent before it heard of a difference is no further difference.

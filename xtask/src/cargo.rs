@@ -1,8 +1,8 @@
 //! Commands that are cargo commands, spelled out once.
 
-use std::env;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::{env, fs};
 
 use anyhow::{Context, Result, ensure};
 
@@ -15,6 +15,30 @@ pub(crate) fn test_large() -> Result<()> {
     let names = ["postgres", "failover", "large", "fault_suite", "crash_suite"];
     let suites: Vec<&str> = names.iter().flat_map(|name| ["--test", name]).collect();
     run(&[&["test", "--workspace"][..], &suites, &arguments].concat())
+}
+
+/// The REST interfaces against their OpenAPI documents, by Schemathesis from PyPI in an environment beside the programs.
+pub(crate) fn test_rest() -> Result<()> {
+    let requirements = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/schemathesis.txt");
+    let environment = target()?.join("schemathesis");
+    let program = environment.join("bin/schemathesis");
+    let wanted = fs::read_to_string(requirements).with_context(|| format!("cannot read {requirements}"))?;
+    let installed = environment.join("installed.txt");
+    if fs::read_to_string(&installed).ok().as_ref() != Some(&wanted) {
+        let make = Command::new("python3").args(["-m", "venv", "--clear"]).arg(&environment).status();
+        let made = make.is_ok_and(|status| status.success());
+        ensure!(made, "python3 makes no environment in {}: apt install python3-venv", environment.display());
+        let install = Command::new(environment.join("bin/pip"))
+            .args(["install", "--quiet", "--disable-pip-version-check", "--requirement", requirements])
+            .status();
+        ensure!(
+            install.is_ok_and(|status| status.success()),
+            "cannot install Schemathesis; it comes from PyPI, which pip must reach"
+        );
+        fs::write(&installed, wanted)?;
+    }
+    let arguments = ["--test", "documents", "--", "--ignored", "--nocapture", "--test-threads=1"];
+    run_with(&[&["test", "--workspace"][..], &arguments].concat(), &[("P2P_SCHEMATHESIS", &program)])
 }
 
 /// The benches.
@@ -32,9 +56,14 @@ pub(crate) fn target() -> Result<PathBuf> {
 }
 
 fn run(arguments: &[&str]) -> Result<()> {
+    run_with(arguments, &[])
+}
+
+fn run_with(arguments: &[&str], environment: &[(&str, &Path)]) -> Result<()> {
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let status = Command::new(&cargo)
         .args(arguments)
+        .envs(environment.iter().copied())
         .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
         .status()
         .with_context(|| format!("cannot run {}", cargo.display()))?;

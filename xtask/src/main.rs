@@ -24,6 +24,8 @@ enum Command {
     Demo(demo::Options),
     /// Run the acceptance tests that take long: gigabytes, thousands of files, hundreds of faults and kills
     TestLarge,
+    /// Hold the REST interfaces against their OpenAPI documents, by Schemathesis; needs Python and PyPI
+    TestRest,
     /// Measure against other programs, in release builds
     Bench {
         /// Arguments of the bench; none: which benches there are
@@ -42,6 +44,7 @@ fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Demo(options) => demo::run(&options),
         Command::TestLarge => cargo::test_large(),
+        Command::TestRest => cargo::test_rest(),
         Command::Bench { arguments } => cargo::bench(&arguments),
         Command::SystemTest(options) => {
             cargo::target().and_then(|target| p2p_system_test::run(&options, &target))

@@ -83,10 +83,10 @@ fn plan(row: &Row, mib: u64) -> Plan {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rows::chosen;
+    use crate::rows::{ROWS, chosen};
 
     fn plan_of(name: &str) -> Plan {
-        plan(&chosen(&[name.to_owned()]).unwrap()[0], 256)
+        plan(&chosen(&ROWS, &[name.to_owned()]).unwrap()[0], 256)
     }
 
     #[test]

@@ -49,7 +49,7 @@ pub(super) async fn run(bench: &Bench, row: Row, report: &mut Report) -> Result<
     let mut ours =
         Catalog { network: &network, peer, tree: tree.clone(), shared: peer.shared("tree"), hashes: &hashes };
     let mut rival = B3sum { bench, hashes: &hashes, printed: String::new() };
-    let both = compete(&mut ours, &mut rival, bench.runs).await?;
+    let both = compete(&mut ours, &mut rival, bench.runs, 0).await?;
     report.add(row, Outcome::Measured(Measured::of_contest(row.target.measure, bench.big_len, both)));
     close(network).await
 }

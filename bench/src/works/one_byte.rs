@@ -38,7 +38,7 @@ pub(super) async fn run(bench: &Bench, row: Row, report: &mut Report) -> Result<
     fs::create_dir(&dir)?;
     let site = Site { tools: &bench.tools, dir: &dir, source: &source, name: FILE, hash, len: 1 };
     let mut rival = Rival::Curl.start(site).await?;
-    let both = compete(&mut ours, rival.as_mut(), MORE_RUNS * bench.runs).await?;
+    let both = compete(&mut ours, rival.as_mut(), MORE_RUNS * bench.runs, 0).await?;
     drop(rival);
     let mut measured = Measured::of_contest(row.target.measure, 1, both);
     measured.also.extend(measured.ours.as_ref().map(|ours| median_at_most(ours, MEDIAN)));

@@ -18,6 +18,8 @@ use crate::transfer::{Bench, Report};
 
 /// Sources of the row with several.
 const SOURCES: usize = 4;
+/// How often a transfer fills memory with the file: the result, and what is on its way.
+const FILLED: u64 = 2;
 
 /// The rows with one source.
 pub(super) async fn run(bench: &Bench, place: &Path, rows: &[Row], report: &mut Report) -> Result<()> {
@@ -79,7 +81,7 @@ async fn contest(bench: &Bench, network: &Network, rival: Rival, hash: ContentHa
     let mut ours = Fetch::new("p2pctl fetch", network, &["fetch", FILE], fetched(network, hash, bench.len)?);
     let done = async {
         let mut rival = rival.start(site).await?;
-        compete(&mut ours, rival.as_mut(), bench.runs).await
+        compete(&mut ours, rival.as_mut(), bench.runs, FILLED * bench.len).await
     };
     let done = done.await?;
     fs::remove_dir_all(&dir).with_context(|| format!("cannot remove {}", dir.display()))?;
@@ -98,7 +100,7 @@ pub(super) async fn run_four_sources(bench: &Bench, row: Row, report: &mut Repor
     let product = fetched(&network, hash, bench.len)?;
     let mut four = Fetch::new("from four sources", &network, &["fetch", FILE], product.clone());
     let mut one = Fetch::new("from one source", &network, &["fetch", FILE, "--from", "P1"], product);
-    let both = compete(&mut four, &mut one, bench.runs).await?;
+    let both = compete(&mut four, &mut one, bench.runs, FILLED * bench.len).await?;
     let mut measured = Measured::of_contest(row.target.measure, bench.len, both);
     measured.notes.push("memory while sending is of all four sources together, on both sides".to_owned());
     report.add(row, Outcome::Measured(measured));

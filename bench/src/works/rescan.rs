@@ -49,7 +49,7 @@ pub(super) async fn run(bench: &Bench, row: Row, report: &mut Report) -> Result<
         out: None,
         product: Product::Nothing,
     };
-    let both = compete(&mut ours, &mut rival, bench.runs).await?;
+    let both = compete(&mut ours, &mut rival, bench.runs, 0).await?;
     let mut measured = Measured::of_contest(row.target.measure, 0, both);
     measured.notes.push(format!("{} files", bench.rescan_files));
     report.add(row, Outcome::Measured(measured));

@@ -50,7 +50,7 @@ pub(super) async fn run(bench: &Bench, row: Row, report: &mut Report) -> Result<
     let hash = ContentHash::of(b"");
     let site = Site { tools: &bench.tools, dir: &dir, source: &source, name: DIR, hash, len: bytes };
     let mut rival = Rival::RsyncTree.start(site).await?;
-    let both = compete(&mut ours, rival.as_mut(), bench.runs).await?;
+    let both = compete(&mut ours, rival.as_mut(), bench.runs, 0).await?;
     report.add(row, Outcome::Measured(Measured::of_contest(row.target.measure, bytes, both)));
     drop(rival);
     close(network).await

@@ -5,7 +5,7 @@
 //! must never reach a disk.
 //!
 //! **Owns:** the piece geometry ([`Pieces`]), the manifest and its proofs ([`Manifest`]), the bitmap's layout
-//! ([`Bitmap`]) and the rules for names ([`FileName`]). These are agreements between programs: a change here is a
+//! ([`Bitmap`]), the rules for names ([`FileName`]) and the buckets of a catalog ([`bucket_of`]). These are agreements between programs: a change here is a
 //! change of protocol.
 //!
 //! **May be called by** everyone. It calls nobody: no async, no I/O, no clock, no network, no randomness.
@@ -40,6 +40,7 @@
 //! ```
 
 mod bitmap;
+mod bucket;
 mod hash;
 mod hasher;
 mod manifest;
@@ -49,6 +50,7 @@ mod piece;
 mod proof_tests;
 
 pub use bitmap::{Bitmap, BitmapError};
+pub use bucket::{MAX_BUCKET_BITS, bucket_of};
 pub use hash::{ContentHash, ParseHashError};
 pub use hasher::{ContentHasher, NO_VALUE, PieceHasher};
 pub use manifest::{FalsePiece, Manifest, ManifestError};

@@ -27,6 +27,7 @@ pub(crate) async fn conformance(make: impl Fn() -> Arc<dyn Directory>) {
     queries::tells_what_it_holds(&*make()).await;
     queries::forgets_whom_nobody_has_seen(&*make()).await;
     pages_are_whole_and_without_repetition(&*make()).await;
+    queries::tells_all_files_of_one_peer(&*make()).await;
     plain_peers_stand_beside_the_others(&*make()).await;
     lists_peers(&*make()).await;
 }
@@ -63,7 +64,7 @@ pub(crate) fn upserts(files: &[FileRecord]) -> Vec<Change> {
 pub(crate) fn complete(files: &[FileRecord]) -> Option<Complete> {
     let mut digest = Digest::default();
     files.iter().for_each(|file| digest ^= Digest::of(file));
-    Some(Complete { digest, files: files.len() as u64 })
+    Some(Complete { digest, files: files.len() as u64, recount: false })
 }
 
 /// The whole catalog in one batch of epoch 1.
@@ -177,6 +178,14 @@ async fn the_digest_tells_a_difference(directory: &dyn Directory) {
     let too_many = complete(&[file("a", "1")]).map(|complete| Complete { files: 2, ..complete });
     assert!(!directory.apply(peer(1), session, end(too_many), 8).await.unwrap().agrees);
     assert!(directory.apply(peer(1), session, end(complete(&[file("a", "1")])), 8).await.unwrap().agrees);
+    // Counting anew what is held makes no difference vanish, and none appear.
+    let recounted =
+        |files: &[FileRecord]| complete(files).map(|complete| Complete { recount: true, ..complete });
+    for (files, agrees) in [(&[file("b", "1")][..], false), (&[file("a", "1")], true)] {
+        let applied = directory.apply(peer(1), session, end(recounted(files)), 8).await.unwrap();
+        assert_eq!(applied.agrees, agrees);
+    }
+    assert_eq!(directory.totals().await.unwrap().files, 1);
 }
 
 async fn an_older_session_is_refused(directory: &dyn Directory) {

@@ -8,9 +8,9 @@ use p2p_content::{ContentHash, FileName};
 use p2p_identity::PeerId;
 
 use super::{
-    Applied, Batch, Candidate, Copies, Directory, DirectoryError, FindPosition, Forgotten, Found, FoundPage,
-    Held, Holdings, Listed, ListedPeer, NamePosition, Page, Pattern, PeerKey, PeerRecord, PlainPeer, Profile,
-    Search, Session, Sharing, Totals, Wanted, Which,
+    Applied, Batch, Candidate, Copies, Directory, DirectoryError, FilePosition, FileRecord, FindPosition,
+    Forgotten, Found, FoundPage, Held, Holdings, Listed, ListedPeer, NamePosition, Page, Pattern, PeerKey,
+    PeerRecord, PlainPeer, Profile, Search, Session, Sharing, Totals, Wanted, Which,
 };
 
 mod catalog;
@@ -145,11 +145,11 @@ impl Directory for PostgresDirectory {
         loop {
             match progress {
                 Progress::Done(applied) => return Ok(applied),
-                Progress::Sweeping(rest) => {
+                Progress::Concluding(rest) => {
                     let rest = &rest;
                     progress = self
                         .writers
-                        .run(|client| catalog::sweep_on(client, peer, session, rest, now_ms))
+                        .run(|client| catalog::conclude_on(client, peer, session, rest.clone(), now_ms))
                         .await?;
                 }
             }
@@ -234,6 +234,16 @@ impl Directory for PostgresDirectory {
     ) -> Result<Option<(PeerRecord, Page<String, NamePosition>)>, DirectoryError> {
         let (peer, after) = (&peer, after.as_ref());
         self.readers.run(|client| find::names_of(client, peer, after, limit)).await
+    }
+
+    async fn files_of(
+        &self,
+        peer: PeerId,
+        after: Option<FilePosition>,
+        limit: usize,
+    ) -> Result<Page<FileRecord, FilePosition>, DirectoryError> {
+        let after = &after.unwrap_or_default();
+        self.readers.run(|client| find::files_of(client, peer, after, limit)).await
     }
 
     async fn peers(

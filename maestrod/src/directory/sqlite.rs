@@ -14,9 +14,9 @@ use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
 
 use super::walking::Budget;
 use super::{
-    Applied, Batch, Candidate, Copies, Directory, DirectoryError, FindPosition, Forgotten, Found, FoundPage,
-    Held, Holdings, Listed, ListedPeer, NamePosition, Page, Pattern, PeerKey, PeerRecord, PlainPeer, Profile,
-    Search, Session, Totals, Wanted, Which,
+    Applied, Batch, Candidate, Copies, Directory, DirectoryError, FilePosition, FileRecord, FindPosition,
+    Forgotten, Found, FoundPage, Held, Holdings, Listed, ListedPeer, NamePosition, Page, Pattern, PeerKey,
+    PeerRecord, PlainPeer, Profile, Search, Session, Totals, Wanted, Which,
 };
 
 mod backup;
@@ -105,7 +105,7 @@ impl SqliteDirectory {
         schema::migrate(&mut connection, path)?;
         Ok(SqliteDirectory {
             writer: Writer::start(connection)?,
-            readers: Readers::new(path),
+            readers: Readers::start(path)?,
             changes: AtomicU64::new(0),
         })
     }
@@ -166,9 +166,11 @@ impl Directory for SqliteDirectory {
         loop {
             match progress {
                 Progress::Done(applied) => return Ok(applied),
-                Progress::Sweeping(rest) => {
+                Progress::Concluding(rest) => {
                     progress = self
-                        .write(move |connection| catalog::sweep_on(connection, peer, session, rest, now_ms))
+                        .write(move |connection| {
+                            catalog::conclude_on(connection, peer, session, rest, now_ms)
+                        })
                         .await?;
                 }
             }
@@ -254,6 +256,15 @@ impl Directory for SqliteDirectory {
         limit: usize,
     ) -> Result<Option<(PeerRecord, Page<String, NamePosition>)>, DirectoryError> {
         self.read(move |connection| Ok(find::names_of(connection, &peer, after.as_ref(), limit)?)).await
+    }
+
+    async fn files_of(
+        &self,
+        peer: PeerId,
+        after: Option<FilePosition>,
+        limit: usize,
+    ) -> Result<Page<FileRecord, FilePosition>, DirectoryError> {
+        self.read(move |connection| Ok(find::files_of(connection, peer, after, limit)?)).await
     }
 
     async fn peers(

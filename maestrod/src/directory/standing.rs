@@ -1,6 +1,6 @@
 //! How a peer's catalog stands: what a store keeps of it beside its files, and the tally that follows them. Pure.
 
-use super::{Digest, FileRecord};
+use super::{Complete, Digest, FileRecord};
 
 /// How a peer's catalog stands.
 #[derive(Debug, Clone, Copy)]
@@ -25,7 +25,34 @@ pub(super) struct Standing {
     pub(super) digest: Digest,
 }
 
+/// What the files of a peer come to, counted one by one.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Tally {
+    files: u64,
+    bytes: u64,
+    digest: Digest,
+}
+
+impl Tally {
+    /// Counts a file.
+    pub(super) fn add(&mut self, share: &str, name: &str, content: &[u8], size: u64) {
+        self.files += 1;
+        self.bytes = self.bytes.wrapping_add(size);
+        self.digest ^= Digest::of_parts(share, name, content, size);
+    }
+}
+
 impl Standing {
+    /// Whether the tally is what the peer says of its whole catalog.
+    pub(super) fn agrees(&self, complete: Complete) -> bool {
+        (self.files, self.digest) == (complete.files, complete.digest)
+    }
+
+    /// Puts a tally in place of the one that was kept change by change.
+    pub(super) fn correct(&mut self, Tally { files, bytes, digest }: Tally) {
+        *self = Standing { files, bytes, digest, ..*self };
+    }
+
     /// Counts a file that comes.
     pub(super) fn put_in(&mut self, file: &FileRecord) {
         self.files += 1;

@@ -3,6 +3,7 @@
 use p2p_content::{ContentHash, FileName, NameError};
 use p2p_proto::v1::{self, CatalogDelta, FileEntry};
 
+use super::conversation::Resume;
 use crate::directory::{Batch, Change, Complete, Digest, FileRecord, Held};
 
 /// Longest name of a share, in bytes.
@@ -35,6 +36,14 @@ pub(super) enum Violation {
     Size { sequence: u64, size: u64 },
     #[error("the catalog's digest has {found} bytes; it must have 16")]
     Digest { found: usize },
+    #[error(
+        "an answer about buckets is of change {found}; it must follow the end of the catalog and be of the same change"
+    )]
+    Answer { found: u64 },
+    #[error("an answer about buckets does not have what {bits} bits of them need")]
+    Buckets { bits: u32 },
+    #[error("{name:?} of share {share:?} is in none of the buckets that were asked for")]
+    Elsewhere { share: String, name: String },
 }
 
 /// Where a stream stands.
@@ -43,13 +52,8 @@ pub(super) struct Session {
     epoch: u64,
     applied: u64,
     must_reset: bool,
-}
-
-/// What the Welcome says is held.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Resume {
-    pub(super) epoch: u64,
-    pub(super) applied: u64,
+    /// What the peer said of its whole catalog as it is after `applied`.
+    complete: Option<Complete>,
 }
 
 impl Session {
@@ -60,14 +64,17 @@ impl Session {
         }
         if held.epoch != epoch {
             let resume = Resume { epoch: held.epoch, applied: held.applied };
-            return Ok((Session { epoch, applied: 0, must_reset: true }, resume));
+            return Ok((Session { epoch, applied: 0, must_reset: true, complete: None }, resume));
         }
         // The peer's database went back in time, from a backup: its numbers will mean other changes this time.
         if held.applied > last_sequence {
-            return Ok((Session { epoch, applied: 0, must_reset: true }, Resume { epoch: 0, applied: 0 }));
+            return Ok((
+                Session { epoch, applied: 0, must_reset: true, complete: None },
+                Resume { epoch: 0, applied: 0 },
+            ));
         }
         let resume = Resume { epoch, applied: held.applied };
-        Ok((Session { epoch, applied: held.applied, must_reset: false }, resume))
+        Ok((Session { epoch, applied: held.applied, must_reset: false, complete: None }, resume))
     }
 
     /// Checks a delta. The session itself moves on when the batch is [`applied`](Session::applied).
@@ -92,7 +99,9 @@ impl Session {
         }
         let complete = match (delta.complete, <[u8; 16]>::try_from(&*delta.digest)) {
             (false, _) => None,
-            (true, Ok(digest)) => Some(Complete { digest: Digest(digest), files: delta.files }),
+            (true, Ok(digest)) => {
+                Some(Complete { digest: Digest(digest), files: delta.files, recount: false })
+            }
             (true, Err(_)) => return Err(Violation::Digest { found: delta.digest.len() }),
         };
         Ok(Batch {
@@ -105,37 +114,66 @@ impl Session {
     }
 
     /// A batch that [`check`](Session::check) let pass is in the directory, through this sequence number.
-    pub(super) fn applied(&mut self, sequence: u64) {
+    pub(super) fn applied(&mut self, sequence: u64, complete: Option<Complete>) {
         self.applied = sequence;
         self.must_reset = false;
+        self.complete = complete;
+    }
+
+    /// Checks when an answer about buckets holds: now. What the peer said of its whole catalog at that moment.
+    pub(super) fn check_answer(&self, epoch: u64, sequence: u64) -> Result<Complete, Violation> {
+        if epoch != self.epoch {
+            return Err(Violation::Epoch { found: epoch, expected: self.epoch });
+        }
+        self.complete.filter(|_| sequence == self.applied).ok_or(Violation::Answer { found: sequence })
+    }
+
+    /// Whether something of this epoch is held.
+    pub(super) fn has_begun(&self) -> bool {
+        !self.must_reset
+    }
+
+    /// The last sequence number applied.
+    pub(super) fn sequence(&self) -> u64 {
+        self.applied
+    }
+
+    /// Changes that leave the peer's catalog where it is: they set right what is held of it.
+    pub(super) fn correction(&self, changes: Vec<Change>, complete: Option<Complete>) -> Batch {
+        Batch { epoch: self.epoch, reset: false, changes, through_sequence: self.applied, complete }
     }
 }
 
 fn check_change(change: v1::Change) -> Result<Change, Violation> {
     let sequence = change.sequence;
-    let checked = |share: String, name: &str| {
-        if share.len() > MAX_SHARE_BYTES || share.chars().any(char::is_control) {
-            return Err(Violation::Share { sequence });
-        }
-        let name = FileName::parse(name).map_err(|error| Violation::Name { sequence, error })?;
-        Ok((share, String::from(name)))
-    };
     match change.change {
         None => Err(Violation::Empty { sequence }),
         Some(v1::change::Change::Removed(removed)) => {
-            let (share, name) = checked(removed.share, &removed.name)?;
+            let (share, name) = check_place(sequence, removed.share, &removed.name)?;
             Ok(Change::Removed { share, name })
         }
-        Some(v1::change::Change::Upsert(FileEntry { share, name, content, size, modified_ms })) => {
-            let (share, name) = checked(share, &name)?;
-            let content = ContentHash::try_from(&*content)
-                .map_err(|_| Violation::Content { sequence, found: content.len() })?;
-            if i64::try_from(size).is_err() {
-                return Err(Violation::Size { sequence, size });
-            }
-            Ok(Change::Upsert(FileRecord { share, name, content: Some(content), size, modified_ms }))
-        }
+        Some(v1::change::Change::Upsert(entry)) => Ok(Change::Upsert(check_file(sequence, entry)?)),
     }
+}
+
+/// Checks a file as it is after the change of this number.
+pub(super) fn check_file(sequence: u64, entry: FileEntry) -> Result<FileRecord, Violation> {
+    let FileEntry { share, name, content, size, modified_ms } = entry;
+    let (share, name) = check_place(sequence, share, &name)?;
+    let content = ContentHash::try_from(&*content)
+        .map_err(|_| Violation::Content { sequence, found: content.len() })?;
+    if i64::try_from(size).is_err() {
+        return Err(Violation::Size { sequence, size });
+    }
+    Ok(FileRecord { share, name, content: Some(content), size, modified_ms })
+}
+
+fn check_place(sequence: u64, share: String, name: &str) -> Result<(String, String), Violation> {
+    if share.len() > MAX_SHARE_BYTES || share.chars().any(char::is_control) {
+        return Err(Violation::Share { sequence });
+    }
+    let name = FileName::parse(name).map_err(|error| Violation::Name { sequence, error })?;
+    Ok((share, String::from(name)))
 }
 
 #[cfg(test)]
@@ -164,7 +202,7 @@ mod tests {
         assert_eq!(resume, Resume { epoch: 5, applied: 10 });
         let batch = session.check(delta(vec![upsert(11, "a"), upsert(13, "b")], 14)).unwrap();
         assert_eq!((batch.changes.len(), batch.through_sequence), (2, 14));
-        session.applied(14);
+        session.applied(14, None);
         let too_old = session.check(delta(vec![upsert(14, "c")], 14)).unwrap_err();
         assert_eq!(too_old, Violation::Sequence { found: 14, after: 14 });
         assert!(session.check(delta(Vec::new(), 14)).is_ok());
@@ -178,7 +216,7 @@ mod tests {
         assert_eq!(session.check(delta(vec![upsert(1, "a")], 1)), Err(Violation::NotReset));
         let reset = CatalogDelta { reset: true, ..delta(vec![upsert(1, "a")], 1) };
         assert!(session.check(reset).unwrap().reset);
-        session.applied(1);
+        session.applied(1, None);
         assert!(session.check(delta(vec![upsert(2, "b")], 2)).is_ok());
     }
 
@@ -194,6 +232,20 @@ mod tests {
         let (session, _) = Session::begin(5, 20, held(5, 20)).unwrap();
         let reset = CatalogDelta { reset: true, ..delta(vec![upsert(1, "a")], 2) };
         assert_eq!(session.check(reset).unwrap().through_sequence, 2);
+    }
+
+    #[test]
+    fn an_answer_about_buckets_is_of_the_end_of_the_catalog() {
+        let (mut session, _) = Session::begin(5, 20, held(5, 10)).unwrap();
+        assert_eq!(session.check_answer(5, 10), Err(Violation::Answer { found: 10 }));
+        let complete = CatalogDelta { complete: true, digest: vec![3; 16].into(), ..delta(Vec::new(), 12) };
+        let batch = session.check(complete).unwrap();
+        session.applied(12, batch.complete);
+        assert_eq!(session.check_answer(5, 12).unwrap().digest, Digest([3; 16]));
+        assert_eq!(session.check_answer(5, 11), Err(Violation::Answer { found: 11 }));
+        assert_eq!(session.check_answer(4, 12), Err(Violation::Epoch { found: 4, expected: 5 }));
+        session.applied(13, None);
+        assert_eq!(session.check_answer(5, 13), Err(Violation::Answer { found: 13 }));
     }
 
     #[test]

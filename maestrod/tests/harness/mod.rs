@@ -127,6 +127,7 @@ impl Peer {
             epoch,
             last_sequence,
             join_token: String::new(),
+            compares_buckets: false,
         }
     }
 
@@ -177,7 +178,7 @@ impl SyncStream {
         SyncStream { client, requests, answers, welcome: Welcome::default() }
     }
 
-    async fn welcomed(mut stream: SyncStream) -> SyncStream {
+    pub(crate) async fn welcomed(mut stream: SyncStream) -> SyncStream {
         match stream.next().await {
             Ok(sync_response::Message::Welcome(welcome)) => SyncStream { welcome, ..stream },
             other => panic!("no welcome but {other:?}"),
@@ -198,7 +199,12 @@ impl SyncStream {
     }
 
     pub(crate) async fn apply(&mut self, delta: CatalogDelta) -> p2p_proto::v1::Ack {
-        self.send(delta).await;
+        self.ask(sync_request::Message::Delta(delta)).await
+    }
+
+    /// Sends something that is acknowledged.
+    pub(crate) async fn ask(&mut self, sent: sync_request::Message) -> p2p_proto::v1::Ack {
+        self.requests.send(message(sent)).await.unwrap();
         match self.next().await {
             Ok(sync_response::Message::Ack(ack)) => ack,
             other => panic!("no acknowledgement but {other:?}"),

@@ -124,6 +124,35 @@ pub struct Changes {
     pub files: u64,
 }
 
+/// What a maestro asks about the files that are announced, to find out where it holds others. Each is in one of `2^bits`
+/// buckets ([`bucket_of`](p2p_content::bucket_of)).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BucketQuery {
+    /// What are the digests?
+    Digests {
+        /// How many bits number the buckets.
+        bits: u32,
+    },
+    /// Which files are in these?
+    Files {
+        /// How many bits number the buckets.
+        bits: u32,
+        /// The buckets, in ascending order.
+        buckets: Vec<u32>,
+        /// More files than this are not told.
+        limit: usize,
+    },
+}
+
+/// The answer, true of the catalog at one moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Buckets {
+    /// Of each bucket, in their order: the digest of its files, and how many there are.
+    Digests(Vec<([u8; 16], u32)>),
+    /// The files, in no order; `None`: there are more than the limit.
+    Files(Option<Vec<Fact>>),
+}
+
 /// The latest change of one file, as the network sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Change {

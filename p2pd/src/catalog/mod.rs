@@ -11,6 +11,7 @@
 //! committed; a watcher that sees a number sees the change; a file of a share that is not available is shown to nobody
 //! and forgotten by nobody; the network is never told the name of a file that is not for it.
 
+mod buckets;
 mod digest;
 mod fact;
 mod pool;
@@ -28,7 +29,8 @@ use rusqlite::Connection;
 use tokio::sync::{Semaphore, watch};
 
 pub use fact::{
-    Applied, Change, Changed, Changes, Fact, FactChange, ListQuery, ShareRecord, Stamp, Totals, Viewer,
+    Applied, BucketQuery, Buckets, Change, Changed, Changes, Fact, FactChange, ListQuery, ShareRecord, Stamp,
+    Totals, Viewer,
 };
 pub(crate) use pool::Reader;
 
@@ -68,7 +70,12 @@ impl Catalog {
         Catalog::open_keeping(path, TOMBSTONES_KEPT)
     }
 
-    fn open_keeping(path: &Path, tombstones_kept: u64) -> Result<Catalog, CatalogError> {
+    /// [`open`](Catalog::open) that remembers this many removals, at the least, for a maestro that was away.
+    ///
+    /// # Errors
+    ///
+    /// The same.
+    pub fn open_keeping(path: &Path, tombstones_kept: u64) -> Result<Catalog, CatalogError> {
         let writer = schema::open_writer(path)?;
         let ledger = schema::Ledger::load(&writer)?;
         let inner = Inner {
@@ -91,6 +98,11 @@ impl Catalog {
     /// The sequence number of the last change; 0 before the first. It changes after the commit.
     pub fn watch(&self) -> watch::Receiver<u64> {
         self.inner.last.subscribe()
+    }
+
+    /// How many changes there are after this sequence number: fewer than numbers, of which each boot passes over many.
+    pub fn count_after(&self, sequence: u64) -> u64 {
+        self.inner.last.borrow().saturating_sub(sequence) % schema::MORE_THAN_CAN_BE_LOST
     }
 
     /// A maestro that holds the changes up to a sequence number below this one must be sent the whole catalog: some
@@ -207,7 +219,22 @@ impl Catalog {
     ///
     /// Those of the database.
     pub async fn changes_after(&self, sequence: u64, limit: u32) -> Result<Changes, CatalogError> {
-        self.inner.pool.ask(move |reader| reader.changes_after(sequence, limit)).await
+        Ok(self.changes_and_buckets(sequence, limit, None).await?.0)
+    }
+
+    /// [`changes_after`](Catalog::changes_after), and, where they reach the end of the catalog, the answer to a question
+    /// about it as it is then.
+    ///
+    /// # Errors
+    ///
+    /// Those of the database.
+    pub async fn changes_and_buckets(
+        &self,
+        sequence: u64,
+        limit: u32,
+        query: Option<BucketQuery>,
+    ) -> Result<(Changes, Option<Buckets>), CatalogError> {
+        self.inner.pool.ask(move |reader| reader.changes_after(sequence, limit, query.as_ref())).await
     }
 
     /// How much is shared now: the files of the shares that are available.

@@ -4,9 +4,11 @@ use p2p_content::{ContentHash, FileName, Manifest};
 use p2p_proto::control::Visibility;
 use rusqlite::{OptionalExtension, Row, ToSql};
 
+use super::buckets;
 use super::schema::Ledger;
 use super::{
-    CatalogError, Change, Changed, Changes, Fact, ListQuery, Reader, ShareRecord, Stamp, Totals, Viewer,
+    BucketQuery, Buckets, CatalogError, Change, Changed, Changes, Fact, ListQuery, Reader, ShareRecord,
+    Stamp, Totals, Viewer,
 };
 
 /// How many files of one content are told of. A content may lie in a share thousands of times (the empty file does),
@@ -14,7 +16,7 @@ use super::{
 const COPIES: u32 = 64;
 
 /// The columns that [`fact_of`] reads, in its order.
-const FACT: &str = "f.share, f.name, f.content, f.size, f.modified_ns, f.changed_ns, f.inode";
+pub(super) const FACT: &str = "f.share, f.name, f.content, f.size, f.modified_ns, f.changed_ns, f.inode";
 
 /// A file that is, or was, the same inode with the same length and modification time.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -90,9 +92,15 @@ impl Reader {
         Ok(size.and_then(|size| Manifest::single(*content, size.cast_unsigned())))
     }
 
-    pub(super) fn changes_after(&self, sequence: u64, limit: u32) -> Result<Changes, CatalogError> {
+    /// The changes, and where they reach the end of the catalog, the answer to `query`.
+    pub(super) fn changes_after(
+        &self,
+        sequence: u64,
+        limit: u32,
+        query: Option<&BucketQuery>,
+    ) -> Result<(Changes, Option<Buckets>), CatalogError> {
         let connection = self.connection()?;
-        // One transaction, so that the changes and the digest are of one moment.
+        // One transaction, so that the changes, the digest and the answer are of one moment.
         let moment = connection.unchecked_transaction()?;
         let ledger = Ledger::load(&moment)?;
         let limit = limit.max(1);
@@ -120,7 +128,12 @@ impl Reader {
         }
         let last = changes.last().map_or(sequence, |change| change.sequence);
         let through = if complete { ledger.sequence } else { last };
-        Ok(Changes { changes, through, complete, digest: ledger.digest.0, files: ledger.announced })
+        let buckets = match query.filter(|_| complete) {
+            Some(query) => Some(buckets::answer(&moment, query)?),
+            None => None,
+        };
+        let (digest, files) = (ledger.digest.0, ledger.announced);
+        Ok((Changes { changes, through, complete, digest, files }, buckets))
     }
 
     pub(super) fn totals(&self) -> Result<Totals, CatalogError> {
@@ -262,14 +275,14 @@ enum Step {
     Stop,
 }
 
-fn seen_by(viewer: Viewer) -> &'static str {
+pub(super) fn seen_by(viewer: Viewer) -> &'static str {
     match viewer {
         Viewer::Own | Viewer::Friend => "AND s.available",
         Viewer::Network => "AND s.available AND NOT s.friends_only",
     }
 }
 
-fn fact_of(row: &Row<'_>) -> rusqlite::Result<Fact> {
+pub(super) fn fact_of(row: &Row<'_>) -> rusqlite::Result<Fact> {
     let name: String = row.get(1)?;
     Ok(Fact {
         share: row.get(0)?,

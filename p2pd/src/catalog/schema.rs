@@ -15,7 +15,7 @@ pub(super) const VERSION: i64 = 1;
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// More sequence numbers than the commits have that are not safe on the disk yet.
-const MORE_THAN_CAN_BE_LOST: i64 = 1 << 32;
+pub(super) const MORE_THAN_CAN_BE_LOST: u64 = 1 << 32;
 
 /// Page cache of a connection that only reads: the system caches the file anyway, and there are several of them. SQLite
 /// takes negative numbers for KiB.
@@ -110,7 +110,7 @@ pub(super) fn open_writer(path: &Path) -> Result<Connection, CatalogError> {
 fn begin_boot(connection: &Connection, boot: &str) -> rusqlite::Result<()> {
     connection.execute(
         "UPDATE catalog SET boot = ?1, sequence = sequence + ?2 WHERE boot != ?1 OR ?1 = ''",
-        (boot, MORE_THAN_CAN_BE_LOST),
+        (boot, MORE_THAN_CAN_BE_LOST.cast_signed()),
     )?;
     Ok(())
 }

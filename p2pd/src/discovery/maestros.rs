@@ -95,7 +95,6 @@ impl Maestros {
 
     /// Where the connections stand, in the order in which the maestros were given.
     pub fn status(&self) -> Vec<MaestroStatus> {
-        let last = *self.common.catalog.watch().borrow();
         let behind = self.networks();
         let status = |joined: Joined| {
             let state = self.at(&joined.address).state();
@@ -113,7 +112,7 @@ impl Maestros {
                 state: state.state,
                 since_ms: state.since_ms,
                 detail: state.detail,
-                changes_pending: last.saturating_sub(acknowledged.unwrap_or(0)),
+                changes_pending: self.common.catalog.count_after(acknowledged.unwrap_or(0)),
                 membership_until_ms: network.and_then(|network| self.common.network.member_until_ms(network)),
             }
         };

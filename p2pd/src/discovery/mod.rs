@@ -18,6 +18,7 @@ mod network;
 mod paging;
 mod reach;
 mod session;
+mod telling;
 mod words;
 
 pub use answer::Answerer;
@@ -30,6 +31,7 @@ pub use maestros::Maestros;
 pub use members::Members;
 pub use network::Network;
 pub use reach::Reach;
+pub use telling::Telling;
 pub use words::{Candidate, FoundFile, Located, Page, PageQuery, PeerRef, Query, Source, Teller};
 
 use p2p_identity::PeerId;

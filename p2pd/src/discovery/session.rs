@@ -1,4 +1,5 @@
-//! One session with the maestro: Hello, Welcome, then changes up and acknowledgements down until it ends.
+//! One session with the maestro: Hello, Welcome, then changes up and acknowledgements down until it ends. What is told
+//! when is in `telling`.
 
 use std::time::Duration;
 
@@ -17,17 +18,12 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 use tonic::{Code, Status, Streaming};
 
-use super::answer::entry;
 use super::maestro::Shared;
 use super::members::Listing;
 use super::network::Joined;
 use super::now_ms;
-use crate::catalog::{Changed, Changes};
+use super::telling::{IN_FLIGHT, Telling};
 
-/// Changes in one batch. With names of the longest kind a batch stays below the message limit.
-const BATCH: u32 = 1000;
-/// Batches that may be unacknowledged.
-const IN_FLIGHT: usize = 4;
 /// How long the maestro may take to say Welcome.
 const WELCOME_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often the list of members is read again.
@@ -57,18 +53,6 @@ pub(super) struct Session<'a> {
     pub(super) directory: DirectoryClient<Channel>,
 }
 
-/// How far the maestro has been told.
-struct Progress {
-    sent: u64,
-    in_flight: usize,
-    /// The next batch begins a full catalog.
-    reset: bool,
-    /// Something is to be sent even if nothing changed: the digests shall be compared.
-    due: bool,
-    /// The catalog told of all removals since this change when the sending began.
-    floor: u64,
-}
-
 impl Session<'_> {
     pub(super) async fn run(
         mut self,
@@ -92,25 +76,26 @@ impl Session<'_> {
             Ok(Err(status)) => return ended(false, &status),
             Err(_) => return lost(false, "it does not say Welcome"),
         };
-        let mut progress = self.welcomed(&welcome);
+        let mut telling = self.welcomed(&welcome);
         let mut changed = self.shared.catalog.watch();
         let mut members = interval(MEMBERS_INTERVAL);
         members.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             heart.beat();
             let last = *changed.borrow_and_update();
-            while progress.in_flight < IN_FLIGHT && (progress.due || progress.sent < last) {
-                match self.next_batch(&mut progress).await {
-                    Ok(delta) => {
-                        if up.send(SyncRequest { message: Some(Up::Delta(delta)) }).await.is_err() {
-                            return lost(true, "the stream closed");
+            while telling.has_more(last) {
+                match telling.next(&self.shared.catalog).await {
+                    Ok(said) => {
+                        for message in said {
+                            if up.send(SyncRequest { message: Some(message) }).await.is_err() {
+                                return lost(true, "the stream closed");
+                            }
                         }
                     }
                     Err(error) => return lost(true, &format!("the catalog cannot be read: {error}")),
                 }
             }
-            let told = progress.in_flight == 0 && !progress.due;
-            let state = if told { MaestroState::InSync } else { MaestroState::Syncing };
+            let state = if telling.is_done() { MaestroState::InSync } else { MaestroState::Syncing };
             self.shared.show(state, None);
             tokio::select! {
                 () = token.cancelled() => return self.goodbye(&up, &mut down).await,
@@ -119,7 +104,7 @@ impl Session<'_> {
                 () = heart.due() => {}
                 _ = members.tick() => self.read_members(),
                 message = down.message() => match message {
-                    Ok(Some(SyncResponse { message: Some(message) })) => self.heard(message, &mut progress),
+                    Ok(Some(SyncResponse { message: Some(message) })) => self.heard(message, &mut telling),
                     Ok(Some(_)) => {}
                     Ok(None) => return lost(true, "it closed the stream"),
                     Err(status) => return ended(true, &status),
@@ -139,10 +124,11 @@ impl Session<'_> {
             epoch: self.shared.catalog.epoch(),
             last_sequence: *self.shared.catalog.watch().borrow(),
             join_token: self.joined.token.clone().unwrap_or_default(),
+            compares_buckets: true,
         }
     }
 
-    fn welcomed(&self, welcome: &v1::Welcome) -> Progress {
+    fn welcomed(&self, welcome: &v1::Welcome) -> Telling {
         let (shared, address) = (self.shared, &self.joined.address);
         let kept = shared.network.update(address, |joined| {
             joined.maestro_id = Some(self.maestro.to_string());
@@ -158,14 +144,13 @@ impl Session<'_> {
         }
         self.granted(welcome.membership.as_ref());
         shared.open(self.directory.clone());
-        let catalog = &shared.catalog;
-        let last = *catalog.watch().borrow();
-        let resumes = welcome.epoch == catalog.epoch()
-            && (catalog.oldest_resumable()..=last).contains(&welcome.applied_sequence);
-        let sent = if resumes { welcome.applied_sequence } else { 0 };
-        let (changes, maestro_id) = (last - sent, self.maestro);
-        let to_tell =
-            if resumes { counted(changes, "change", "changes") } else { "the whole catalog".to_owned() };
+        let telling = Telling::resume(welcome, &shared.catalog);
+        let (changes, maestro_id) = (shared.catalog.count_after(telling.sent()), self.maestro);
+        let to_tell = if telling.begins_anew() {
+            "the whole catalog".to_owned()
+        } else {
+            counted(changes, "change", "changes")
+        };
         tracing::info!(
             address,
             %maestro_id,
@@ -175,42 +160,17 @@ impl Session<'_> {
             maestro_id.short(),
         );
         shared.answered(MaestroState::Syncing, None);
-        Progress { sent, in_flight: 0, reset: !resumes, due: true, floor: catalog.oldest_resumable() }
+        telling
     }
 
-    async fn next_batch(
-        &self,
-        progress: &mut Progress,
-    ) -> Result<v1::CatalogDelta, crate::catalog::CatalogError> {
-        let catalog = &self.shared.catalog;
-        // Removals that were not sent yet are forgotten meanwhile: only a full catalog tells of them now.
-        let floor = catalog.oldest_resumable();
-        if floor > progress.floor && floor > progress.sent {
-            *progress = Progress { sent: 0, reset: true, floor, ..*progress };
+    fn heard(&self, message: Down, telling: &mut Telling) {
+        if let Some(sequence) = telling.heard(&message) {
+            self.shared.acknowledged(sequence);
         }
-        let changes = catalog.changes_after(progress.sent, BATCH).await?;
-        let delta = to_wire(changes, catalog.epoch(), progress.reset);
-        progress.sent = delta.through_sequence;
-        progress.reset = false;
-        // A batch that ends before the catalog does calls for the next one.
-        progress.due = !delta.complete;
-        progress.in_flight += 1;
-        Ok(delta)
-    }
-
-    fn heard(&self, message: Down, progress: &mut Progress) {
         match message {
-            Down::Ack(ack) => {
-                progress.in_flight = progress.in_flight.saturating_sub(1);
-                if ack.resync {
-                    tracing::warn!("the maestro's copy of the catalog differs; telling it the whole catalog");
-                    *progress = Progress { sent: 0, reset: true, due: true, ..*progress };
-                } else {
-                    self.shared.acknowledged(ack.applied_sequence);
-                }
-            }
             Down::Membership(grant) => self.granted(Some(&grant)),
             Down::Welcome(_) => tracing::debug!("the maestro says Welcome again"),
+            Down::Ack(_) | Down::Compare(_) | Down::Tell(_) => {}
         }
     }
 
@@ -283,26 +243,5 @@ fn ended(welcomed: bool, status: &Status) -> End {
     match status.code() {
         Code::PermissionDenied | Code::Unauthenticated => End::Refused(status.message().to_owned()),
         _ => lost(welcomed, status.message()),
-    }
-}
-
-fn to_wire(changes: Changes, epoch: u64, reset: bool) -> v1::CatalogDelta {
-    let change = |change: crate::catalog::Change| v1::Change {
-        sequence: change.sequence,
-        change: Some(match change.what {
-            Changed::Upserted(fact) => v1::change::Change::Upsert(entry(&fact)),
-            Changed::Removed { share, name } => {
-                v1::change::Change::Removed(v1::RemovedFile { share, name: name.to_string() })
-            }
-        }),
-    };
-    v1::CatalogDelta {
-        epoch,
-        reset,
-        changes: changes.changes.into_iter().map(change).collect(),
-        through_sequence: changes.through,
-        complete: changes.complete,
-        digest: changes.digest.to_vec().into(),
-        files: changes.files,
     }
 }

@@ -34,6 +34,7 @@ pub(super) async fn join(identity: &Identity, shelf: &Shelf, address: &str, task
         epoch: EPOCH,
         last_sequence,
         join_token: String::new(),
+        compares_buckets: false,
     };
     send(&requests, sync_request::Message::Hello(hello)).await?;
     let mut answers = service.sync(ReceiverStream::new(sent)).await?.into_inner();

@@ -152,3 +152,44 @@ pub(super) async fn forgets_whom_nobody_has_seen(directory: &dyn Directory) {
     settle(directory, 1, &[file("again", "x")]).await;
     assert_eq!(all_names(directory).await, ["a", "again", "plain"]);
 }
+
+pub(super) async fn tells_all_files_of_one_peer(directory: &dyn Directory) {
+    let in_share = |share: &str, name: &str| FileRecord { share: share.to_owned(), ..file(name, name) };
+    // The same names in other shares, before and after, and in no order.
+    let mut files: Vec<_> = (0..20).map(|number| in_share("s", &format!("f{}", number * 7 % 20))).collect();
+    files.extend([in_share("a", "f3"), in_share("z", "f3"), in_share("", "f4"), in_share("z", "own")]);
+    settle(directory, 1, &files).await;
+    settle(directory, 2, &[file("f3", "another"), file("theirs", "1")]).await;
+    files.sort_by(|a, b| (&a.share, &a.name).cmp(&(&b.share, &b.name)));
+    for visible in [true, false] {
+        directory.set_visible(peer(1), visible, None).await.unwrap();
+        for limit in [1, 5, 24, 1000] {
+            let (mut paged, mut after) = (Vec::new(), None);
+            loop {
+                let page = directory.files_of(peer(1), after, limit).await.unwrap();
+                assert!(page.items.len() <= limit);
+                paged.extend(page.items);
+                after = page.next;
+                if after.is_none() {
+                    break;
+                }
+            }
+            assert!(paged.is_sorted_by(|a, b| a.share <= b.share));
+            paged.sort_by(|a, b| (&a.share, &a.name).cmp(&(&b.share, &b.name)));
+            assert_eq!(paged, files, "limit {limit}, visible {visible}");
+        }
+    }
+    // What goes and comes between two pages takes nothing else with it.
+    let session = directory.begin(peer(2), profile("p2"), 8).await.unwrap().session;
+    let first = directory.files_of(peer(2), None, 1).await.unwrap();
+    let (seen, place) = (first.items[0].clone(), first.next);
+    assert!(place.is_some());
+    let gone = Change::Removed { share: seen.share.clone(), name: seen.name.clone() };
+    let batch = Batch { epoch: 1, reset: false, changes: vec![gone], through_sequence: 9, complete: None };
+    directory.apply(peer(2), session, batch, 9).await.unwrap();
+    let rest = directory.files_of(peer(2), place, 9).await.unwrap();
+    assert_eq!((rest.items.len(), rest.next), (1, None));
+    assert_ne!(rest.items[0].name, seen.name);
+    let unknown = directory.files_of(peer(9), None, 9).await.unwrap();
+    assert_eq!((unknown.items, unknown.next), (Vec::new(), None));
+}

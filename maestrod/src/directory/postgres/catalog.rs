@@ -13,7 +13,7 @@ use tokio_postgres::types::Type;
 use super::connections::Failure;
 use super::peers;
 use super::text;
-use crate::directory::standing::Standing;
+use crate::directory::standing::{Standing, Tally};
 use crate::directory::{
     Applied, Batch, Change, Complete, DirectoryError, FileRecord, Forgotten, PeerKey, PlainPeer, Profile,
     Session,
@@ -22,19 +22,24 @@ use crate::directory::{
 /// Files that one transaction forgets at the end of a full catalog. More are forgotten in several, so that none takes
 /// long.
 const SWEEP_ROWS: usize = 5000;
+/// Files that one transaction counts, where a tally is counted anew.
+const COUNT_ROWS: usize = 20_000;
 
 /// What a batch has come to.
 pub(super) enum Progress {
     /// It is applied.
     Done(Applied),
-    /// Its changes are; what the full catalog left out is still to be forgotten from here on.
-    Sweeping(Rest),
+    /// Its changes are; the end of the catalog goes on from here.
+    Concluding(Rest),
 }
 
-/// What is left to do at the end of a full catalog.
+/// What is left to do at the end of a catalog: forgetting what a full one left out, then counting what is held, from
+/// this place on.
+#[derive(Clone)]
 pub(super) struct Rest {
     from: Place,
     complete: Complete,
+    counted: Option<Tally>,
 }
 
 /// A place among a peer's files.
@@ -71,7 +76,7 @@ pub(super) async fn apply(
     catalog.standing.applied = batch.through_sequence;
     let progress = match batch.complete {
         None => Progress::Done(Applied { sequence: batch.through_sequence, agrees: true }),
-        Some(complete) => catalog.conclude(&Place::default(), complete).await?,
+        Some(complete) => catalog.conclude(Rest { from: Place::default(), complete, counted: None }).await?,
     };
     peers::keep(&transaction, &catalog.standing, now_ms).await?;
     transaction.commit().await?;
@@ -79,16 +84,16 @@ pub(super) async fn apply(
 }
 
 /// Goes on with what [`apply`] began. If it is never called, the next batch that is complete does it.
-pub(super) async fn sweep_on(
+pub(super) async fn conclude_on(
     mut client: Client,
     peer: PeerId,
     session: Session,
-    Rest { from, complete }: &Rest,
+    rest: Rest,
     now_ms: i64,
 ) -> Result<Progress, Failure> {
     let (transaction, standing) = enter(&mut client, peer, session).await?;
     let mut catalog = Catalog { transaction: &transaction, standing };
-    let progress = catalog.conclude(from, *complete).await?;
+    let progress = catalog.conclude(rest).await?;
     peers::keep(&transaction, &catalog.standing, now_ms).await?;
     transaction.commit().await?;
     Ok(progress)
@@ -318,16 +323,42 @@ impl Catalog<'_> {
     }
 
     /// The end of a catalog: forgets what a full one left out, and compares.
-    async fn conclude(&mut self, from: &Place, complete: Complete) -> Result<Progress, Failure> {
+    async fn conclude(&mut self, Rest { from, complete, counted }: Rest) -> Result<Progress, Failure> {
+        let mut place = from;
         if self.standing.sweeping {
-            if let Some(from) = self.sweep(from).await? {
-                return Ok(Progress::Sweeping(Rest { from, complete }));
+            if let Some(from) = self.sweep(&place).await? {
+                return Ok(Progress::Concluding(Rest { from, complete, counted }));
             }
-            self.standing.sweeping = false;
+            (self.standing.sweeping, place) = (false, Place::default());
         }
-        let Standing { files, digest, applied, .. } = self.standing;
-        let agrees = (files, digest) == (complete.files, complete.digest);
-        Ok(Progress::Done(Applied { sequence: applied, agrees }))
+        if counted.is_some() || complete.recount && !self.standing.agrees(complete) {
+            let mut counted = counted.unwrap_or_default();
+            if let Some(from) = self.count(&place, &mut counted).await? {
+                return Ok(Progress::Concluding(Rest { from, complete, counted: Some(counted) }));
+            }
+            self.standing.correct(counted);
+        }
+        let agrees = self.standing.agrees(complete);
+        Ok(Progress::Done(Applied { sequence: self.standing.applied, agrees }))
+    }
+
+    /// Adds up to [`COUNT_ROWS`] files to the tally, after `place`. Returns where it ended before the last.
+    async fn count(&self, place: &Place, tally: &mut Tally) -> Result<Option<Place>, Failure> {
+        let sql = "SELECT share, name, content, size FROM files
+                   WHERE peer = $1 AND (share, name) > ($2, $3) ORDER BY share, name LIMIT $4";
+        let statement = self.transaction.prepare_cached(sql).await?;
+        let most = COUNT_ROWS as i64;
+        let rows = self
+            .transaction
+            .query(&statement, &[&self.standing.id, &place.share, &place.name, &most])
+            .await?;
+        for row in &rows {
+            let (share, name) = (String::from_utf8_lossy(row.get(0)), String::from_utf8_lossy(row.get(1)));
+            let content: Option<&[u8]> = row.get(2);
+            tally.add(&share, &name, content.unwrap_or_default(), row.get::<_, i64>(3).cast_unsigned());
+        }
+        let last = rows.last().filter(|_| rows.len() == COUNT_ROWS);
+        Ok(last.map(|row| Place { share: row.get(0), name: row.get(1) }))
     }
 
     /// Forgets the files that are not of the standing's generation, [`SWEEP_ROWS`] of them, after `place`. Returns where

@@ -5,14 +5,16 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use deadpool_postgres::Client;
+use p2p_identity::PeerId;
+use tokio_postgres::types::ToSql;
 
 use super::names::{self, Names};
 use super::{peers, text};
 use crate::directory::group::{Holding, best, by_content, unseen};
 use crate::directory::walking::{Budget, FEW, Filter, PAGE_ENTRIES};
 use crate::directory::{
-    Candidate, FileRecord, FindPosition, Found, FoundPage, Holder, Listed, ListedPeer, MAX_HOLDERS,
-    NamePosition, Page, Pattern, PeerKey, PeerRecord, Search, Through, Wanted, Which,
+    Candidate, FilePosition, FileRecord, FindPosition, Found, FoundPage, Holder, Listed, ListedPeer,
+    MAX_HOLDERS, NamePosition, Page, Pattern, PeerKey, PeerRecord, Search, Through, Wanted, Which,
 };
 
 use super::connections::Failure;
@@ -262,6 +264,34 @@ pub(super) async fn names_of(
     let position = |name: &String| NamePosition { name: name.clone(), through: Through::Name };
     let next = if full { names.last().map(position) } else { None };
     Ok(Some((record, Page { items: names, next })))
+}
+
+/// By the primary key of the files: that is what a page costs, wherever it begins.
+pub(super) async fn files_of(
+    client: Client,
+    peer: PeerId,
+    after: &FilePosition,
+    limit: usize,
+) -> Result<Page<FileRecord, FilePosition>, Failure> {
+    let sql = "SELECT f.peer, f.share, f.name, f.content, f.size, f.modified_ms
+               FROM files f JOIN peers p ON p.id = f.peer
+               WHERE p.kind = $1 AND p.key = $2 AND (f.share, f.name) > ($3, $4)
+               ORDER BY f.share, f.name LIMIT $5";
+    let key = PeerKey::Synced(peer);
+    let (kind, key) = peers::parts(&key);
+    let limit = limit.clamp(1, PAGE_ENTRIES);
+    let statement = client.prepare_cached(sql).await?;
+    let values: [&(dyn ToSql + Sync); 5] =
+        [&kind, &key, &after.share.as_bytes(), &after.within, &(limit as i64)];
+    let rows = client.query(&statement, &values).await?;
+    let items: Vec<FileRecord> =
+        rows.iter().map(|row| Ok(names::holding(row)?.file)).collect::<Result<_, Failure>>()?;
+    let position = |file: &FileRecord| FilePosition {
+        share: file.share.clone(),
+        within: file.name.clone().into_bytes(),
+    };
+    let next = items.last().filter(|_| items.len() == limit).map(position);
+    Ok(Page { items, next })
 }
 
 pub(super) async fn peers(

@@ -19,7 +19,7 @@ const RECORD: &str =
 /// Columns that [`standing`] reads, in its order.
 const STANDING: &str = "id, session, epoch, applied, generation, sweeping, files, bytes, digest";
 
-fn parts(key: &PeerKey) -> (i32, &[u8]) {
+pub(super) fn parts(key: &PeerKey) -> (i32, &[u8]) {
     match key {
         PeerKey::Synced(id) => (SYNCED, id.as_bytes()),
         PeerKey::Plain(url) => (PLAIN, url.as_bytes()),

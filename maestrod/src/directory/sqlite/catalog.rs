@@ -6,7 +6,7 @@ use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
 use super::peers;
 use super::text;
-use crate::directory::standing::Standing;
+use crate::directory::standing::{Standing, Tally};
 use crate::directory::{
     Applied, Batch, Change, Complete, DirectoryError, FileRecord, Forgotten, Held, PeerKey, PlainPeer,
     Profile, Session,
@@ -17,19 +17,23 @@ use crate::directory::{
 const SWEEP_ROWS: usize = 5000;
 /// Rows that are read at once while files are forgotten.
 const READ_ROWS: usize = 1000;
+/// Files that one transaction counts, where a tally is counted anew.
+const COUNT_ROWS: u64 = 20_000;
 
 /// What a batch has come to.
 pub(super) enum Progress {
     /// It is applied.
     Done(Applied),
-    /// Its changes are; what the full catalog left out is still to be forgotten from here on.
-    Sweeping(Rest),
+    /// Its changes are; the end of the catalog goes on from here.
+    Concluding(Rest),
 }
 
-/// What is left to do at the end of a full catalog.
+/// What is left to do at the end of a catalog: forgetting what a full one left out, then counting what is held, from
+/// this place on.
 pub(super) struct Rest {
     from: Place,
     complete: Complete,
+    counted: Option<Tally>,
 }
 
 /// A place among a peer's files.
@@ -82,7 +86,7 @@ pub(super) fn apply(
     catalog.standing.applied = batch.through_sequence;
     let progress = match batch.complete {
         None => Progress::Done(Applied { sequence: batch.through_sequence, agrees: true }),
-        Some(complete) => catalog.conclude(Rest { from: Place::START, complete })?,
+        Some(complete) => catalog.conclude(Rest { from: Place::START, complete, counted: None })?,
     };
     peers::keep(&transaction, &catalog.standing, now_ms)?;
     transaction.commit()?;
@@ -90,7 +94,7 @@ pub(super) fn apply(
 }
 
 /// Goes on with what [`apply`] began. If it is never called, the next batch that is complete does it.
-pub(super) fn sweep_on(
+pub(super) fn conclude_on(
     connection: &mut Connection,
     peer: PeerId,
     session: Session,
@@ -246,16 +250,45 @@ impl<'t> Catalog<'t> {
     }
 
     /// The end of a catalog: forgets what a full one left out, and compares.
-    fn conclude(&mut self, Rest { from, complete }: Rest) -> rusqlite::Result<Progress> {
+    fn conclude(&mut self, Rest { from, complete, counted }: Rest) -> rusqlite::Result<Progress> {
+        let mut place = from;
         if self.standing.sweeping {
-            if let Some(from) = self.sweep(from, SWEEP_ROWS)? {
-                return Ok(Progress::Sweeping(Rest { from, complete }));
+            if let Some(from) = self.sweep(place, SWEEP_ROWS)? {
+                return Ok(Progress::Concluding(Rest { from, complete, counted }));
             }
-            self.standing.sweeping = false;
+            (self.standing.sweeping, place) = (false, Place::START);
         }
-        let Standing { files, digest, applied, .. } = self.standing;
-        let agrees = (files, digest) == (complete.files, complete.digest);
-        Ok(Progress::Done(Applied { sequence: applied, agrees }))
+        if counted.is_some() || complete.recount && !self.standing.agrees(complete) {
+            let mut counted = counted.unwrap_or_default();
+            if let Some(from) = self.count(place, &mut counted)? {
+                return Ok(Progress::Concluding(Rest { from, complete, counted: Some(counted) }));
+            }
+            self.standing.correct(counted);
+        }
+        let agrees = self.standing.agrees(complete);
+        Ok(Progress::Done(Applied { sequence: self.standing.applied, agrees }))
+    }
+
+    /// Adds about [`COUNT_ROWS`] files to the tally, from `place` on. Returns where it ended before the last.
+    fn count(&self, place: Place, tally: &mut Tally) -> rusqlite::Result<Option<Place>> {
+        let sql = "SELECT f.share, n.name, f.content, f.size, f.name_id
+                   FROM files f CROSS JOIN names n ON n.id = f.name_id
+                   WHERE f.peer = ?1 AND (f.share, f.name_id) > (?2, ?3) ORDER BY f.share, f.name_id LIMIT ?4";
+        let mut statement = self.transaction.prepare_cached(sql)?;
+        let mut rows =
+            statement.query(params![self.standing.id, place.share, place.name_id, COUNT_ROWS as i64])?;
+        let mut seen = 0;
+        while let Some(row) = rows.next()? {
+            let (share, name) = (row.get_ref(0)?.as_str()?, row.get_ref(1)?.as_str()?);
+            let content = row.get_ref(2)?.as_blob_or_null()?.unwrap_or_default();
+            let size = row.get::<_, i64>(3)?.cast_unsigned();
+            tally.add(share, name, content, size);
+            seen += 1;
+            if seen == COUNT_ROWS {
+                return Ok(Some(Place { share: share.to_owned(), name_id: row.get(4)? }));
+            }
+        }
+        Ok(None)
     }
 
     /// Forgets the files that are not of the standing's generation, about `limit` of them, from `place` on. Returns

@@ -1,22 +1,25 @@
-//! The database's connections: one that writes, on a thread of its own, and a few that read.
+//! The database's connections: one that writes and a few that read, each on a thread of its own.
 
+use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use p2p_service::health::{Health, Heartbeat, PATIENCE};
 use rusqlite::Connection;
 use rusqlite::config::DbConfig;
-use tokio::sync::mpsc::error::TryRecvError;
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{Semaphore, oneshot};
 
 use super::text::{self, Turns};
 use crate::directory::DirectoryError;
 
-/// Changes that may wait for the thread; whoever has more waits before its change is queued.
+/// Changes that may wait for their thread, and questions for theirs; whoever has more waits before it is queued.
 const QUEUE_LEN: usize = 64;
+/// No change for so long is a quiet moment: between two batches of one stream there is less.
+const QUIET: Duration = Duration::from_millis(5);
 /// Connections that read.
 const READERS: usize = 4;
 /// Page cache of the connection that writes, in KiB: what is inserted lies all over the names' indexes.
@@ -46,38 +49,41 @@ pub(super) fn tune(connection: &Connection, cache_kib: i64) -> rusqlite::Result<
 #[derive(Debug)]
 pub(super) struct Writer {
     jobs: Option<mpsc::Sender<Job>>,
+    places: Arc<Semaphore>,
     thread: Option<JoinHandle<()>>,
     heart: Arc<OnceLock<Heartbeat>>,
 }
 
 impl Writer {
     pub(super) fn start(mut connection: Connection) -> std::io::Result<Writer> {
-        let (jobs, mut queue) = mpsc::channel::<Job>(QUEUE_LEN);
+        let (jobs, queue) = mpsc::channel::<Job>();
         let heart = Arc::new(OnceLock::<Heartbeat>::new());
         let beating = Arc::clone(&heart);
         let thread = std::thread::Builder::new().name("directory-writer".to_owned()).spawn(move || {
             let mut turns = Turns::new(Instant::now());
+            let mut is_quiet = false;
             loop {
-                let job = match queue.try_recv() {
-                    Ok(job) => Some(job),
-                    Err(TryRecvError::Disconnected) => break,
-                    Err(TryRecvError::Empty) if turns.is_waiting() => None,
-                    Err(TryRecvError::Empty) => match queue.blocking_recv() {
-                        Some(job) => Some(job),
-                        None => break,
-                    },
+                let patience = if is_quiet { Duration::ZERO } else { QUIET };
+                let job = match turns.is_waiting() {
+                    false => queue.recv().map(Some).map_err(RecvTimeoutError::from),
+                    true => queue.recv_timeout(patience).map(Some),
                 };
+                let job = match job {
+                    Ok(job) => job,
+                    Err(RecvTimeoutError::Timeout) => None,
+                    Err(RecvTimeoutError::Disconnected) => break,
+                };
+                is_quiet = job.is_none();
                 let heart = beating.get();
                 heart.inspect(|heart| heart.beat());
                 let index_has_its_turn = job.is_none_or(|job| {
-                    let began = Instant::now();
                     // A panic rolls its transaction back, so the next change finds the database whole.
                     if catch_unwind(AssertUnwindSafe(|| job(&mut connection))).is_err() {
                         tracing::error!(
                             "a change of the directory panicked; this is a defect, please report it"
                         );
                     }
-                    turns.changed(began.elapsed(), Instant::now())
+                    turns.changed(Instant::now())
                 });
                 if index_has_its_turn {
                     let began = Instant::now();
@@ -91,7 +97,8 @@ impl Writer {
                 heart.inspect(|heart| heart.rest());
             }
         })?;
-        Ok(Writer { jobs: Some(jobs), thread: Some(thread), heart })
+        let places = Arc::new(Semaphore::new(QUEUE_LEN));
+        Ok(Writer { jobs: Some(jobs), places, thread: Some(thread), heart })
     }
 
     /// Has the thread beat there, from now on; the first one counts.
@@ -108,12 +115,14 @@ impl Writer {
         change: impl FnOnce(&mut Connection) -> Result<T, DirectoryError> + Send + 'static,
     ) -> Result<T, DirectoryError> {
         let ended = || DirectoryError::Failed("the database's thread did not answer".to_owned());
+        let place = Arc::clone(&self.places).acquire_owned().await.map_err(|_| ended())?;
         let (reply, answer) = oneshot::channel();
         let job: Job = Box::new(move |connection| {
+            drop(place);
             // Whoever asked may have left; the change holds all the same.
             let _ = reply.send(change(connection));
         });
-        self.jobs.as_ref().ok_or_else(ended)?.send(job).await.map_err(|_| ended())?;
+        self.jobs.as_ref().ok_or_else(ended)?.send(job).map_err(|_| ended())?;
         answer.await.map_err(|_| ended())?
     }
 }
@@ -129,17 +138,39 @@ impl Drop for Writer {
     }
 }
 
-/// The connections that read.
+type Question = Box<dyn FnOnce(&mut Reader) + Send>;
+
+/// The threads that read, each with a connection of its own.
+///
+/// Whoever is through with a question takes the next one at once: under load none of them goes to sleep between two, which
+/// would cost more than most questions do.
 #[derive(Debug)]
 pub(super) struct Readers {
-    path: PathBuf,
-    idle: Arc<Mutex<Vec<Connection>>>,
-    permits: Arc<Semaphore>,
+    line: Arc<Line>,
+    places: Arc<Semaphore>,
+    threads: Vec<JoinHandle<()>>,
 }
 
 impl Readers {
-    pub(super) fn new(path: &Path) -> Readers {
-        Readers { path: path.to_owned(), idle: Arc::default(), permits: Arc::new(Semaphore::new(READERS)) }
+    pub(super) fn start(path: &Path) -> std::io::Result<Readers> {
+        let (line, places) = (Arc::new(Line::default()), Arc::new(Semaphore::new(QUEUE_LEN)));
+        let mut readers = Readers { line, places, threads: Vec::with_capacity(READERS) };
+        for _ in 0..READERS {
+            let (line, mut reader) = (Arc::clone(&readers.line), Reader::new(path));
+            let thread = std::thread::Builder::new().name("directory-reader".to_owned());
+            readers.threads.push(thread.spawn(move || {
+                while let Some(question) = line.next() {
+                    if catch_unwind(AssertUnwindSafe(|| question(&mut reader))).is_err() {
+                        tracing::error!(
+                            "a question to the directory panicked; this is a defect, please report it"
+                        );
+                        // It may be in the middle of something.
+                        reader.connection = None;
+                    }
+                }
+            })?);
+        }
+        Ok(readers)
     }
 
     /// Runs `question` on a thread that may block, within one snapshot of the database.
@@ -148,23 +179,113 @@ impl Readers {
         question: impl FnOnce(&Connection) -> Result<T, DirectoryError> + Send + 'static,
     ) -> Result<T, DirectoryError> {
         let failed = |error: &dyn std::fmt::Display| DirectoryError::Failed(error.to_string());
-        let permit = Arc::clone(&self.permits).acquire_owned().await.map_err(|error| failed(&error))?;
-        let (idle, path) = (Arc::clone(&self.idle), self.path.clone());
-        let answered = tokio::task::spawn_blocking(move || {
-            // Held here: a caller that leaves does not make room while its question still runs.
-            let _permit = permit;
-            let free = idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
-            let connection = match free {
-                Some(connection) => connection,
-                None => open_reader(&path)?,
-            };
-            let snapshot = connection.unchecked_transaction()?;
-            let answer = question(&snapshot);
-            snapshot.finish()?;
-            idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
-            answer
-        });
-        answered.await.map_err(|error| failed(&error))?
+        let place = Arc::clone(&self.places).acquire_owned().await.map_err(|error| failed(&error))?;
+        let (reply, answer) = oneshot::channel();
+        self.line.join(Box::new(move |reader| {
+            // Held here: a caller that leaves does not make room while its question is in the line.
+            let _place = place;
+            if !reply.is_closed() {
+                // Whoever asked may leave at any time.
+                let _ = reply.send(reader.ask(question));
+            }
+        }));
+        answer.await.map_err(|_| failed(&"the database's thread did not answer"))?
+    }
+}
+
+impl Drop for Readers {
+    /// Waits for the questions that run, so that the next to open the database finds it closed.
+    fn drop(&mut self) {
+        self.line.close();
+        for thread in self.threads.drain(..) {
+            // It catches its panics.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Questions that wait for a thread, the oldest first. There are never more than places.
+#[derive(Default)]
+struct Line {
+    waiting: Mutex<Waiting>,
+    called: Condvar,
+}
+
+#[derive(Default)]
+struct Waiting {
+    questions: VecDeque<Question>,
+    idle_threads: usize,
+    is_closed: bool,
+}
+
+impl std::fmt::Debug for Line {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Line").finish_non_exhaustive()
+    }
+}
+
+impl Line {
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn join(&self, question: Question) {
+        let mut waiting = self.waiting();
+        waiting.questions.push_back(question);
+        let somebody_sleeps = waiting.idle_threads > 0;
+        drop(waiting);
+        if somebody_sleeps {
+            self.called.notify_one();
+        }
+    }
+
+    /// The next question; `None` when there will be no more.
+    fn next(&self) -> Option<Question> {
+        let mut waiting = self.waiting();
+        loop {
+            if waiting.is_closed {
+                return None;
+            }
+            if let Some(question) = waiting.questions.pop_front() {
+                return Some(question);
+            }
+            waiting.idle_threads += 1;
+            waiting = self.called.wait(waiting).unwrap_or_else(PoisonError::into_inner);
+            waiting.idle_threads -= 1;
+        }
+    }
+
+    fn close(&self) {
+        self.waiting().is_closed = true;
+        self.called.notify_all();
+    }
+}
+
+/// A connection that reads, opened when it is first needed.
+struct Reader {
+    path: PathBuf,
+    connection: Option<Connection>,
+}
+
+impl Reader {
+    fn new(path: &Path) -> Reader {
+        Reader { path: path.to_owned(), connection: None }
+    }
+
+    fn ask<T>(
+        &mut self,
+        question: impl FnOnce(&Connection) -> Result<T, DirectoryError>,
+    ) -> Result<T, DirectoryError> {
+        let connection = match self.connection.take() {
+            Some(connection) => connection,
+            None => open_reader(&self.path)?,
+        };
+        let snapshot = connection.unchecked_transaction()?;
+        let answer = question(&snapshot);
+        // A connection that cannot end its snapshot is closed.
+        snapshot.finish()?;
+        self.connection = Some(connection);
+        answer
     }
 }
 
@@ -174,4 +295,49 @@ fn open_reader(path: &Path) -> rusqlite::Result<Connection> {
     // Not opened read-only: a connection that is cannot share the write-ahead log after a crash.
     connection.pragma_update(None, "query_only", true)?;
     Ok(connection)
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::future::join_all;
+
+    use super::*;
+
+    fn one(connection: &Connection) -> Result<i64, DirectoryError> {
+        Ok(connection.query_row("SELECT 1", [], |row| row.get(0))?)
+    }
+
+    #[tokio::test]
+    async fn however_many_ask_all_are_answered() {
+        let dir = tempfile::tempdir().unwrap();
+        let readers = Readers::start(&dir.path().join("d.sqlite")).unwrap();
+        let answers = join_all((0..20 * QUEUE_LEN).map(|_| readers.call(one))).await;
+        assert!(answers.into_iter().all(|answer| answer.unwrap() == 1));
+    }
+
+    #[tokio::test]
+    async fn a_question_that_panics_costs_nobody_else_an_answer() {
+        let dir = tempfile::tempdir().unwrap();
+        let readers = Readers::start(&dir.path().join("d.sqlite")).unwrap();
+        for _ in 0..2 * READERS {
+            readers.call(|_| -> Result<(), _> { panic!("on purpose") }).await.unwrap_err();
+        }
+        assert_eq!(readers.call(one).await.unwrap(), 1);
+    }
+
+    #[tokio::test]
+    async fn who_leaves_keeps_no_place() {
+        let dir = tempfile::tempdir().unwrap();
+        let readers = Readers::start(&dir.path().join("d.sqlite")).unwrap();
+        for _ in 0..2 * QUEUE_LEN {
+            let slow = readers.call(|_| {
+                std::thread::sleep(Duration::from_millis(1));
+                Ok(())
+            });
+            let _ = tokio::time::timeout(Duration::ZERO, slow).await;
+        }
+        assert_eq!(readers.call(one).await.unwrap(), 1);
+        let all = readers.places.acquire_many(QUEUE_LEN as u32);
+        tokio::time::timeout(Duration::from_secs(10), all).await.unwrap().map(drop).unwrap();
+    }
 }

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use p2p_content::ContentHash;
+use p2p_identity::PeerId;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::names::{Step, walk};
@@ -11,8 +12,8 @@ use super::{peers, text};
 use crate::directory::group::{Holding, best, by_content, unseen};
 use crate::directory::walking::{Budget, FEW, Filter, PAGE_ENTRIES};
 use crate::directory::{
-    Candidate, FileRecord, FindPosition, Found, FoundPage, Holder, Listed, ListedPeer, MAX_HOLDERS,
-    NamePosition, Page, Pattern, PeerKey, PeerRecord, Search, Through, Wanted, Which,
+    Candidate, FilePosition, FileRecord, FindPosition, Found, FoundPage, Holder, Listed, ListedPeer,
+    MAX_HOLDERS, NamePosition, Page, Pattern, PeerKey, PeerRecord, Search, Through, Wanted, Which,
 };
 
 pub(super) fn locate(
@@ -230,6 +231,39 @@ pub(super) fn names_of(
     }
     let page = names_page(connection, (id, record.files), after, limit, &mut Budget::new(Budget::ROWS))?;
     Ok(Some((record, page)))
+}
+
+/// By the primary key of the files: that is what a page costs, wherever it begins.
+pub(super) fn files_of(
+    connection: &Connection,
+    peer: PeerId,
+    after: Option<FilePosition>,
+    limit: usize,
+) -> rusqlite::Result<Page<FileRecord, FilePosition>> {
+    let nothing = Page { items: Vec::new(), next: None };
+    let Some(id) = peers::id_of(connection, &PeerKey::Synced(peer))? else { return Ok(nothing) };
+    let (share, name_id) = after.map_or((String::new(), i64::MIN), |FilePosition { share, within }| {
+        (share, within.try_into().map_or(i64::MIN, i64::from_be_bytes))
+    });
+    let limit = limit.clamp(1, PAGE_ENTRIES);
+    let mut statement = connection.prepare_cached(
+        "SELECT f.peer, f.share, f.content, f.size, f.modified_ms, n.name, f.name_id
+         FROM files f CROSS JOIN names n ON n.id = f.name_id
+         WHERE f.peer = ?1 AND (f.share, f.name_id) > (?2, ?3) ORDER BY f.share, f.name_id LIMIT ?4",
+    )?;
+    let mut rows = statement.query(params![id, share, name_id, limit as i64])?;
+    let (mut items, mut last) = (Vec::new(), None);
+    while let Some(row) = rows.next()? {
+        items.push(holding(row, row.get(5)?)?.file);
+        last = Some(row.get::<_, i64>(6)?);
+    }
+    let next = match (items.last(), last) {
+        (Some(file), Some(name_id)) if items.len() == limit => {
+            Some(FilePosition { share: file.share.clone(), within: name_id.to_be_bytes().to_vec() })
+        }
+        _ => None,
+    };
+    Ok(Page { items, next })
 }
 
 pub(super) fn peers(

@@ -12,7 +12,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 const STEP: i64 = 5000;
 /// How long names wait for a quiet moment before they are taken in between changes.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// Of what the thread does while changes queue up, the index gets one part in this many.
+/// Of the time in which changes leave no quiet moment, the index gets one part in this many.
 const SHARE: u32 = 5;
 /// Names behind the index that a question looks at one by one.
 const TAIL: i64 = 20_000;
@@ -129,14 +129,14 @@ fn question<'a>(literals: impl Iterator<Item = &'a str>) -> Option<String> {
 pub(super) struct Turns {
     /// Names may be waiting since then.
     waiting: Option<Instant>,
-    changes: Duration,
+    /// What the index has had since.
     index: Duration,
 }
 
 impl Turns {
     /// At the start names may be waiting.
     pub(super) fn new(now: Instant) -> Turns {
-        Turns { waiting: Some(now), changes: Duration::ZERO, index: Duration::ZERO }
+        Turns { waiting: Some(now), index: Duration::ZERO }
     }
 
     /// Whether anything may be left to do.
@@ -145,10 +145,9 @@ impl Turns {
     }
 
     /// A change was made. Returns whether the index has its turn although others may queue.
-    pub(super) fn changed(&mut self, took: Duration, now: Instant) -> bool {
-        let since = *self.waiting.get_or_insert(now);
-        self.changes += took;
-        now.duration_since(since) >= PATIENCE && self.index * (SHARE - 1) < self.changes
+    pub(super) fn changed(&mut self, now: Instant) -> bool {
+        let waited = now.duration_since(*self.waiting.get_or_insert(now));
+        waited >= PATIENCE && self.index * SHARE < waited
     }
 
     /// The index had a turn; `more`: and is not through.
@@ -176,6 +175,23 @@ mod tests {
     }
 
     #[test]
+    fn changes_that_cost_little_do_not_starve_the_index() {
+        let start = Instant::now();
+        let (mut turns, mut now, mut index) = (Turns::new(start), start, Duration::ZERO);
+        let step = Duration::from_millis(60);
+        for _ in 0..10_000 {
+            now += Duration::from_millis(4);
+            if turns.changed(now) {
+                now += step;
+                index += step;
+                turns.indexed(step, true, now);
+            }
+        }
+        let part = index.as_secs_f64() / (now - start).as_secs_f64();
+        assert!((0.17..0.23).contains(&part), "{part}");
+    }
+
+    #[test]
     fn a_busy_thread_gives_the_index_its_share() {
         let start = Instant::now();
         let mut turns = Turns::new(start);
@@ -186,7 +202,7 @@ mod tests {
         for _ in 0..1000 {
             now += change;
             changes += change;
-            if turns.changed(change, now) {
+            if turns.changed(now) {
                 now += step;
                 index += step;
                 turns.indexed(step, true, now);
@@ -196,6 +212,6 @@ mod tests {
         let part = index.as_secs_f64() / (index + changes).as_secs_f64();
         assert!((0.17..0.23).contains(&part), "{part}");
         turns.indexed(step, false, now);
-        assert!(!turns.is_waiting() && !turns.changed(change, now + change));
+        assert!(!turns.is_waiting() && !turns.changed(now + change));
     }
 }

@@ -225,6 +225,7 @@ async fn numbers_that_a_power_cut_may_have_lost_are_not_given_out_again() {
     let store = Store { catalog: Catalog::open(&path).unwrap(), dir };
     let next = store.put("net", "b", "1").await;
     assert!(next > 1 << 32, "{next}");
+    assert_eq!((store.catalog.count_after(0), store.catalog.count_after(1)), (2, 1));
     assert_eq!(store.told(1, 10).await.0, [(next, "+net/b=1".to_owned())]);
     // Opened again without a boot between, they go on.
     let again = Catalog::open(&store.path()).unwrap();
