@@ -45,6 +45,17 @@ pub enum OpenError {
         /// The latest that this program knows.
         known: i32,
     },
+    /// It is of maestros with another identity.
+    #[error(
+        "the database is that of the maestro {owner}, and this one is {here}: give this one the same identity.key and join-token, \
+         or a database of its own; if that one is gone for good, `DELETE FROM network` in the database, and the peers join anew"
+    )]
+    Another {
+        /// Whose it is.
+        owner: PeerId,
+        /// Who asked.
+        here: PeerId,
+    },
     /// The server does not answer, or lets nobody in, now.
     #[error("the database cannot be reached: {0}")]
     Unreachable(String),
@@ -98,6 +109,20 @@ impl PostgresDirectory {
     pub async fn prepare(&self) -> Result<(), OpenError> {
         let mut client = self.writers.one().await?;
         schema::migrate(&mut client).await
+    }
+
+    /// Makes the database that of `maestro`, if it is nobody's yet. Two networks in one would take each other's streams for
+    /// their own.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError::Another`] where it is of another one; `Unreachable` where to try again may help.
+    pub async fn claim(&self, maestro: PeerId) -> Result<(), OpenError> {
+        let client = self.writers.one().await?;
+        match schema::claim(&client, maestro).await? {
+            None => Ok(()),
+            Some(owner) => Err(OpenError::Another { owner, here: maestro }),
+        }
     }
 
     /// Looks at the database, and changes nothing.

@@ -4,6 +4,7 @@
 //! Each statement of a migration may be repeated: not every one of these databases undoes it with its transaction.
 
 use deadpool_postgres::Client;
+use p2p_identity::PeerId;
 use tokio_postgres::error::SqlState;
 
 use super::OpenError;
@@ -64,6 +65,11 @@ const MIGRATIONS: [&str; 2] = ["
     ALTER TABLE peers ADD COLUMN IF NOT EXISTS holder BIGINT NOT NULL DEFAULT 0;
     ALTER TABLE peers ADD COLUMN IF NOT EXISTS connected BOOLEAN NOT NULL DEFAULT FALSE;
     CREATE INDEX IF NOT EXISTS peers_by_holder ON peers (holder) WHERE visible;
+    -- The identity of these maestros, which is that of their network.
+    CREATE TABLE IF NOT EXISTS network (
+        only_row INT4 PRIMARY KEY,
+        maestro BYTEA NOT NULL
+    );
 "];
 
 /// The version that this release reads and writes.
@@ -108,6 +114,15 @@ async fn make_version(client: &Client) -> Result<(), tokio_postgres::Error> {
              INSERT INTO schema_version (only_row, version) VALUES (1, 0) ON CONFLICT (only_row) DO NOTHING",
         )
         .await
+}
+
+/// Notes whose network the database keeps, the first time; later, says who it is where that is another one.
+pub(super) async fn claim(client: &Client, maestro: PeerId) -> Result<Option<PeerId>, Failure> {
+    let sql = "INSERT INTO network (only_row, maestro) VALUES (1, $1) ON CONFLICT (only_row) DO NOTHING";
+    client.execute(sql, &[&maestro.as_bytes().as_slice()]).await?;
+    let row = client.query_one("SELECT maestro FROM network WHERE only_row = 1", &[]).await?;
+    let owner = PeerId::from_bytes(super::peers::array(row.get(0))?);
+    Ok((owner != maestro).then_some(owner))
 }
 
 /// The version of a database, and how many peers it knows: for a look from outside. `None`: it is empty.

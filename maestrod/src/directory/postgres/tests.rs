@@ -52,6 +52,18 @@ async fn a_newer_schema_is_refused_and_left_alone() {
 
 #[tokio::test]
 #[ignore = "needs PostgreSQL's programs; `cargo xtask test-large` runs it"]
+async fn a_database_is_of_one_network() {
+    let server = PostgresServer::start().unwrap();
+    let directory = open(&server, "claimed").await;
+    for _ in 0..2 {
+        directory.claim(peer(1)).await.unwrap();
+    }
+    let refused = directory.claim(peer(2)).await.unwrap_err().to_string();
+    assert!(refused.contains(&peer(1).to_string()) && refused.contains("identity.key"), "{refused}");
+}
+
+#[tokio::test]
+#[ignore = "needs PostgreSQL's programs; `cargo xtask test-large` runs it"]
 async fn maestros_that_begin_at_once_make_one_schema() {
     let server = PostgresServer::start().unwrap();
     let address = server.create_database("shared").unwrap();
