@@ -216,9 +216,6 @@ impl Catalog<'_> {
         &self,
         said: &HashMap<(&'s str, &'s str), F>,
     ) -> Result<HashMap<(&'s str, &'s str), Held>, Failure> {
-        if self.standing.files == 0 {
-            return Ok(HashMap::new());
-        }
         let keys: Vec<(&str, &str)> = said.keys().copied().collect();
         let shares: Vec<&[u8]> = keys.iter().map(|(share, _)| share.as_bytes()).collect();
         let names: Vec<&[u8]> = keys.iter().map(|(_, name)| name.as_bytes()).collect();

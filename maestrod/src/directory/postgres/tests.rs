@@ -6,7 +6,7 @@ use std::sync::Arc;
 use p2p_tests::PostgresServer;
 
 use super::*;
-use crate::directory::Change;
+use crate::directory::{Change, Complete};
 use crate::directory::conformance::{complete, conformance, file, peer, profile, settle, upserts, whole};
 
 /// A maestro's store on this database.
@@ -182,4 +182,20 @@ async fn pages_hold_together_where_there_is_much() {
     // A full catalog with hardly anything of the old one forgets the rest, in steps.
     settle(&directory, 1, &many[..3]).await;
     assert_eq!(directory.totals().await.unwrap().files, 59 * 400 + 3);
+}
+
+/// A tally that says nothing is held beside rows that are: the rows count.
+#[tokio::test]
+#[ignore = "needs PostgreSQL's programs; `cargo xtask test-large` runs it"]
+async fn a_tally_of_nothing_beside_files_is_set_right() {
+    let server = PostgresServer::start().unwrap();
+    let directory = open(&server, "tally").await;
+    let files = [file("a", "1"), file("b", "2")];
+    let session = settle(&directory, 1, &files).await;
+    let nothing = "UPDATE peers SET files = 0, bytes = 0, digest = decode(repeat('00', 16), 'hex')";
+    server.sql("tally", nothing).unwrap();
+    let recount = complete(&files).map(|complete| Complete { recount: true, ..complete });
+    let batch = Batch { complete: recount, ..whole(&files) };
+    assert!(directory.apply(peer(1), session, batch, 9).await.unwrap().agrees);
+    assert_eq!(directory.totals().await.unwrap().files, 2);
 }
