@@ -300,7 +300,7 @@ pub(crate) fn status_of(error: DirectoryError) -> Status {
             Status::resource_exhausted(error.to_string())
         }
         // The store tells of it once.
-        DirectoryError::Unavailable(_) => Status::unavailable(error.to_string()),
+        DirectoryError::Unavailable(_) | DirectoryError::Busy(_) => Status::unavailable(error.to_string()),
         DirectoryError::Failed(_) => {
             tracing::error!(%error, "the directory failed: {error}; look at the disk of the state directory");
             Status::internal(error.to_string())

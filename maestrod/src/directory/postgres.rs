@@ -17,6 +17,7 @@ mod catalog;
 mod connections;
 mod copies;
 mod find;
+mod lent;
 mod names;
 mod peers;
 mod schema;
@@ -27,7 +28,7 @@ mod tests;
 mod text;
 
 use catalog::Progress;
-use connections::Connections;
+use connections::{Connections, Kinds};
 pub use settings::{Settings, check_address};
 use sharing::Fellow;
 
@@ -82,6 +83,8 @@ pub struct PostgresDirectory {
     place: String,
     readers: Connections,
     writers: Connections,
+    showers: Connections,
+    pulse: Connections,
     fellow: Fellow,
 }
 
@@ -92,8 +95,9 @@ impl PostgresDirectory {
     ///
     /// [`OpenError::Refused`] where the certificates cannot be taken.
     pub fn new(settings: &Settings) -> Result<PostgresDirectory, OpenError> {
-        let (readers, writers) = Connections::new(settings)?;
-        Ok(PostgresDirectory { place: settings.place(), readers, writers, fellow: Fellow::new() })
+        let Kinds { readers, writers, showers, pulse } = Kinds::new(settings)?;
+        let (place, fellow) = (settings.place(), Fellow::new());
+        Ok(PostgresDirectory { place, readers, writers, showers, pulse, fellow })
     }
 
     /// Where it is, for people.
@@ -187,7 +191,7 @@ impl Directory for PostgresDirectory {
         visible: bool,
         heard_ms: Option<i64>,
     ) -> Result<(), DirectoryError> {
-        self.writers.run(|client| peers::set_visible(client, peer, visible, heard_ms)).await
+        self.showers.run(|client| peers::set_visible(client, peer, visible, heard_ms)).await
     }
 
     async fn visible_peers(&self) -> Result<Vec<PeerId>, DirectoryError> {

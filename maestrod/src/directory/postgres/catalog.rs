@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use deadpool_postgres::{Client, Transaction};
+use deadpool_postgres::Transaction;
 use p2p_content::{ContentHash, FileName};
 use p2p_identity::PeerId;
 use tokio_postgres::Row;
@@ -11,6 +11,7 @@ use tokio_postgres::binary_copy::BinaryCopyInWriter;
 use tokio_postgres::types::Type;
 
 use super::connections::Failure;
+use super::lent::Client;
 use super::peers;
 use super::text;
 use crate::directory::standing::{Standing, Tally};

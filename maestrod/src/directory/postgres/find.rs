@@ -4,7 +4,6 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use deadpool_postgres::Client;
 use p2p_identity::PeerId;
 use tokio_postgres::types::ToSql;
 
@@ -18,6 +17,7 @@ use crate::directory::{
 };
 
 use super::connections::Failure;
+use super::lent::Client;
 
 pub(super) async fn locate(
     client: Client,
@@ -280,8 +280,7 @@ pub(super) async fn files_of(
                WHERE peer = $1 AND (share, name) > ($2, $3) ORDER BY share, name LIMIT $4";
     let limit = limit.clamp(1, PAGE_ENTRIES);
     let statement = client.prepare_cached(sql).await?;
-    let values: [&(dyn ToSql + Sync); 4] =
-        [&id, &after.share.as_bytes(), &after.within, &(limit as i64)];
+    let values: [&(dyn ToSql + Sync); 4] = [&id, &after.share.as_bytes(), &after.within, &(limit as i64)];
     let rows = client.query(&statement, &values).await?;
     let items: Vec<FileRecord> =
         rows.iter().map(|row| Ok(names::holding(row)?.file)).collect::<Result<_, Failure>>()?;

@@ -6,11 +6,11 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use async_trait::async_trait;
-use deadpool_postgres::Client;
 use p2p_identity::PeerId;
 
 use super::PostgresDirectory;
 use super::connections::Failure;
+use super::lent::Client;
 use super::peers::{SYNCED, array};
 use crate::directory::sharing::{GONE, Sharing, Shown};
 use crate::directory::{DirectoryError, Session};
@@ -68,12 +68,12 @@ impl Sharing for PostgresDirectory {
         heard_ms: Option<i64>,
     ) -> Result<bool, DirectoryError> {
         let holder = self.fellow.id;
-        self.writers.run(|client| show(client, holder, peer, session, shown, heard_ms)).await
+        self.showers.run(|client| show(client, holder, peer, session, shown, heard_ms)).await
     }
 
     async fn beat(&self) -> Result<bool, DirectoryError> {
         let id = self.fellow.id;
-        let was_known = self.writers.run(|client| beat(client, id)).await?;
+        let was_known = self.pulse.run(|client| beat(client, id)).await?;
         let is_first = self.fellow.has_beaten(Instant::now());
         Ok(was_known || is_first)
     }
@@ -83,7 +83,7 @@ impl Sharing for PostgresDirectory {
             return Ok(Vec::new());
         }
         let id = self.fellow.id;
-        self.writers.run(|client| take_over(client, id)).await
+        self.showers.run(|client| take_over(client, id)).await
     }
 
     async fn connected_elsewhere(&self, peers: &[PeerId]) -> Result<Vec<PeerId>, DirectoryError> {
@@ -96,7 +96,7 @@ impl Sharing for PostgresDirectory {
 
     async fn resign(&self) -> Result<(), DirectoryError> {
         let id = self.fellow.id;
-        self.writers.run(|client| resign(client, id)).await
+        self.pulse.run(|client| resign(client, id)).await
     }
 }
 
