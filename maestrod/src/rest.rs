@@ -129,7 +129,7 @@ async fn root(State(state): State<RestState>) -> Result<Json<MaestroRoot>, Probl
 async fn healthz(State(state): State<RestState>) -> Result<Json<Health>, Problem> {
     match state.directory.totals().await {
         Ok(_) => Ok(Json(Health { status: "ok".to_owned() })),
-        Err(error @ DirectoryError::Unavailable(_)) => Err(problem_of(error)),
+        Err(error @ (DirectoryError::Unavailable(_) | DirectoryError::Busy(_))) => Err(problem_of(error)),
         Err(error) => Err(Problem::unavailable("directory-failed", error.to_string())),
     }
 }

@@ -234,6 +234,7 @@ impl Running {
         match self.directory.totals().await {
             Ok(totals) => Ok(status_line(totals)),
             Err(DirectoryError::Unavailable(why)) => Ok(format!("the database cannot be reached: {why}")),
+            Err(DirectoryError::Busy(why)) => Ok(format!("the database has too much to do: {why}")),
             Err(error) => Err(error),
         }
     }
