@@ -112,6 +112,7 @@ async fn enter(
     let Some(sync_request::Message::Hello(hello)) = message else {
         return Err(Status::invalid_argument("the first message of a stream must be a Hello"));
     };
+    Conversation::check(&hello).map_err(failed)?;
     admit(context, caller, peer, &hello).await?;
     let profile = profile::from_hello(&hello, caller.address).map_err(invalid)?;
     let name = profile.name.clone();

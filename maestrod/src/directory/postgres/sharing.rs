@@ -6,7 +6,9 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use async_trait::async_trait;
+use deadpool_postgres::Object;
 use p2p_identity::PeerId;
+use tokio_postgres::Row;
 
 use super::PostgresDirectory;
 use super::connections::Failure;
@@ -23,7 +25,7 @@ const SINCE: &str = "now() - INTERVAL '10 seconds'";
 /// This maestro among the others.
 #[derive(Debug)]
 pub(super) struct Fellow {
-    id: i64,
+    pub(super) id: i64,
     beats: Mutex<Option<Beats>>,
 }
 
@@ -40,7 +42,7 @@ impl Fellow {
     }
 
     /// A beat came through; whether it is the first one.
-    fn has_beaten(&self, now: Instant) -> bool {
+    pub(super) fn has_beaten(&self, now: Instant) -> bool {
         let mut beats = self.beats.lock().unwrap_or_else(PoisonError::into_inner);
         let before = *beats;
         let since = match before {
@@ -86,6 +88,11 @@ impl Sharing for PostgresDirectory {
         self.showers.run(|client| take_over(client, id)).await
     }
 
+    async fn held(&self) -> Result<Vec<(PeerId, Session)>, DirectoryError> {
+        let id = self.fellow.id;
+        self.showers.run(|client| held(client, id)).await
+    }
+
     async fn connected_elsewhere(&self, peers: &[PeerId]) -> Result<Vec<PeerId>, DirectoryError> {
         if peers.is_empty() {
             return Ok(Vec::new());
@@ -110,7 +117,7 @@ async fn show(
 ) -> Result<bool, Failure> {
     let sql = "UPDATE peers SET visible = $4, connected = $5, holder = $6,
                    last_seen_ms = coalesce($7, last_seen_ms)
-               WHERE kind = $1 AND key = $2 AND session = $3 AND (holder = $6 OR $5)";
+               WHERE kind = $1 AND key = $2 AND ($5 AND session = $3 OR NOT $5 AND holder = $6)";
     let statement = client.prepare_cached(sql).await?;
     let (key, session) = (peer.as_bytes().as_slice(), session.0.cast_signed());
     let (visible, connected) = (shown != Shown::Hidden, shown == Shown::Connected);
@@ -131,7 +138,7 @@ async fn beat(client: Client, id: i64) -> Result<bool, Failure> {
     Ok(false)
 }
 
-async fn take_over(client: Client, id: i64) -> Result<Vec<(PeerId, Session)>, Failure> {
+async fn take_over(mut client: Client, id: i64) -> Result<Vec<(PeerId, Session)>, Failure> {
     let sql = format!(
         "SELECT DISTINCT holder FROM peers WHERE kind = $1 AND visible AND holder <> $2 AND NOT EXISTS
             (SELECT 1 FROM maestros WHERE maestros.id = peers.holder AND beat_at > {SINCE})"
@@ -140,22 +147,47 @@ async fn take_over(client: Client, id: i64) -> Result<Vec<(PeerId, Session)>, Fa
     let gone = client.query(&statement, &[&SYNCED, &id]).await?;
     let mut taken = Vec::new();
     for row in gone {
-        let holder: i64 = row.get(0);
-        // Before its peers, so that one that is not gone after all learns of it with its next beat.
-        let sql = format!("DELETE FROM maestros WHERE id = $1 AND beat_at <= {SINCE}");
-        client.execute(&sql, &[&holder]).await?;
-        // Of several maestros that do this at once one finds the holder as it was.
-        let sql = "UPDATE peers SET holder = $1, connected = FALSE
-                   WHERE holder = $2 AND id IN
-                      (SELECT id FROM peers WHERE kind = $3 AND visible AND holder = $2 ORDER BY id LIMIT $4)
-                   RETURNING key, session";
-        let statement = client.prepare_cached(sql).await?;
-        for row in client.query(&statement, &[&id, &holder, &SYNCED, &TAKEN]).await? {
-            let session = Session(row.get::<_, i64>(1).cast_unsigned());
-            taken.push((PeerId::from_bytes(array(row.get(0))?), session));
-        }
+        taken.extend(inherit(&mut client, id, row.get(0)).await?);
     }
     Ok(taken)
+}
+
+/// Takes over peers of one that is gone, or nothing of one that is not.
+pub(super) async fn inherit(
+    client: &mut Object,
+    id: i64,
+    holder: i64,
+) -> Result<Vec<(PeerId, Session)>, Failure> {
+    let transaction = client.transaction().await?;
+    // Its row, made if it is missing, is held until the end. So one that is not gone after all beats before this, and keeps
+    // its peers, or after it, and learns that it lost them.
+    let sql = format!(
+        "INSERT INTO maestros (id, beat_at) VALUES ($1, {SINCE})
+         ON CONFLICT (id) DO UPDATE SET beat_at = maestros.beat_at WHERE maestros.beat_at <= {SINCE}"
+    );
+    if transaction.execute(&sql, &[&holder]).await? == 0 {
+        return Ok(Vec::new());
+    }
+    // Of several maestros that do this at once one finds the holder as it was.
+    let sql = "UPDATE peers SET holder = $1, connected = FALSE
+               WHERE holder = $2 AND id IN
+                  (SELECT id FROM peers WHERE kind = $3 AND visible AND holder = $2 ORDER BY id LIMIT $4)
+               RETURNING key, session";
+    let statement = transaction.prepare_cached(sql).await?;
+    let taken = transaction.query(&statement, &[&id, &holder, &SYNCED, &TAKEN]).await?;
+    transaction.execute("DELETE FROM maestros WHERE id = $1", &[&holder]).await?;
+    transaction.commit().await?;
+    taken.iter().map(peer_and_session).collect()
+}
+
+async fn held(client: Client, id: i64) -> Result<Vec<(PeerId, Session)>, Failure> {
+    let sql = "SELECT key, session FROM peers WHERE kind = $1 AND visible AND holder = $2";
+    let statement = client.prepare_cached(sql).await?;
+    client.query(&statement, &[&SYNCED, &id]).await?.iter().map(peer_and_session).collect()
+}
+
+fn peer_and_session(row: &Row) -> Result<(PeerId, Session), Failure> {
+    Ok((PeerId::from_bytes(array(row.get(0))?), Session(row.get::<_, i64>(1).cast_unsigned())))
 }
 
 async fn connected_elsewhere(client: Client, id: i64, peers: &[PeerId]) -> Result<Vec<PeerId>, Failure> {
