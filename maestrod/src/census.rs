@@ -98,7 +98,8 @@ async fn keep_counting(
                 counted_at = Some(changes);
                 found.send_replace(Some(count));
             }
-            Ok(None) => {}
+            // Of a database that cannot be reached the store tells once.
+            Ok(None) | Err(DirectoryError::Unavailable(_)) => {}
             Err::<_, DirectoryError>(error) => {
                 tracing::warn!(%error, "cannot count the contents of the directory: {error}");
             }

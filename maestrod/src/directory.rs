@@ -191,6 +191,9 @@ pub enum DirectoryError {
     /// The database cannot be reached now; nothing of a change was kept, or all of it.
     #[error("the maestro's database cannot be reached: {0}")]
     Unavailable(String),
+    /// More is asked of the database than it can answer now; nothing of a change was kept.
+    #[error("the maestro's database has too much to do: {0}")]
+    Busy(String),
     /// The store failed; nothing of a change was kept.
     #[error("the maestro's directory failed: {0}")]
     Failed(String),

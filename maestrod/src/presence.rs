@@ -1,12 +1,13 @@
 //! The presence loop: keeps the directory showing exactly the peers that the registry says are online.
 //!
-//! Where other maestros use the same directory, it shows them that this one is alive, gives up the peers whose streams have
-//! moved to them, and takes over those of a maestro that is gone.
+//! Where other maestros use the same directory, it gives up the peers whose streams have moved to them, and has those of a
+//! maestro that is gone (`company`).
 //!
 //! Owns the [`Registry`]. A stream checks in with [`Presence::connect`] and keeps the [`Attendance`]; that it is dropped,
-//! in whatever way the stream ends, is how the loop learns of the end. Nothing else changes who is visible.
+//! in whatever way the stream ends, is how the loop learns of the end. Nothing else changes who is visible. It never waits
+//! for the directory itself: a peer that cannot be shown now is in nobody's way.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -14,19 +15,22 @@ use futures::stream::{FuturesUnordered, StreamExt};
 use p2p_identity::PeerId;
 use p2p_service::health::{Heartbeat, PATIENCE};
 use p2p_service::tasks::{TaskResult, Tasks};
-use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::MissedTickBehavior;
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
-use crate::directory::sharing::{BEAT, Shown};
+use crate::directory::sharing::Shown;
 use crate::directory::{Directory, DirectoryError, Session};
 use crate::registry::{Ending, Registry, StreamId};
+
+mod company;
 
 /// Events that may wait for the loop.
 const QUEUE_LEN: usize = 256;
 /// How long after a failure the directory is told again.
 const RETRY: Duration = Duration::from_secs(1);
+/// Peers of whom the directory is told at the same time.
+const AT_ONCE: usize = 8;
 
 /// The loop has ended: the maestro is stopping.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -62,9 +66,26 @@ impl Attendance {
 
 #[derive(Debug)]
 enum Event {
-    Connect { peer: PeerId, session: Session, reply: oneshot::Sender<Attendance> },
-    WhoIsConnected { peers: Vec<PeerId>, reply: oneshot::Sender<Vec<PeerId>> },
-    Count { reply: oneshot::Sender<u64> },
+    Connect {
+        peer: PeerId,
+        session: Session,
+        reply: oneshot::Sender<Attendance>,
+    },
+    WhoIsConnected {
+        peers: Vec<PeerId>,
+        reply: oneshot::Sender<Vec<PeerId>>,
+    },
+    Count {
+        reply: oneshot::Sender<u64>,
+    },
+    /// Their maestro is gone, and this one has them.
+    TakenOver {
+        peers: Vec<(PeerId, Session)>,
+    },
+    /// This maestro has them, as the directory said lately.
+    Held {
+        peers: Vec<(PeerId, Session)>,
+    },
 }
 
 impl Presence {
@@ -84,6 +105,8 @@ impl Presence {
             registry.restore(directory.visible_peers().await?, Instant::now());
         }
         let (events, queue) = mpsc::channel(QUEUE_LEN);
+        let mistaken = Arc::new(Notify::new());
+        company::start(&directory, &mistaken, &events, tasks).await;
         let attendant = Attendant {
             heart: tasks.heartbeat("presence", PATIENCE),
             registry,
@@ -92,7 +115,10 @@ impl Presence {
             streams: HashMap::new(),
             sessions: HashMap::new(),
             unsaid: BTreeMap::new(),
-            is_silent: false,
+            failed: BTreeMap::new(),
+            saying: FuturesUnordered::new(),
+            in_question: HashSet::new(),
+            mistaken,
             ends: FuturesUnordered::new(),
         };
         tasks.spawn("presence", attendant.run(queue, tasks.token()));
@@ -146,6 +172,47 @@ impl Presence {
 
 type StreamEnd = futures::future::BoxFuture<'static, (PeerId, StreamId, Ending)>;
 
+/// What the directory may not know yet of a peer, beside what the registry says of it.
+#[derive(Debug, Default)]
+struct Unsaid {
+    /// When it was last heard of, if that is new.
+    heard_ms: Option<i64>,
+    /// Who is answered once it is said.
+    welcome: Option<(oneshot::Sender<Attendance>, Attendance)>,
+}
+
+impl Unsaid {
+    fn heard_now() -> Unsaid {
+        Unsaid { heard_ms: Some(now_ms()), welcome: None }
+    }
+
+    fn welcome(&mut self) {
+        if let Some((reply, attendance)) = self.welcome.take() {
+            // A stream that has ended meanwhile drops the attendance, which is its end.
+            let _ = reply.send(attendance);
+        }
+    }
+
+    /// Takes what is newer of the two.
+    fn merge(&mut self, mut newer: Unsaid) {
+        self.heard_ms = newer.heard_ms.or(self.heard_ms);
+        if newer.welcome.is_some() {
+            self.welcome();
+            self.welcome = newer.welcome.take();
+        }
+    }
+}
+
+/// What the directory answered.
+struct Said {
+    peer: PeerId,
+    session: Option<Session>,
+    shown: Shown,
+    unsaid: Unsaid,
+    /// Whether it is this maestro's to say.
+    answer: Result<bool, DirectoryError>,
+}
+
 struct Attendant {
     heart: Heartbeat,
     registry: Registry,
@@ -154,56 +221,67 @@ struct Attendant {
     streams: HashMap<PeerId, (StreamId, CancellationToken)>,
     /// The latest session that this maestro knows of the peers that it holds.
     sessions: HashMap<PeerId, Session>,
-    /// Peers of whom the directory may not say yet what the registry says, and when they were last heard of, if that
-    /// is new.
-    unsaid: BTreeMap<PeerId, Option<i64>>,
-    /// The last beat did not come through.
-    is_silent: bool,
+    /// Peers of whom the directory may not say yet what the registry says.
+    unsaid: BTreeMap<PeerId, Unsaid>,
+    /// The same, where the directory did not take it when it was last told.
+    failed: BTreeMap<PeerId, Unsaid>,
+    /// What the directory is being told, of each peer one thing at a time.
+    saying: FuturesUnordered<futures::future::BoxFuture<'static, Said>>,
+    in_question: HashSet<PeerId>,
+    /// The other maestros took this one for gone.
+    mistaken: Arc<Notify>,
     ends: FuturesUnordered<StreamEnd>,
 }
 
 impl Attendant {
     async fn run(mut self, mut queue: mpsc::Receiver<Event>, token: CancellationToken) -> TaskResult {
-        let mut beats = tokio::time::interval(BEAT);
-        beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mistaken = Arc::clone(&self.mistaken);
+        let mut retry_at = tokio::time::Instant::now();
         loop {
             self.heart.beat();
             let expiry = self.registry.next_expiry();
-            let retry = !self.unsaid.is_empty();
+            let retry = !self.failed.is_empty();
             tokio::select! {
-                () = token.cancelled() => {
-                    self.resign().await;
-                    return Ok(());
-                }
-                _ = beats.tick() => self.keep_company().await,
-                Some(event) = queue.recv() => self.handle(event).await,
+                () = token.cancelled() => return Ok(()),
+                Some(event) = queue.recv() => self.handle(event),
                 Some((peer, stream, ending)) = self.ends.next() => {
                     self.registry.disconnect(peer, stream, ending, Instant::now());
                     if self.streams.get(&peer).is_some_and(|(latest, _)| *latest == stream) {
                         self.streams.remove(&peer);
-                        self.unsaid.insert(peer, Some(now_ms()));
+                        self.unsaid.entry(peer).or_default().merge(Unsaid::heard_now());
                     }
                 }
+                Some(said) = self.saying.next() => self.take_answer(said),
                 () = tokio::time::sleep_until(expiry.unwrap_or_else(Instant::now).into()), if expiry.is_some() => {
                     for peer in self.registry.expire(Instant::now()) {
                         let short = peer.short();
                         tracing::info!(peer_id = %peer, "the lease of peer {short} ran out; its files are hidden");
                         // Of one that was connected until this maestro was killed nothing later is known.
-                        self.unsaid.entry(peer).or_insert_with(|| Some(now_ms()));
+                        self.unsaid.entry(peer).or_insert_with(Unsaid::heard_now);
                     }
                 }
-                () = tokio::time::sleep(RETRY), if retry => {}
+                () = tokio::time::sleep_until(retry_at), if retry => {
+                    retry_at = tokio::time::Instant::now() + RETRY;
+                    for (peer, unsaid) in std::mem::take(&mut self.failed) {
+                        self.unsaid.entry(peer).or_insert(unsaid);
+                    }
+                }
+                () = mistaken.notified() => {
+                    for peer in self.streams.keys() {
+                        self.unsaid.entry(*peer).or_default();
+                    }
+                }
                 () = self.heart.due() => {}
                 Ok(()) = self.settings.changed() => {
                     let lease = self.settings.borrow_and_update().lease();
                     self.registry.set_lease(lease);
                 }
             }
-            self.tell_directory().await;
+            self.tell_directory();
         }
     }
 
-    async fn handle(&mut self, event: Event) {
+    fn handle(&mut self, event: Event) {
         match event {
             Event::Connect { peer, session, reply } => {
                 if self.sessions.get(&peer).is_some_and(|latest| latest.0 > session.0) {
@@ -221,11 +299,10 @@ impl Attendant {
                 }
                 let (ended, end) = oneshot::channel();
                 self.ends.push(Box::pin(async move { (peer, stream, end.await.unwrap_or(Ending::Broken)) }));
-                self.unsaid.insert(peer, Some(now_ms()));
-                // Before the answer: who is welcomed is visible.
-                self.tell_directory().await;
-                // A stream that has ended meanwhile drops the attendance, which is its end.
-                let _ = reply.send(Attendance { replaced, ended });
+                // The answer comes when it is said: who is welcomed is visible.
+                let welcome = Some((reply, Attendance { replaced, ended }));
+                let unsaid = Unsaid { welcome, ..Unsaid::heard_now() };
+                self.unsaid.entry(peer).or_default().merge(unsaid);
             }
             Event::WhoIsConnected { mut peers, reply } => {
                 peers.retain(|peer| self.registry.is_connected(peer));
@@ -234,47 +311,65 @@ impl Attendant {
             Event::Count { reply } => {
                 let _ = reply.send(self.streams.len() as u64);
             }
+            Event::TakenOver { peers } => self.take_over(peers),
+            Event::Held { peers } => self.find_unknown(peers),
         }
     }
 
-    async fn tell_directory(&mut self) {
-        while let Some((peer, heard_ms)) = self.unsaid.first_key_value().map(|(peer, heard)| (*peer, *heard))
-        {
-            let visible = self.registry.is_visible(&peer);
-            match self.say(peer, visible, heard_ms).await {
-                Ok(true) => {
-                    if !visible {
-                        self.sessions.remove(&peer);
+    /// Begins to tell the directory what it may not know.
+    fn tell_directory(&mut self) {
+        while self.saying.len() < AT_ONCE {
+            let next = self.unsaid.keys().find(|peer| !self.in_question.contains(peer)).copied();
+            let Some((peer, mut unsaid)) = next.and_then(|peer| self.unsaid.remove_entry(&peer)) else {
+                return;
+            };
+            if let Some(failed) = self.failed.remove(&peer) {
+                unsaid.heard_ms = unsaid.heard_ms.or(failed.heard_ms);
+            }
+            let session = self.sessions.get(&peer).copied();
+            let shown = match (self.registry.is_visible(&peer), self.registry.is_connected(&peer)) {
+                (_, true) => Shown::Connected,
+                (true, false) => Shown::Leased,
+                (false, false) => Shown::Hidden,
+            };
+            let directory = Arc::clone(&self.directory);
+            self.in_question.insert(peer);
+            self.saying.push(Box::pin(async move {
+                let heard_ms = unsaid.heard_ms;
+                let answer = match (directory.sharing(), session) {
+                    (None, _) => {
+                        directory.set_visible(peer, shown != Shown::Hidden, heard_ms).await.map(|()| true)
                     }
-                }
-                Ok(false) => self.give_up(peer),
-                Err(error) => {
-                    let (short, what) = (peer.short(), if visible { "show" } else { "hide" });
+                    (Some(_), None) => Ok(true),
+                    (Some(sharing), Some(session)) => sharing.show(peer, session, shown, heard_ms).await,
+                };
+                Said { peer, session, shown, unsaid, answer }
+            }));
+        }
+    }
+
+    fn take_answer(&mut self, Said { peer, session, shown, mut unsaid, answer }: Said) {
+        self.in_question.remove(&peer);
+        // Whoever came since the directory was asked is not meant.
+        let is_latest = self.sessions.get(&peer) == session.as_ref();
+        match answer {
+            Ok(true) if shown == Shown::Hidden && is_latest && !self.registry.is_visible(&peer) => {
+                self.sessions.remove(&peer);
+            }
+            Ok(false) if is_latest => self.give_up(peer),
+            Ok(_) => {}
+            Err(error) => {
+                let failed = Unsaid { heard_ms: unsaid.heard_ms, welcome: None };
+                self.failed.insert(peer, failed);
+                // Of a database that cannot be reached the store tells once.
+                if !matches!(error, DirectoryError::Unavailable(_)) {
+                    let short = peer.short();
+                    let what = if shown == Shown::Hidden { "hide" } else { "show" };
                     tracing::warn!(peer_id = %peer, %error, "cannot {what} peer {short}, trying again: {error}");
-                    return;
                 }
             }
-            self.unsaid.remove(&peer);
         }
-    }
-
-    /// Whether it is this maestro's to say.
-    async fn say(
-        &mut self,
-        peer: PeerId,
-        visible: bool,
-        heard_ms: Option<i64>,
-    ) -> Result<bool, DirectoryError> {
-        let Some(sharing) = self.directory.sharing() else {
-            return self.directory.set_visible(peer, visible, heard_ms).await.map(|()| true);
-        };
-        let Some(session) = self.sessions.get(&peer) else { return Ok(true) };
-        let shown = match (visible, self.registry.is_connected(&peer)) {
-            (_, true) => Shown::Connected,
-            (true, false) => Shown::Leased,
-            (false, false) => Shown::Hidden,
-        };
-        sharing.show(peer, *session, shown, heard_ms).await
+        unsaid.welcome();
     }
 
     /// The peer is another maestro's; a stream that it may still have here has come to its end.
@@ -285,34 +380,6 @@ impl Attendant {
             stream.cancel();
             let short = peer.short();
             tracing::info!(peer_id = %peer, "peer {short} has begun a newer stream at another maestro");
-        }
-    }
-
-    /// What this maestro owes the others of its directory.
-    async fn keep_company(&mut self) {
-        let directory = Arc::clone(&self.directory);
-        let Some(sharing) = directory.sharing() else { return };
-        match sharing.beat().await {
-            Ok(true) => self.is_silent = false,
-            Ok(false) => {
-                self.is_silent = false;
-                tracing::warn!("other maestros took this one for gone; its peers are shown again");
-                for peer in self.streams.keys() {
-                    self.unsaid.entry(*peer).or_insert(None);
-                }
-            }
-            Err(error) => {
-                if !std::mem::replace(&mut self.is_silent, true) {
-                    tracing::warn!(%error, "cannot show other maestros that this one is alive, trying again: {error}");
-                }
-                return;
-            }
-        }
-        match sharing.take_over().await {
-            Ok(taken) => self.take_over(taken),
-            Err(error) => {
-                tracing::warn!(%error, "cannot take over the peers of maestros that are gone: {error}");
-            }
         }
     }
 
@@ -333,11 +400,19 @@ impl Attendant {
         }
     }
 
-    async fn resign(&mut self) {
-        if let Some(sharing) = self.directory.sharing()
-            && let Err(error) = sharing.resign().await
-        {
-            tracing::debug!(%error, "the other maestros learn by silence that this one has ended: {error}");
+    /// Gives their lease to peers that this maestro holds and does not know.
+    fn find_unknown(&mut self, held: Vec<(PeerId, Session)>) {
+        for (peer, session) in held {
+            let is_being_told = self.in_question.contains(&peer)
+                || self.unsaid.contains_key(&peer)
+                || self.failed.contains_key(&peer);
+            if self.registry.is_visible(&peer) || is_being_told {
+                continue;
+            }
+            self.sessions.insert(peer, session);
+            self.registry.restore([peer], Instant::now());
+            let short = peer.short();
+            tracing::info!(peer_id = %peer, "peer {short} is shown here without a stream; it has its lease to come back");
         }
     }
 }

@@ -129,7 +129,7 @@ async fn root(State(state): State<RestState>) -> Result<Json<MaestroRoot>, Probl
 async fn healthz(State(state): State<RestState>) -> Result<Json<Health>, Problem> {
     match state.directory.totals().await {
         Ok(_) => Ok(Json(Health { status: "ok".to_owned() })),
-        Err(error @ DirectoryError::Unavailable(_)) => Err(problem_of(error)),
+        Err(error @ (DirectoryError::Unavailable(_) | DirectoryError::Busy(_))) => Err(problem_of(error)),
         Err(error) => Err(Problem::unavailable("directory-failed", error.to_string())),
     }
 }
@@ -155,7 +155,7 @@ fn with_retry_after(mut response: Response) -> Response {
 
 fn problem_of(error: DirectoryError) -> Problem {
     // Of a database that cannot be reached the store tells once.
-    if !matches!(error, DirectoryError::Unavailable(_)) {
+    if !matches!(error, DirectoryError::Unavailable(_) | DirectoryError::Busy(_)) {
         tracing::error!(%error, "the directory failed: {error}; look at the disk of the state directory");
     }
     match error {
@@ -166,6 +166,8 @@ fn problem_of(error: DirectoryError) -> Problem {
         }
         DirectoryError::Unavailable(_) => Problem::unavailable("directory-unavailable", error.to_string())
             .hint("it is tried again with every request; try again after the time in Retry-After"),
+        DirectoryError::Busy(_) => Problem::unavailable("busy", error.to_string())
+            .hint("ask for less, or try again after the time in Retry-After"),
         DirectoryError::Failed(_) | DirectoryError::Superseded => {
             Problem::internal("directory-failed", error.to_string())
         }

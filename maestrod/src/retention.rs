@@ -12,7 +12,7 @@ use p2p_service::tasks::{TaskResult, Tasks};
 use tokio::sync::watch;
 
 use crate::config::Config;
-use crate::directory::Directory;
+use crate::directory::{Directory, DirectoryError};
 use crate::metrics::Metrics;
 use crate::presence::now_ms;
 
@@ -49,6 +49,8 @@ pub(crate) async fn keep_forgetting(
                         break;
                     }
                 }
+                // Of a database that cannot be reached the store tells once.
+                Err(DirectoryError::Unavailable(_)) => break,
                 Err(error) => {
                     tracing::warn!(%error, "cannot forget peers that were not seen for long: {error}");
                     break;

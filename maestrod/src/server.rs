@@ -145,7 +145,7 @@ impl Server {
                 directory
             }
             Store::Shared(directory) => {
-                wait_for_database(&directory, &self.rest.0).await?;
+                wait_for_database(&directory, self.identity.id(), &self.rest.0).await?;
                 directory
             }
         };
@@ -234,6 +234,7 @@ impl Running {
         match self.directory.totals().await {
             Ok(totals) => Ok(status_line(totals)),
             Err(DirectoryError::Unavailable(why)) => Ok(format!("the database cannot be reached: {why}")),
+            Err(DirectoryError::Busy(why)) => Ok(format!("the database has too much to do: {why}")),
             Err(error) => Err(error),
         }
     }
@@ -271,12 +272,20 @@ fn allowed_hosts(config: &Config, listens: SocketAddr) -> LocalOnly {
 }
 
 /// Waits until the database lets this maestro in, and brings it to this release's schema.
-async fn wait_for_database(directory: &PostgresDirectory, rest: &TcpListener) -> Result<(), StartError> {
+async fn wait_for_database(
+    directory: &PostgresDirectory,
+    maestro: PeerId,
+    rest: &TcpListener,
+) -> Result<(), StartError> {
     let place = directory.place();
     let mut waiting = None;
     let mut asked: Option<Instant> = None;
     loop {
-        match directory.prepare().await {
+        let ready = async {
+            directory.prepare().await?;
+            directory.claim(maestro).await
+        };
+        match ready.await {
             Ok(()) => break,
             Err(postgres::OpenError::Unreachable(why)) => {
                 if waiting.is_none() {

@@ -112,6 +112,7 @@ async fn enter(
     let Some(sync_request::Message::Hello(hello)) = message else {
         return Err(Status::invalid_argument("the first message of a stream must be a Hello"));
     };
+    Conversation::check(&hello).map_err(failed)?;
     admit(context, caller, peer, &hello).await?;
     let profile = profile::from_hello(&hello, caller.address).map_err(invalid)?;
     let name = profile.name.clone();
@@ -300,7 +301,7 @@ pub(crate) fn status_of(error: DirectoryError) -> Status {
             Status::resource_exhausted(error.to_string())
         }
         // The store tells of it once.
-        DirectoryError::Unavailable(_) => Status::unavailable(error.to_string()),
+        DirectoryError::Unavailable(_) | DirectoryError::Busy(_) => Status::unavailable(error.to_string()),
         DirectoryError::Failed(_) => {
             tracing::error!(%error, "the directory failed: {error}; look at the disk of the state directory");
             Status::internal(error.to_string())

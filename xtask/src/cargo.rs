@@ -12,7 +12,8 @@ pub(crate) fn test_large() -> Result<()> {
     let arguments = ["--", "--ignored", "--nocapture", "--test-threads=1"];
     // The store on a server, beside the code and as the maestro shows it.
     run(&[&["test", "--workspace", "--lib"][..], &arguments, &["postgres"]].concat())?;
-    let suites = ["--test", "postgres", "--test", "large", "--test", "fault_suite", "--test", "crash_suite"];
+    let names = ["postgres", "failover", "large", "fault_suite", "crash_suite"];
+    let suites: Vec<&str> = names.iter().flat_map(|name| ["--test", name]).collect();
     run(&[&["test", "--workspace"][..], &suites, &arguments].concat())
 }
 

@@ -10,24 +10,27 @@ use p2p_identity::PeerId;
 use super::{
     Applied, Batch, Candidate, Copies, Directory, DirectoryError, FilePosition, FileRecord, FindPosition,
     Forgotten, Found, FoundPage, Held, Holdings, Listed, ListedPeer, NamePosition, Page, Pattern, PeerKey,
-    PeerRecord, PlainPeer, Profile, Search, Session, Totals, Wanted, Which,
+    PeerRecord, PlainPeer, Profile, Search, Session, Sharing, Totals, Wanted, Which,
 };
 
 mod catalog;
 mod connections;
 mod copies;
 mod find;
+mod lent;
 mod names;
 mod peers;
 mod schema;
 mod settings;
+mod sharing;
 #[cfg(test)]
 mod tests;
 mod text;
 
 use catalog::Progress;
-use connections::Connections;
+use connections::{Connections, Kinds};
 pub use settings::{Settings, check_address};
+use sharing::Fellow;
 
 /// Why the database cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -42,6 +45,17 @@ pub enum OpenError {
         found: i32,
         /// The latest that this program knows.
         known: i32,
+    },
+    /// It is of maestros with another identity.
+    #[error(
+        "the database is that of the maestro {owner}, and this one is {here}: give this one the same identity.key and join-token, \
+         or a database of its own; if that one is gone for good, `DELETE FROM network` in the database, and the peers join anew"
+    )]
+    Another {
+        /// Whose it is.
+        owner: PeerId,
+        /// Who asked.
+        here: PeerId,
     },
     /// The server does not answer, or lets nobody in, now.
     #[error("the database cannot be reached: {0}")]
@@ -69,6 +83,9 @@ pub struct PostgresDirectory {
     place: String,
     readers: Connections,
     writers: Connections,
+    showers: Connections,
+    pulse: Connections,
+    fellow: Fellow,
 }
 
 impl PostgresDirectory {
@@ -78,8 +95,9 @@ impl PostgresDirectory {
     ///
     /// [`OpenError::Refused`] where the certificates cannot be taken.
     pub fn new(settings: &Settings) -> Result<PostgresDirectory, OpenError> {
-        let (readers, writers) = Connections::new(settings)?;
-        Ok(PostgresDirectory { place: settings.place(), readers, writers })
+        let Kinds { readers, writers, showers, pulse } = Kinds::new(settings)?;
+        let (place, fellow) = (settings.place(), Fellow::new());
+        Ok(PostgresDirectory { place, readers, writers, showers, pulse, fellow })
     }
 
     /// Where it is, for people.
@@ -95,6 +113,20 @@ impl PostgresDirectory {
     pub async fn prepare(&self) -> Result<(), OpenError> {
         let mut client = self.writers.one().await?;
         schema::migrate(&mut client).await
+    }
+
+    /// Makes the database that of `maestro`, if it is nobody's yet. Two networks in one would take each other's streams for
+    /// their own.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError::Another`] where it is of another one; `Unreachable` where to try again may help.
+    pub async fn claim(&self, maestro: PeerId) -> Result<(), OpenError> {
+        let client = self.writers.one().await?;
+        match schema::claim(&client, maestro).await? {
+            None => Ok(()),
+            Some(owner) => Err(OpenError::Another { owner, here: maestro }),
+        }
     }
 
     /// Looks at the database, and changes nothing.
@@ -159,7 +191,7 @@ impl Directory for PostgresDirectory {
         visible: bool,
         heard_ms: Option<i64>,
     ) -> Result<(), DirectoryError> {
-        self.writers.run(|client| peers::set_visible(client, peer, visible, heard_ms)).await
+        self.showers.run(|client| peers::set_visible(client, peer, visible, heard_ms)).await
     }
 
     async fn visible_peers(&self) -> Result<Vec<PeerId>, DirectoryError> {
@@ -271,5 +303,9 @@ impl Directory for PostgresDirectory {
 
     async fn forget_unseen(&self, before_ms: i64) -> Result<Forgotten, DirectoryError> {
         self.writers.run(|client| catalog::forget_unseen(client, before_ms)).await
+    }
+
+    fn sharing(&self) -> Option<&dyn Sharing> {
+        Some(self)
     }
 }

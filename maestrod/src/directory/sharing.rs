@@ -28,8 +28,8 @@ pub enum Shown {
 #[async_trait]
 pub trait Sharing: Send + Sync {
     /// Shows or hides the files of `peer`, which this maestro holds from then on, and notes when it was last heard of, if
-    /// given. `false`: nothing is changed, since the peer has begun a stream after `session`, or since it is to be
-    /// leased or hidden here and another maestro holds it.
+    /// given. `false`: nothing is changed. A peer is shown as connected in the name of its latest session, whoever holds it;
+    /// it is leased or hidden by whoever holds it, whatever sessions have begun since, which may never be shown.
     async fn show(
         &self,
         peer: PeerId,
@@ -46,6 +46,9 @@ pub trait Sharing: Send + Sync {
     /// of them, where there are many. None by one that was itself silent until lately: a database that was away has
     /// silenced the others, too.
     async fn take_over(&self) -> Result<Vec<(PeerId, Session)>, DirectoryError>;
+
+    /// The visible peers that this maestro holds. Whoever took them over and did not hear that it did learns so of them.
+    async fn held(&self) -> Result<Vec<(PeerId, Session)>, DirectoryError>;
 
     /// Those of `peers` whose streams are at another maestro that is alive, in order.
     async fn connected_elsewhere(&self, peers: &[PeerId]) -> Result<Vec<PeerId>, DirectoryError>;

@@ -133,6 +133,15 @@ impl Agreement {
 }
 
 impl Conversation {
+    /// Checks a Hello, before it changes anything.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure::Violation`].
+    pub fn check(hello: &Hello) -> Result<(), Failure> {
+        Ok(Session::check_hello(hello.epoch)?)
+    }
+
     /// The stream of a peer that said this Hello, and of whom this is held.
     ///
     /// # Errors

@@ -57,11 +57,14 @@ pub(super) struct Session {
 }
 
 impl Session {
+    /// Checks what a Hello says of the catalog.
+    pub(super) fn check_hello(epoch: u64) -> Result<(), Violation> {
+        if epoch == 0 { Err(Violation::NoEpoch) } else { Ok(()) }
+    }
+
     /// The stream of a peer whose catalog is of `epoch` and has reached `last_sequence`.
     pub(super) fn begin(epoch: u64, last_sequence: u64, held: Held) -> Result<(Session, Resume), Violation> {
-        if epoch == 0 {
-            return Err(Violation::NoEpoch);
-        }
+        Session::check_hello(epoch)?;
         if held.epoch != epoch {
             let resume = Resume { epoch: held.epoch, applied: held.applied };
             return Ok((Session { epoch, applied: 0, must_reset: true, complete: None }, resume));

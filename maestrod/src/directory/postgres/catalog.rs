@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use deadpool_postgres::{Client, Transaction};
+use deadpool_postgres::Transaction;
 use p2p_content::{ContentHash, FileName};
 use p2p_identity::PeerId;
 use tokio_postgres::Row;
@@ -11,6 +11,7 @@ use tokio_postgres::binary_copy::BinaryCopyInWriter;
 use tokio_postgres::types::Type;
 
 use super::connections::Failure;
+use super::lent::Client;
 use super::peers;
 use super::text;
 use crate::directory::standing::{Standing, Tally};
@@ -57,7 +58,7 @@ pub(super) async fn apply(
     batch: &Batch,
     now_ms: i64,
 ) -> Result<Progress, Failure> {
-    let (transaction, standing) = enter(&mut client, peer, session).await?;
+    let (transaction, standing) = enter(&mut client, peer, session, batch.complete.is_some()).await?;
     let mut catalog = Catalog { transaction: &transaction, standing };
     if batch.reset {
         catalog.standing.generation += 1;
@@ -91,7 +92,7 @@ pub(super) async fn conclude_on(
     rest: Rest,
     now_ms: i64,
 ) -> Result<Progress, Failure> {
-    let (transaction, standing) = enter(&mut client, peer, session).await?;
+    let (transaction, standing) = enter(&mut client, peer, session, true).await?;
     let mut catalog = Catalog { transaction: &transaction, standing };
     let progress = catalog.conclude(rest).await?;
     peers::keep(&transaction, &catalog.standing, now_ms).await?;
@@ -99,16 +100,20 @@ pub(super) async fn conclude_on(
     Ok(progress)
 }
 
-/// Begins a transaction in which nobody else changes this peer's catalog.
+/// Begins a transaction in which nobody else changes this peer's catalog; durable with its end, or only with that of a later
+/// one that is.
 async fn enter(
     client: &mut Client,
     peer: PeerId,
     session: Session,
+    is_durable: bool,
 ) -> Result<(Transaction<'_>, Standing), Failure> {
     let transaction = client.transaction().await?;
-    // A crash of the server may take back the last changes, and the sequence number applied goes back with them; so the
-    // peer sends them again.
-    transaction.batch_execute("SET LOCAL synchronous_commit = off").await?;
+    if !is_durable {
+        // A crash of the server may take back the last changes, and the sequence number applied goes back with them. Where
+        // the stream lives on, the digest at the end of the catalog tells.
+        transaction.batch_execute("SET LOCAL synchronous_commit = off").await?;
+    }
     let standing = peers::lock(&transaction, &PeerKey::Synced(peer)).await?;
     match standing.filter(|standing| standing.session == session.0) {
         Some(standing) => Ok((transaction, standing)),
@@ -216,9 +221,6 @@ impl Catalog<'_> {
         &self,
         said: &HashMap<(&'s str, &'s str), F>,
     ) -> Result<HashMap<(&'s str, &'s str), Held>, Failure> {
-        if self.standing.files == 0 {
-            return Ok(HashMap::new());
-        }
         let keys: Vec<(&str, &str)> = said.keys().copied().collect();
         let shares: Vec<&[u8]> = keys.iter().map(|(share, _)| share.as_bytes()).collect();
         let names: Vec<&[u8]> = keys.iter().map(|(_, name)| name.as_bytes()).collect();

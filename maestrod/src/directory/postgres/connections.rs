@@ -6,12 +6,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use deadpool_postgres::{
-    Client, Hook, HookError, Manager, ManagerConfig, Pool, PoolError, RecyclingMethod, Runtime,
+    Hook, HookError, Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime, TimeoutType,
 };
 use tokio_postgres::error::SqlState;
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::OpenError;
+use super::lent::{Client, Lent};
 use super::settings::Settings;
 use crate::directory::DirectoryError;
 
@@ -19,8 +20,14 @@ use crate::directory::DirectoryError;
 const WRITERS: usize = 4;
 /// Connections that read.
 const READERS: usize = 8;
-/// How long a connection may take to be made, or to be given back by another call.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Connections that show who is here, beside all that is announced.
+const SHOWERS: usize = 2;
+/// How long a question waits for a connection that others use. A change waits for as long as it takes.
+const WAIT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long each host may take to be connected with, where the address says nothing else (`connect_timeout`).
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// What a connection takes beside that until it can be used.
+const SETUP_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long a question or a change may take. The server is told to give up before that.
 const CALL_TIMEOUT: Duration = Duration::from_secs(40);
 /// How long the server may work on one statement.
@@ -39,6 +46,8 @@ pub(super) enum Failure {
     Conflict(String),
     /// The connection ended, or none could be had.
     Lost(String),
+    /// All connections are in use, which says nothing of the server.
+    Busy(String),
     /// Anything else.
     Final(DirectoryError),
 }
@@ -90,9 +99,10 @@ impl From<PoolError> for Failure {
                     error.as_db_error().map_or_else(|| with_causes(&error), |said| said.message().to_owned());
                 Failure::Lost(text)
             }
-            PoolError::Timeout(_) => {
-                Failure::Lost(format!("no connection for {} s", CONNECT_TIMEOUT.as_secs()))
+            PoolError::Timeout(TimeoutType::Wait) => {
+                Failure::Busy(format!("all connections are in use for {} s", WAIT_TIMEOUT.as_secs()))
             }
+            PoolError::Timeout(_) => Failure::Lost("no connection could be made in time".to_owned()),
             error => Failure::Lost(with_causes(&error)),
         }
     }
@@ -105,6 +115,7 @@ impl From<Failure> for DirectoryError {
                 DirectoryError::Failed(format!("{text}, {TRIES} times; others change the same rows"))
             }
             Failure::Lost(text) => DirectoryError::Unavailable(text),
+            Failure::Busy(text) => DirectoryError::Busy(text),
             Failure::Final(error) => error,
         }
     }
@@ -113,7 +124,9 @@ impl From<Failure> for DirectoryError {
 impl From<Failure> for OpenError {
     fn from(failure: Failure) -> OpenError {
         match failure {
-            Failure::Lost(text) | Failure::Conflict(text) => OpenError::Unreachable(text),
+            Failure::Lost(text) | Failure::Conflict(text) | Failure::Busy(text) => {
+                OpenError::Unreachable(text)
+            }
             Failure::Final(error) => OpenError::Refused(error.to_string()),
         }
     }
@@ -143,7 +156,19 @@ pub(super) fn with_causes(error: &dyn std::error::Error) -> String {
 #[derive(Clone)]
 pub(super) struct Connections {
     pool: Pool,
+    tls: MakeRustlsConnect,
     lost: Arc<Reach>,
+}
+
+/// All connections, by what they are for: none waits for those of another kind.
+#[derive(Debug)]
+pub(super) struct Kinds {
+    pub(super) readers: Connections,
+    pub(super) writers: Connections,
+    /// Those that tell who is here.
+    pub(super) showers: Connections,
+    /// The one that tells the other maestros that this one is alive.
+    pub(super) pulse: Connections,
 }
 
 /// Whether the server was reached when it was last tried, and where it is.
@@ -153,61 +178,92 @@ struct Reach {
     is_lost: AtomicBool,
 }
 
-impl Connections {
-    /// Those that read and those that write. None is made before one is needed.
-    pub(super) fn new(settings: &Settings) -> Result<(Connections, Connections), OpenError> {
+impl Kinds {
+    /// None is made before one is needed.
+    pub(super) fn new(settings: &Settings) -> Result<Kinds, OpenError> {
         let lost = Arc::new(Reach { place: settings.place(), is_lost: AtomicBool::new(false) });
         let tls = MakeRustlsConnect::new(settings.tls()?);
-        let make = |most| {
-            let mut server = settings.server.clone();
-            server
-                .application_name("maestrod")
-                .connect_timeout(CONNECT_TIMEOUT)
-                .keepalives_idle(SILENCE)
-                .tcp_user_timeout(SILENCE);
-            let config = ManagerConfig { recycling_method: RecyclingMethod::Fast };
-            let pool = Pool::builder(Manager::from_config(server, tls.clone(), config))
-                .max_size(most)
-                .runtime(Runtime::Tokio1)
-                .wait_timeout(Some(CONNECT_TIMEOUT))
-                .create_timeout(Some(CONNECT_TIMEOUT))
-                .recycle_timeout(Some(CONNECT_TIMEOUT))
-                .post_create(Hook::async_fn(|client, _| {
-                    Box::pin(async move {
-                        let sql = format!("SET statement_timeout = {}", STATEMENT_TIMEOUT.as_millis());
-                        client.batch_execute(&sql).await.map_err(HookError::Backend)?;
-                        // Compiling a question takes longer than answering it. Only PostgreSQL does so.
-                        let _ = client.batch_execute("SET jit = off").await;
-                        Ok(())
-                    })
-                }))
-                .build()
-                .map_err(|error| OpenError::Refused(error.to_string()))?;
-            Ok::<_, OpenError>(Connections { pool, lost: Arc::clone(&lost) })
-        };
-        Ok((make(READERS)?, make(WRITERS)?))
+        let make = |most, wait| Connections::new(settings, most, wait, &tls, &lost);
+        Ok(Kinds {
+            readers: make(READERS, Some(WAIT_TIMEOUT))?,
+            writers: make(WRITERS, None)?,
+            showers: make(SHOWERS, None)?,
+            pulse: make(1, None)?,
+        })
+    }
+}
+
+impl Connections {
+    /// At most so many, each waited for so long.
+    fn new(
+        settings: &Settings,
+        most: usize,
+        wait: Option<Duration>,
+        tls: &MakeRustlsConnect,
+        lost: &Arc<Reach>,
+    ) -> Result<Connections, OpenError> {
+        let mut server = settings.server.clone();
+        let each = server.get_connect_timeout().copied().unwrap_or(CONNECT_TIMEOUT);
+        let hosts = u32::try_from(server.get_hosts().len()).unwrap_or(u32::MAX);
+        let create = each.saturating_mul(hosts).saturating_add(SETUP_TIMEOUT);
+        server
+            .application_name("maestrod")
+            .connect_timeout(each)
+            .keepalives_idle(SILENCE)
+            .tcp_user_timeout(SILENCE);
+        let config = ManagerConfig { recycling_method: RecyclingMethod::Fast };
+        let pool = Pool::builder(Manager::from_config(server, tls.clone(), config))
+            .max_size(most)
+            .runtime(Runtime::Tokio1)
+            .wait_timeout(wait)
+            .create_timeout(Some(create))
+            .recycle_timeout(Some(SETUP_TIMEOUT))
+            .post_create(Hook::async_fn(|client, _| {
+                Box::pin(async move {
+                    let sql = format!("SET statement_timeout = {}", STATEMENT_TIMEOUT.as_millis());
+                    client.batch_execute(&sql).await.map_err(HookError::Backend)?;
+                    // Compiling a question takes longer than answering it. Only PostgreSQL does so.
+                    let _ = client.batch_execute("SET jit = off").await;
+                    Ok(())
+                })
+            }))
+            .build()
+            .map_err(|error| OpenError::Refused(error.to_string()))?;
+        Ok(Connections { pool, tls: tls.clone(), lost: Arc::clone(lost) })
     }
 
     /// A connection.
-    pub(super) async fn one(&self) -> Result<Client, Failure> {
+    pub(super) async fn one(&self) -> Result<Object, Failure> {
         Ok(self.pool.get().await?)
     }
 
     /// Runs `work` on a connection. Where others were in its way it is run again, up to some times; where the connection
-    /// had ended, once more on another one. So it must be something that may be done twice.
+    /// had ended, once more on another one. So it must be something that may be done twice. Where nobody waits for the
+    /// answer any more, the server is told to give up.
     pub(super) async fn run<T, F>(&self, work: impl Fn(Client) -> F) -> Result<T, DirectoryError>
     where
         F: Future<Output = Result<T, Failure>>,
     {
         let (mut tries, mut losses) = (1, 0);
         loop {
-            let done = async { work(self.one().await?).await };
-            let done = tokio::time::timeout(CALL_TIMEOUT, done).await.unwrap_or_else(|_| {
-                // They may be as silent, all of them.
-                self.pool.retain(|_, _| false);
-                losses += 1;
-                Err(Failure::Lost(format!("no answer for {} s", CALL_TIMEOUT.as_secs())))
-            });
+            let done = match self.one().await {
+                Ok(connection) => {
+                    let (lent, client) = Lent::new(connection, &self.tls).await;
+                    match tokio::time::timeout(CALL_TIMEOUT, work(client)).await {
+                        Ok(done) => {
+                            lent.end();
+                            done
+                        }
+                        Err(_) => {
+                            // They may be as silent, all of them.
+                            self.pool.retain(|_, _| false);
+                            losses += 1;
+                            Err(Failure::Lost(format!("no answer for {} s", CALL_TIMEOUT.as_secs())))
+                        }
+                    }
+                }
+                Err(failure) => Err(failure),
+            };
             match done {
                 Ok(answer) => {
                     self.reached();

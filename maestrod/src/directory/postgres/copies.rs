@@ -1,11 +1,11 @@
 //! How many peers have a content.
 
 use data_encoding::HEXLOWER_PERMISSIVE;
-use deadpool_postgres::Client;
 use p2p_content::ContentHash;
 use tokio_postgres::Row;
 
 use super::connections::Failure;
+use super::lent::Client;
 use super::peers;
 use crate::directory::walking::Budget;
 use crate::directory::{Copies, MAX_COPIES, Page};

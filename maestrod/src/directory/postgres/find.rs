@@ -4,7 +4,6 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use deadpool_postgres::Client;
 use p2p_identity::PeerId;
 use tokio_postgres::types::ToSql;
 
@@ -18,6 +17,7 @@ use crate::directory::{
 };
 
 use super::connections::Failure;
+use super::lent::Client;
 
 pub(super) async fn locate(
     client: Client,
@@ -273,16 +273,14 @@ pub(super) async fn files_of(
     after: &FilePosition,
     limit: usize,
 ) -> Result<Page<FileRecord, FilePosition>, Failure> {
-    let sql = "SELECT f.peer, f.share, f.name, f.content, f.size, f.modified_ms
-               FROM files f JOIN peers p ON p.id = f.peer
-               WHERE p.kind = $1 AND p.key = $2 AND (f.share, f.name) > ($3, $4)
-               ORDER BY f.share, f.name LIMIT $5";
-    let key = PeerKey::Synced(peer);
-    let (kind, key) = peers::parts(&key);
+    let nothing = Page { items: Vec::new(), next: None };
+    let Some((id, _)) = peers::find(&client, &PeerKey::Synced(peer)).await? else { return Ok(nothing) };
+    // With the row's number at hand the database can only go straight to the place in the key.
+    let sql = "SELECT peer, share, name, content, size, modified_ms FROM files
+               WHERE peer = $1 AND (share, name) > ($2, $3) ORDER BY share, name LIMIT $4";
     let limit = limit.clamp(1, PAGE_ENTRIES);
     let statement = client.prepare_cached(sql).await?;
-    let values: [&(dyn ToSql + Sync); 5] =
-        [&kind, &key, &after.share.as_bytes(), &after.within, &(limit as i64)];
+    let values: [&(dyn ToSql + Sync); 4] = [&id, &after.share.as_bytes(), &after.within, &(limit as i64)];
     let rows = client.query(&statement, &values).await?;
     let items: Vec<FileRecord> =
         rows.iter().map(|row| Ok(names::holding(row)?.file)).collect::<Result<_, Failure>>()?;

@@ -6,12 +6,12 @@
 
 use std::collections::HashMap;
 
-use deadpool_postgres::Client;
 use p2p_content::ContentHash;
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
 use super::connections::Failure;
+use super::lent::Client;
 use super::{peers, text};
 use crate::directory::group::Holding;
 use crate::directory::walking::{Budget, FEW, Filter};

@@ -1,16 +1,17 @@
 //! The rows of the peers.
 
-use deadpool_postgres::{Client, GenericClient, Transaction};
+use deadpool_postgres::{GenericClient, Transaction};
 use p2p_identity::PeerId;
 use tokio_postgres::Row;
 
 use super::connections::Failure;
+use super::lent::Client;
 use crate::directory::standing::Standing;
 use crate::directory::{
     Digest, DirectoryError, Held, Holdings, PeerKey, PeerRecord, Profile, Session, Totals,
 };
 
-const SYNCED: i32 = 0;
+pub(super) const SYNCED: i32 = 0;
 const PLAIN: i32 = 1;
 
 /// Columns that [`record`] reads, in its order.
@@ -75,7 +76,7 @@ pub(super) async fn begin(
     profile: &Profile,
     now_ms: i64,
 ) -> Result<Held, Failure> {
-    introduce(&client, key, profile, now_ms).await
+    introduce(&*client, key, profile, now_ms).await
 }
 
 pub(super) async fn admit(client: Client, peer: PeerId, now_ms: i64) -> Result<(), Failure> {

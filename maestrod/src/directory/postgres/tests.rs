@@ -2,12 +2,17 @@
 //! database. They need PostgreSQL's programs: `cargo xtask test-large` runs them.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
+use p2p_service::tasks::Tasks;
 use p2p_tests::PostgresServer;
 
 use super::*;
-use crate::directory::Change;
+use crate::config::Config;
 use crate::directory::conformance::{complete, conformance, file, peer, profile, settle, upserts, whole};
+use crate::directory::sharing::Shown;
+use crate::directory::{Change, Complete};
+use crate::presence::Presence;
 
 /// A maestro's store on this database.
 fn on(address: &str) -> PostgresDirectory {
@@ -48,6 +53,18 @@ async fn a_newer_schema_is_refused_and_left_alone() {
         assert!(error.to_string().contains("newer maestrod"), "{error}");
     }
     assert_eq!(server.sql("newer", "SELECT version FROM schema_version").unwrap(), "99");
+}
+
+#[tokio::test]
+#[ignore = "needs PostgreSQL's programs; `cargo xtask test-large` runs it"]
+async fn a_database_is_of_one_network() {
+    let server = PostgresServer::start().unwrap();
+    let directory = open(&server, "claimed").await;
+    for _ in 0..2 {
+        directory.claim(peer(1)).await.unwrap();
+    }
+    let refused = directory.claim(peer(2)).await.unwrap_err().to_string();
+    assert!(refused.contains(&peer(1).to_string()) && refused.contains("identity.key"), "{refused}");
 }
 
 #[tokio::test]
@@ -170,4 +187,158 @@ async fn pages_hold_together_where_there_is_much() {
     // A full catalog with hardly anything of the old one forgets the rest, in steps.
     settle(&directory, 1, &many[..3]).await;
     assert_eq!(directory.totals().await.unwrap().files, 59 * 400 + 3);
+}
+
+/// A tally that says nothing is held beside rows that are: the rows count.
+#[tokio::test]
+#[ignore = "needs PostgreSQL's programs; `cargo xtask test-large` runs it"]
+async fn a_tally_of_nothing_beside_files_is_set_right() {
+    let server = PostgresServer::start().unwrap();
+    let directory = open(&server, "tally").await;
+    let files = [file("a", "1"), file("b", "2")];
+    let session = settle(&directory, 1, &files).await;
+    let nothing = "UPDATE peers SET files = 0, bytes = 0, digest = decode(repeat('00', 16), 'hex')";
+    server.sql("tally", nothing).unwrap();
+    let recount = complete(&files).map(|complete| Complete { recount: true, ..complete });
+    let batch = Batch { complete: recount, ..whole(&files) };
+    assert!(directory.apply(peer(1), session, batch, 9).await.unwrap().agrees);
+    assert_eq!(directory.totals().await.unwrap().files, 2);
+}
+
+/// Lets this maestro judge others, as if it had beaten for long enough.
+fn has_beaten_for_long(maestro: &PostgresDirectory) {
+    for secs in (0..=16).rev().step_by(4) {
+        maestro.fellow.has_beaten(Instant::now() - Duration::from_secs(secs));
+    }
+}
+
+/// A stream that begins and is never shown leaves its peer to whoever holds it.
+#[tokio::test]
+#[ignore = "needs PostgreSQL's programs; `cargo xtask test-large` runs it"]
+async fn a_session_that_nobody_shows_keeps_nobody_visible() {
+    let server = PostgresServer::start().unwrap();
+    let (holder, other) = (open(&server, "unshown").await, on(&server.address("unshown")));
+    let first = holder.begin(peer(1), profile("p1"), 5).await.unwrap().session;
+    assert!(holder.show(peer(1), first, Shown::Connected, Some(6)).await.unwrap());
+    let unshown = other.begin(peer(1), profile("p1"), 7).await.unwrap().session;
+    assert!(!holder.show(peer(1), first, Shown::Connected, None).await.unwrap(), "there is a later stream");
+    assert!(!other.show(peer(1), unshown, Shown::Hidden, None).await.unwrap(), "it is another's");
+    assert!(holder.show(peer(1), first, Shown::Leased, None).await.unwrap());
+    assert_eq!(other.visible_peers().await.unwrap(), [peer(1)]);
+    assert!(holder.show(peer(1), first, Shown::Hidden, Some(8)).await.unwrap());
+    assert_eq!(other.visible_peers().await.unwrap(), []);
+    // Who moved is not the old one's to hide.
+    assert!(other.show(peer(1), unshown, Shown::Connected, None).await.unwrap());
+    assert!(!holder.show(peer(1), first, Shown::Hidden, None).await.unwrap());
+    assert_eq!(holder.visible_peers().await.unwrap(), [peer(1)]);
+}
+
+#[tokio::test]
+#[ignore = "needs PostgreSQL's programs; `cargo xtask test-large` runs it"]
+async fn only_of_those_that_are_gone_peers_are_taken_over() {
+    let server = PostgresServer::start().unwrap();
+    let (old, heir) = (open(&server, "heirs").await, on(&server.address("heirs")));
+    has_beaten_for_long(&heir);
+    assert!(old.beat().await.unwrap(), "nobody is taken for gone with the first beat");
+    heir.beat().await.unwrap();
+    let session = old.begin(peer(1), profile("p1"), 5).await.unwrap().session;
+    assert!(old.show(peer(1), session, Shown::Connected, None).await.unwrap());
+    assert_eq!(heir.take_over().await.unwrap(), []);
+    // It was silent when it was looked at, and beats before its peers are taken.
+    let mut client = heir.writers.one().await.unwrap();
+    let taken = sharing::inherit(&mut client, heir.fellow.id, old.fellow.id).await.unwrap();
+    assert_eq!(taken, []);
+    assert_eq!(old.held().await.unwrap(), [(peer(1), session)]);
+    server.sql("heirs", "UPDATE maestros SET beat_at = now() - INTERVAL '1 minute'").unwrap();
+    assert_eq!(heir.take_over().await.unwrap(), [(peer(1), session)]);
+    // Whoever did not hear that answer finds it here.
+    assert_eq!(heir.take_over().await.unwrap(), []);
+    assert_eq!(heir.held().await.unwrap(), [(peer(1), session)]);
+    assert!(!old.beat().await.unwrap(), "it was taken for gone");
+    assert!(old.show(peer(1), session, Shown::Connected, None).await.unwrap());
+    assert!(!heir.show(peer(1), session, Shown::Hidden, None).await.unwrap());
+}
+
+/// A peer that cannot be shown now is in nobody's way, and the others see that this maestro is alive.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs PostgreSQL's programs; `cargo xtask test-large` runs it"]
+async fn a_peer_that_cannot_be_shown_is_in_nobodys_way() {
+    let server = PostgresServer::start().unwrap();
+    let directory = Arc::new(open(&server, "blocked").await);
+    let tasks = Tasks::new();
+    let (_settings, seen) = tokio::sync::watch::channel(Arc::new(Config::default()));
+    let presence = Presence::start(Arc::clone(&directory) as Arc<dyn Directory>, seen, &tasks).await.unwrap();
+    let mut sessions = Vec::new();
+    for number in 1..=2 {
+        sessions.push(directory.begin(peer(number), profile("p"), 5).await.unwrap().session);
+    }
+    let mut client = directory.writers.one().await.unwrap();
+    let blocking = client.transaction().await.unwrap();
+    let key = peer(1).as_bytes().to_vec();
+    blocking.execute("SELECT 1 FROM peers WHERE key = $1 FOR UPDATE", &[&key]).await.unwrap();
+    let (blocked, session) = (presence.clone(), sessions[0]);
+    let blocked = tokio::spawn(async move { blocked.connect(peer(1), session).await });
+    let soon = Duration::from_secs(5);
+    let free = tokio::time::timeout(soon, presence.connect(peer(2), sessions[1])).await.unwrap().unwrap();
+    assert_eq!(directory.visible_peers().await.unwrap(), [peer(2)]);
+    let beat_at = || server.sql("blocked", "SELECT beat_at FROM maestros").unwrap();
+    let before = beat_at();
+    let beats = async {
+        while beat_at() == before {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(soon, beats).await.unwrap();
+    assert!(!blocked.is_finished());
+    blocking.rollback().await.unwrap();
+    let shown = tokio::time::timeout(soon, blocked).await.unwrap().unwrap().unwrap();
+    assert_eq!(directory.visible_peers().await.unwrap(), [peer(1), peer(2)]);
+    drop((free, shown));
+    tasks.shutdown(soon).await;
+}
+
+/// What nobody waits for any more the server does not go on with.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs PostgreSQL's programs; `cargo xtask test-large` runs it"]
+async fn an_abandoned_question_is_cancelled() {
+    let server = PostgresServer::start().unwrap();
+    let directory = open(&server, "abandoned").await;
+    let sleeping =
+        "SELECT count(*) FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(25)' AND state = 'active'";
+    let run = directory.readers.run(async |client: lent::Client| {
+        client.batch_execute("SELECT pg_sleep(25)").await?;
+        Ok(())
+    });
+    let begun = async {
+        while server.sql("abandoned", sleeping).unwrap() != "1" {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::select! {
+        done = run => panic!("{done:?}"),
+        () = begun => {}
+    }
+    let ended = async {
+        while server.sql("abandoned", sleeping).unwrap() != "0" {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(5), ended).await.unwrap();
+    assert_eq!(directory.totals().await.unwrap().files, 0);
+}
+
+/// Connections that are all in use say nothing of the server.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs PostgreSQL's programs; `cargo xtask test-large` runs it"]
+async fn connections_that_are_in_use_are_no_lost_database() {
+    let server = PostgresServer::start().unwrap();
+    let directory = open(&server, "busy").await;
+    let mut used = Vec::new();
+    for _ in 0..8 {
+        used.push(directory.readers.one().await.unwrap());
+    }
+    let refused = directory.totals().await;
+    assert!(matches!(refused, Err(DirectoryError::Busy(_))), "{refused:?}");
+    drop(used);
+    assert_eq!(directory.totals().await.unwrap().files, 0);
 }

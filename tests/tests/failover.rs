@@ -1,0 +1,253 @@
+//! Three maestros on one PostgreSQL behind a list, which die one after the other, and a database that is away for a while:
+//! nobody who asks meanwhile is told something false, or nothing.
+
+// Helpers of tests are no tests to clippy: a test that cannot go on fails right there.
+#![allow(clippy::unwrap_used)]
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use p2p_proto::control::{LocateAnswer, MaestroState, Origin, Status};
+use p2p_tests::{Ctl, Daemon, Network, PostgresServer, eventually, programs, write_file};
+use tokio_util::sync::CancellationToken;
+
+const SOON: Duration = Duration::from_secs(60);
+/// Maestros on one database.
+const MAESTROS: usize = 3;
+/// Peers that have files, and one that asks.
+const PEERS: usize = 4;
+/// Who ask at the same time.
+const ASKERS: usize = 50;
+/// How long the database is away.
+const AWAY: Duration = Duration::from_secs(30);
+
+/// A network of three maestros with one identity on one database, and peers that have all of them in their list.
+async fn start(store: &str) -> Network {
+    let builder = Network::builder().maestro_with(|settings| {
+        settings.set("store", store);
+    });
+    let mut network = builder.start().await.unwrap();
+    let key = fs::read(network.dir().join("maestro/identity.key")).unwrap();
+    let mut addresses = vec![network.maestro().unwrap().address()];
+    for _ in 1..MAESTROS {
+        let maestro = network.add_maestro(|settings, dir| {
+            settings.set("store", store);
+            let path = dir.join("identity.key");
+            let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+            Ok(file.write_all(&key)?)
+        });
+        addresses.push(maestro.await.unwrap().address());
+    }
+    for number in 1..=PEERS {
+        let addresses = addresses.clone();
+        let edit = |settings: &mut p2p_tests::Settings| {
+            settings.set("maestro", addresses);
+        };
+        let shared = network.dir().join(format!("P{number}/shared"));
+        write_file(&shared.join(format!("{number}.txt")), format!("de P{number}")).unwrap();
+        write_file(&shared.join("todos.txt"), "de todos").unwrap();
+        network.add_peer(edit).await.unwrap();
+    }
+    network.settled().await.unwrap();
+    for number in 1..=PEERS {
+        is_connected(&network, number, MAESTROS).await;
+    }
+    network
+}
+
+/// Waits until a peer is connected with so many maestros.
+async fn is_connected(network: &Network, number: usize, expected: usize) {
+    let connected = [MaestroState::InSync, MaestroState::Syncing, MaestroState::Reserve];
+    eventually(SOON, &format!("P{number} is connected with {expected} maestros"), async || {
+        let status: Status = network.peer(number)?.ctl_json(&["status"]).await?;
+        let there = status.maestros.iter().filter(|maestro| connected.contains(&maestro.state)).count();
+        ensure!(there >= expected, "{:?}", status.maestros);
+        Ok(())
+    })
+    .await
+    .unwrap();
+}
+
+/// Waits until a peer's catalog is known to one of its maestros.
+async fn in_sync(network: &Network, number: usize) {
+    eventually(SOON, &format!("P{number} is in sync"), async || {
+        let status: Status = network.peer(number)?.ctl_json(&["status"]).await?;
+        let is_told = status.maestros.iter().any(|maestro| maestro.state == MaestroState::InSync);
+        ensure!(is_told, "{:?}", status.maestros);
+        Ok(())
+    })
+    .await
+    .unwrap();
+}
+
+/// The process of a maestro, from 0.
+fn maestro(network: &mut Network, number: usize) -> &mut Daemon {
+    match number {
+        0 => network.maestro_mut().unwrap().daemon_mut(),
+        more => network.more_maestros_mut()[more - 1].daemon_mut(),
+    }
+}
+
+/// Asks once, by name, for what all have or for what one has, or fetches it.
+async fn ask(ctl: &Ctl, out: &Path, turn: usize) -> Result<()> {
+    let one = turn % (PEERS - 1) + 1;
+    let (what, expected): (String, BTreeSet<String>) = match turn % 3 {
+        0 => ("todos.txt".to_owned(), (1..=PEERS).map(|number| format!("P{number}")).collect()),
+        1 => (format!("{one}.txt"), [format!("P{one}")].into()),
+        _ => {
+            let copy = out.join(format!("{turn}.txt"));
+            let arguments =
+                ["fetch".to_owned(), format!("{one}.txt"), "-o".to_owned(), copy.display().to_string()];
+            ctl.run(&arguments).await?.ok()?;
+            let got = fs::read_to_string(&copy).with_context(|| copy.display().to_string())?;
+            ensure!(got == format!("de P{one}"), "{one}.txt is {got:?}");
+            return Ok(fs::remove_file(&copy)?);
+        }
+    };
+    let answer: LocateAnswer = ctl.run(["locate", "--json", &what]).await?.ok()?.json()?;
+    if let Some(why) = answer.incomplete {
+        bail!("{what}: not all could be asked: {why}");
+    }
+    let sources = answer.candidates.into_iter().flat_map(|candidate| candidate.sources);
+    let found: BTreeSet<String> = sources.map(|source| source.peer.name).collect();
+    ensure!(found.is_superset(&expected), "{what}: {found:?}, and not {expected:?}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs PostgreSQL: run with cargo xtask test-large"]
+async fn maestros_die_in_turn_and_nobody_notices() {
+    let server = tokio::task::spawn_blocking(PostgresServer::start).await.unwrap().unwrap();
+    let mut network = start(&server.create_database("failover").unwrap()).await;
+    let asking = network.peer(PEERS).unwrap();
+    let ctl = Ctl::new(&programs().unwrap().p2pctl, Path::new(asking.socket()), asking.dir());
+    let out = network.dir().join("out");
+    fs::create_dir(&out).unwrap();
+    let stop = CancellationToken::new();
+    let loops: Vec<_> = (0..ASKERS)
+        .map(|number| {
+            let (ctl, out, stop) = (ctl.clone(), out.clone(), stop.clone());
+            tokio::spawn(async move {
+                let mut asked = 0;
+                while !stop.is_cancelled() {
+                    ask(&ctl, &out, number + asked * ASKERS).await?;
+                    asked += 1;
+                }
+                anyhow::Ok(asked)
+            })
+        })
+        .collect();
+    for turn in 0..MAESTROS {
+        maestro(&mut network, turn).kill_9().await.unwrap();
+        for number in 1..=PEERS {
+            in_sync(&network, number).await;
+        }
+        // Longer than the others need to see that it is gone, and than a lease would last.
+        eventually(SOON, "the peers of the dead one are still shown by the others", async || {
+            let rest = match turn {
+                0 => network.more_maestros()[0].rest()?,
+                _ => network.maestro()?.rest()?,
+            };
+            let shown = rest.locate("todos.txt").await?.len();
+            ensure!(shown == PEERS, "{shown} of {PEERS}");
+            Ok(())
+        })
+        .await
+        .unwrap();
+        maestro(&mut network, turn).restart().await.unwrap();
+        for number in 1..=PEERS {
+            is_connected(&network, number, MAESTROS).await;
+        }
+    }
+    stop.cancel();
+    let mut asked = 0;
+    for ended in loops {
+        asked += ended.await.unwrap().unwrap();
+    }
+    assert!(asked > ASKERS, "{asked}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs PostgreSQL: run with cargo xtask test-large"]
+async fn peers_of_a_maestro_that_died_are_hidden_if_they_do_not_come_back() {
+    let server = tokio::task::spawn_blocking(PostgresServer::start).await.unwrap().unwrap();
+    let mut network = start(&server.create_database("gone").unwrap()).await;
+    // Its stream is at one of them; both end in the same moment.
+    let held = network.peer(1).unwrap().ctl_json::<Status>(&["status"]).await.unwrap();
+    let at = held.maestros.iter().position(|maestro| maestro.state == MaestroState::InSync).unwrap();
+    network.peer_mut(1).unwrap().daemon_mut().kill_9().await.unwrap();
+    maestro(&mut network, at).kill_9().await.unwrap();
+    let rest = match at {
+        0 => network.more_maestros()[0].rest().unwrap(),
+        _ => network.maestro().unwrap().rest().unwrap(),
+    };
+    assert_eq!(rest.locate("1.txt").await.unwrap().len(), 1, "not before its lease ends");
+    eventually(SOON, "P1 is hidden, and nobody else", async || {
+        ensure!(rest.locate("1.txt").await?.is_empty());
+        ensure!(rest.locate("todos.txt").await?.len() == PEERS - 1);
+        Ok(())
+    })
+    .await
+    .unwrap();
+    // It comes back to another one, and is shown within a second.
+    network.peer_mut(1).unwrap().daemon_mut().restart().await.unwrap();
+    in_sync(&network, 1).await;
+    eventually(Duration::from_secs(1), "P1 is shown", async || {
+        ensure!(rest.locate("1.txt").await?.len() == 1);
+        Ok(())
+    })
+    .await
+    .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs PostgreSQL: run with cargo xtask test-large"]
+async fn while_the_database_is_away_maestros_say_so_and_peers_help_themselves() {
+    let server = tokio::task::spawn_blocking(PostgresServer::start).await.unwrap().unwrap();
+    let store = server.create_database("away").unwrap();
+    let (mut server, network) = (server, start(&store).await);
+    let asking = network.peer(PEERS).unwrap();
+    let members = asking.state("members.json");
+    eventually(SOON, "P4 remembers the others", async || {
+        let known = fs::read_to_string(&members)?;
+        ensure!((1..PEERS).all(|number| known.contains(&format!("\"P{number}\""))), "{known}");
+        Ok(())
+    })
+    .await
+    .unwrap();
+
+    let away = Instant::now();
+    server.stop().unwrap();
+    let rest = network.maestro().unwrap().rest().unwrap();
+    while away.elapsed() < AWAY {
+        let answer = rest.get("/locate?file=todos.txt").await.unwrap();
+        assert_eq!(answer.status, 503, "{answer:?}");
+        // Others know it all the same.
+        let answer: LocateAnswer = asking.ctl_json(&["locate", "1.txt"]).await.unwrap();
+        assert_eq!(answer.candidates[0].sources[0].origin, Origin::Cache);
+        assert!(answer.incomplete.is_some());
+    }
+    let log = network.maestro().unwrap().daemon().log();
+    assert!(log.contains("cannot be reached"), "{log}");
+
+    server.start_again().unwrap();
+    eventually(SOON, "all is as it was", async || {
+        let answer: LocateAnswer = asking.ctl_json(&["locate", "todos.txt"]).await?;
+        ensure!(answer.incomplete.is_none(), "{:?}", answer.incomplete);
+        ensure!(answer.candidates[0].sources.len() == PEERS, "{answer:?}");
+        ensure!(rest.get("/locate?file=todos.txt").await?.status == 200);
+        Ok(())
+    })
+    .await
+    .unwrap();
+    // Nobody is taken for gone for having been silent with all the others.
+    let until = Instant::now() + Duration::from_secs(30);
+    while Instant::now() < until {
+        assert_eq!(rest.locate("todos.txt").await.unwrap().len(), PEERS);
+    }
+}
