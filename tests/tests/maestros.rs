@@ -12,7 +12,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use p2p_proto::control::{FileList, JoinAnswer, LocateAnswer, MaestroState, Origin, Status};
+use p2p_proto::control::{FileList, JoinAnswer, LocateAnswer, MaestroState, Origin, Status, TreeAnswer};
 use p2p_tests::{Network, Peer, eventually, write_file};
 
 const SOON: Duration = Duration::from_secs(30);
@@ -191,6 +191,41 @@ async fn independent_maestros_are_both_told_and_both_asked() {
     let told = answer.candidates[0].sources.iter().filter(|source| source.origin == Origin::Maestro);
     assert_eq!(told.map(|source| source.peer.name.as_str()).collect::<Vec<_>>(), ["P2"]);
     assert!(answer.incomplete.context("it is whole").unwrap().contains(&first));
+}
+
+/// More files than one page tells.
+const FILES: usize = 2100;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_directory_is_fetched_from_the_network_that_answers() {
+    let mut network = Network::builder().start().await.unwrap();
+    let first = network.maestro().unwrap().address();
+    let second = network.add_maestro(nothing).await.unwrap().address();
+    let both = vec![first, second.clone()];
+    network.add_peer(|settings| drop(settings.set("maestro", both))).await.unwrap();
+    states_become(network.peer(1).unwrap(), &[MaestroState::InSync, MaestroState::InSync]).await;
+    // P1 has read the list of members before P2 is one: it learns of the files from the maestro alone.
+    let source = network.add_peer(|settings| drop(settings.set("maestro", second))).await.unwrap();
+    for number in 0..FILES {
+        source.write(&format!("d/{number}.txt"), format!("{number}")).unwrap();
+    }
+    source.ctl(["refresh"]).await.unwrap().ok().unwrap();
+    let rest = network.more_maestros()[0].rest().unwrap();
+    let last = format!("d/{}.txt", FILES - 1);
+    eventually(SOON, "the maestro has the files", async || {
+        ensure!(rest.locate(&last).await?.len() == 1);
+        Ok(())
+    })
+    .await
+    .unwrap();
+    network.maestro_mut().unwrap().daemon_mut().kill_9().await.unwrap();
+    let peer = network.peer(1).unwrap();
+    states_become(peer, &[MaestroState::Unreachable, MaestroState::InSync]).await;
+    let found: TreeAnswer = peer.ctl_json(&["fetch", "-r", "d", "--dry-run"]).await.unwrap();
+    assert_eq!(found.files, u64::try_from(FILES).unwrap());
+    assert!(found.incomplete.is_some(), "it is told that one network was not asked");
+    peer.ctl(["fetch", "-r", "d"]).await.unwrap().ok().unwrap();
+    assert_eq!(fs::read_dir(peer.shared("d")).unwrap().count(), FILES);
 }
 
 #[tokio::test(flavor = "multi_thread")]
