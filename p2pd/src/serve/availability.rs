@@ -24,7 +24,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(15);
 /// Where nothing of it is here for the caller, or the request breaks the protocol.
 pub(super) async fn follow(
     contents: &Contents,
-    guest: Guest,
+    guest: &Guest,
     request: AvailabilityRequest,
 ) -> Result<Follower, Status> {
     let content = ContentHash::try_from(request.content.as_ref())
@@ -45,7 +45,7 @@ pub(super) async fn follow(
     };
     // Friends of this peer may be strangers to each other, and who was sent a file or sees a hidden one is nobody else's
     // business: only members are told of each other, and only for what all of them may see.
-    let is_public = guest.is_member && fetcher.is_some() && contents.is_public(content).await?;
+    let is_public = !guest.memberships.is_empty() && fetcher.is_some() && contents.is_public(content).await?;
     let fetcher = fetcher.filter(|_| is_public).map(|fetcher| fetcher.to_wire());
     Ok(swarm.follow(guest.id, fetcher, whole))
 }
@@ -64,11 +64,11 @@ pub(super) async fn tell(
     let mut brake = contents.brakes().of(guest.id).watch();
     loop {
         let update = tokio::select! {
-            update = follower.next() => update.filter(|_| admission.still_admits(guest)).map(Some),
+            update = follower.next() => update.filter(|_| admission.still_admits(&guest)).map(Some),
             held = brake.next() => {
                 Some(Some(AvailabilityUpdate { held_back: held.into(), ..AvailabilityUpdate::default() }))
             }
-            _ = look.tick() => is_here(&contents, &follower, guest).await.then_some(None),
+            _ = look.tick() => is_here(&contents, &follower, &guest).await.then_some(None),
             () = updates.closed() => return,
         };
         let update = match update {
@@ -83,7 +83,7 @@ pub(super) async fn tell(
     }
 }
 
-async fn is_here(contents: &Contents, follower: &Follower, guest: Guest) -> bool {
+async fn is_here(contents: &Contents, follower: &Follower, guest: &Guest) -> bool {
     let content = follower.content();
     // A catalog that cannot be read just now takes nothing back.
     contents.fetched(content, guest.viewer).is_some()
