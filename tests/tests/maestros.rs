@@ -230,27 +230,49 @@ async fn a_directory_is_fetched_from_the_network_that_answers() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn maestros_are_joined_and_left_one_by_one() {
+    use MaestroState::{InSync, Reserve};
     let builder = Network::builder().peers(1).peers_with(|_, settings| {
         settings.remove("maestro");
     });
     let mut network = builder.start().await.unwrap();
     let sibling = add_sibling(&mut network).await;
     let other = network.add_maestro(nothing).await.unwrap().address();
+    let with_token = network.add_maestro(|settings, _| {
+        settings.set("admission.policy", "token");
+        Ok(())
+    });
+    let closed = with_token.await.unwrap().address();
+    let mut more = Vec::new();
+    for _ in 0..2 {
+        more.push(network.add_maestro(nothing).await.unwrap().address());
+    }
     let (peer, first) = (network.peer(1).unwrap(), network.maestro().unwrap().address());
     let said = peer.ctl(["join", first.as_str(), sibling.as_str()]).await.unwrap().ok().unwrap();
     assert!(said.stderr.contains("one directory") && said.stderr.contains(&first), "{}", said.stderr);
-    states_become(peer, &[MaestroState::InSync, MaestroState::Reserve]).await;
+    states_become(peer, &[InSync, Reserve]).await;
     let joined: JoinAnswer = peer.ctl_json(&["join", "--also", &other]).await.unwrap();
     assert!(joined.first_contact && joined.same_as.is_none(), "{joined:?}");
-    states_become(peer, &[MaestroState::InSync, MaestroState::Reserve, MaestroState::InSync]).await;
+    states_become(peer, &[InSync, Reserve, InSync]).await;
+
+    // Several at once: none undoes another one, and one that is refused takes only itself away.
+    let join = async |address: &str| peer.ctl(["join", "--also", address]).await.unwrap();
+    let (third, fourth, closed) = tokio::join!(join(&more[0]), join(&more[1]), join(&closed));
+    third.ok().unwrap();
+    fourth.ok().unwrap();
+    assert!(closed.stderr.contains("token"), "{}", closed.stderr);
+    states_become(peer, &[InSync, Reserve, InSync, InSync, InSync]).await;
+    for address in &more {
+        peer.ctl(["leave", address.as_str()]).await.unwrap().ok().unwrap();
+    }
+    states_become(peer, &[InSync, Reserve, InSync]).await;
 
     // The one in use is left, and the one in reserve takes its place.
     peer.ctl(["leave", first.as_str()]).await.unwrap().ok().unwrap();
-    states_become(peer, &[MaestroState::InSync, MaestroState::InSync]).await;
+    states_become(peer, &[InSync, InSync]).await;
     peer.ctl(["leave", first.as_str()]).await.unwrap().exited(3).unwrap();
     // Without --also it is a change of network, as it always was.
     peer.ctl(["join", other.as_str()]).await.unwrap().ok().unwrap();
-    states_become(peer, &[MaestroState::InSync]).await;
+    states_become(peer, &[InSync]).await;
     peer.ctl(["leave"]).await.unwrap().ok().unwrap();
     states_become(peer, &[]).await;
 }

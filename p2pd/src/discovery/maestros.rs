@@ -37,6 +37,10 @@ pub struct Maestros {
     pub(super) configured: Arc<[String]>,
     /// All that were ever joined in this run; which of them count is the network's matter.
     known: Arc<Mutex<Vec<Maestro>>>,
+    /// Held while what is joined changes and the connections follow.
+    changing: Arc<Mutex<()>>,
+    /// Held while a network is joined, so that each join knows what the one before came to.
+    pub(super) joining: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// What a network's maestro says.
@@ -80,13 +84,17 @@ impl Maestros {
         if !addresses.is_empty() {
             let kept = |address: &String| network.at(address).unwrap_or_else(|| Joined::new(address.clone()));
             let joined: Vec<Joined> = addresses.iter().map(kept).collect();
-            if joined != network.list() {
-                network.set(joined)?;
-            }
+            network.change(|list| *list = joined)?;
         }
         let (tasks, seats, news) = (tasks.clone(), Seats::default(), Arc::new(watch::Sender::new(0)));
         let common = Common { identity, myself, catalog, network, members, tasks, seats, news };
-        let this = Self { common, configured: addresses.into(), known: Arc::default() };
+        let this = Self {
+            common,
+            configured: addresses.into(),
+            known: Arc::default(),
+            changing: Arc::default(),
+            joining: Arc::default(),
+        };
         for joined in this.common.network.list() {
             this.at(&joined.address).aim(true);
         }
@@ -229,8 +237,20 @@ impl Maestros {
         maestro
     }
 
-    /// Connects to those that are joined now and were not before, anew to the one at `again`, and leaves the others.
-    pub(super) fn follow(&self, before: &[Joined], again: Option<&str>) {
+    /// Changes what is joined, as it is now; connects to those that were not joined before, anew to the one at `again`, and
+    /// leaves those that are not joined any more.
+    pub(super) fn change(
+        &self,
+        again: Option<&str>,
+        change: impl FnOnce(&mut Vec<Joined>),
+    ) -> io::Result<()> {
+        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = self.common.network.change(change)?;
+        self.follow(&before, again);
+        Ok(())
+    }
+
+    fn follow(&self, before: &[Joined], again: Option<&str>) {
         let now = self.common.network.list();
         let has = |list: &[Joined], address: &str| list.iter().any(|joined| joined.address == address);
         for gone in before.iter().filter(|joined| !has(&now, &joined.address)) {
@@ -326,7 +346,7 @@ fn is_final(status: &Status) -> bool {
     matches!(status.code(), Code::InvalidArgument | Code::Unimplemented | Code::OutOfRange)
 }
 
-fn is_told(state: &State) -> bool {
+pub(super) fn is_told(state: &State) -> bool {
     matches!(state.state, MaestroState::InSync | MaestroState::Syncing)
 }
 
