@@ -247,7 +247,7 @@ impl Maestros {
         let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         let before = self.common.network.change(change)?;
         self.follow(&before, again);
-        Ok(())
+        self.common.members.forget_left()
     }
 
     fn follow(&self, before: &[Joined], again: Option<&str>) {
