@@ -283,7 +283,7 @@ impl Maestros {
 
 impl Behind {
     fn acknowledged(&self) -> Option<u64> {
-        self.maestros.iter().filter_map(|(_, maestro)| maestro.state().acknowledged).max()
+        acknowledged(&self.maestros.iter().map(|(_, maestro)| maestro.state()).collect::<Vec<_>>())
     }
 
     /// Why none of them can be asked.
@@ -341,6 +341,15 @@ impl Behind {
     }
 }
 
+/// What a network's directory holds: what the one with the stream says, which need not share a database with one that said
+/// more before; without a stream, the most that any said.
+fn acknowledged(states: &[State]) -> Option<u64> {
+    match states.iter().find(|state| is_told(state)) {
+        Some(told) => told.acknowledged,
+        None => states.iter().filter_map(|state| state.acknowledged).max(),
+    }
+}
+
 /// Whether another maestro of the network would say the same.
 fn is_final(status: &Status) -> bool {
     matches!(status.code(), Code::InvalidArgument | Code::Unimplemented | Code::OutOfRange)
@@ -383,6 +392,18 @@ pub(super) fn with_port(address: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_acknowledged_is_what_the_one_with_the_stream_says() {
+        let state =
+            |state, acknowledged| State { state, since_ms: 0, detail: None, acknowledged, answers: 0 };
+        let before = state(MaestroState::Unreachable, Some(9));
+        let reserve = state(MaestroState::Reserve, None);
+        assert_eq!(acknowledged(&[before.clone(), state(MaestroState::Syncing, None)]), None);
+        assert_eq!(acknowledged(&[before.clone(), state(MaestroState::InSync, Some(4))]), Some(4));
+        assert_eq!(acknowledged(&[reserve, before]), Some(9));
+        assert_eq!(acknowledged(&[]), None);
+    }
 
     #[test]
     fn the_port_may_be_left_out() {
