@@ -137,14 +137,14 @@ impl Maestros {
         !self.common.network.list().is_empty()
     }
 
-    /// Resolves when it is known whether a maestro answers: at once, but for the moments after the start and after joining
-    /// a network, and then within this time.
+    /// Resolves when it is known of every network whether one of its maestros answers: at once, but for the moments after
+    /// the start and after joining a network, and then within this time.
     pub(super) async fn first_contact(&self, within: Duration) {
         let is_known = || {
-            let joined = self.common.network.list();
-            let mut maestros = joined.iter().map(|joined| self.at(&joined.address));
-            maestros.clone().any(|maestro| maestro.client().is_some())
-                || maestros.all(|maestro| maestro.state().state != MaestroState::Connecting)
+            self.networks().iter().all(|Behind { maestros, .. }| {
+                maestros.iter().any(|(_, maestro)| maestro.client().is_some())
+                    || maestros.iter().all(|(_, it)| it.state().state != MaestroState::Connecting)
+            })
         };
         let mut news = self.common.news.subscribe();
         // Whoever asked goes on without, where it takes longer.
