@@ -54,11 +54,13 @@ async fn names(peer: &Peer) -> Vec<String> {
     list.files.into_iter().map(|file| file.name).collect()
 }
 
+/// Who has it, as the maestros say; what is only remembered is left out.
 async fn located(peer: &Peer, what: &str) -> BTreeSet<String> {
     let said = peer.ctl(["locate", what, "--json"]).await.unwrap();
     let answer: LocateAnswer = said.json().unwrap();
     let sources = answer.candidates.into_iter().flat_map(|candidate| candidate.sources);
-    sources.map(|source| source.peer.name).collect()
+    let told = sources.filter(|source| matches!(source.origin, Origin::Own | Origin::Maestro));
+    told.map(|source| source.peer.name).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -231,22 +233,18 @@ async fn a_directory_is_fetched_from_the_network_that_answers() {
 #[tokio::test(flavor = "multi_thread")]
 async fn maestros_are_joined_and_left_one_by_one() {
     use MaestroState::{InSync, Reserve};
-    let builder = Network::builder().peers(1).peers_with(|_, settings| {
+    let builder = Network::builder().peers(2).peers_with(|_, settings| {
         settings.remove("maestro");
     });
     let mut network = builder.start().await.unwrap();
     let sibling = add_sibling(&mut network).await;
     let other = network.add_maestro(nothing).await.unwrap().address();
-    let with_token = network.add_maestro(|settings, _| {
-        settings.set("admission.policy", "token");
-        Ok(())
-    });
-    let closed = with_token.await.unwrap().address();
     let mut more = Vec::new();
     for _ in 0..2 {
         more.push(network.add_maestro(nothing).await.unwrap().address());
     }
     let (peer, first) = (network.peer(1).unwrap(), network.maestro().unwrap().address());
+    let no_maestro = network.peer(2).unwrap().address();
     let said = peer.ctl(["join", first.as_str(), sibling.as_str()]).await.unwrap().ok().unwrap();
     assert!(said.stderr.contains("one directory") && said.stderr.contains(&first), "{}", said.stderr);
     states_become(peer, &[InSync, Reserve]).await;
@@ -256,10 +254,10 @@ async fn maestros_are_joined_and_left_one_by_one() {
 
     // Several at once: none undoes another one, and one that is refused takes only itself away.
     let join = async |address: &str| peer.ctl(["join", "--also", address]).await.unwrap();
-    let (third, fourth, closed) = tokio::join!(join(&more[0]), join(&more[1]), join(&closed));
+    let (third, fourth, refused) = tokio::join!(join(&more[0]), join(&more[1]), join(&no_maestro));
     third.ok().unwrap();
     fourth.ok().unwrap();
-    assert!(closed.stderr.contains("token"), "{}", closed.stderr);
+    assert!(refused.stderr.contains("does not answer as a maestro"), "{}", refused.stderr);
     states_become(peer, &[InSync, Reserve, InSync, InSync, InSync]).await;
     for address in &more {
         peer.ctl(["leave", address.as_str()]).await.unwrap().ok().unwrap();
@@ -270,9 +268,16 @@ async fn maestros_are_joined_and_left_one_by_one() {
     peer.ctl(["leave", first.as_str()]).await.unwrap().ok().unwrap();
     states_become(peer, &[InSync, InSync]).await;
     peer.ctl(["leave", first.as_str()]).await.unwrap().exited(3).unwrap();
+    // The stream that the one that is left still has says nothing of the one in its place: that one must say Welcome.
+    let joined: JoinAnswer = peer.ctl_json(&["join", &first]).await.unwrap();
+    assert!(joined.membership_until_ms.is_some() && joined.same_as.is_none(), "{joined:?}");
     // Without --also it is a change of network, as it always was.
     peer.ctl(["join", other.as_str()]).await.unwrap().ok().unwrap();
     states_become(peer, &[InSync]).await;
     peer.ctl(["leave"]).await.unwrap().ok().unwrap();
     states_become(peer, &[]).await;
+    // A token is shown to the first one, and to nobody else than its network.
+    let said = peer.ctl(["join", first.as_str(), other.as_str(), "--token", "secret"]).await.unwrap();
+    assert!(said.exited(5).unwrap().stderr.contains("is not the maestro"));
+    states_become(peer, &[InSync]).await;
 }

@@ -122,8 +122,8 @@ impl Maestros {
             return Err(refused);
         }
         let (here, others): (Vec<_>, Vec<_>) = before.iter().partition(|known| known.address == address);
-        let is_it = |known: &&&Joined| known.pinned() == Some(found);
-        let (was_pinned, same) = (here.iter().find(is_it).is_some(), others.iter().find(is_it));
+        let is_it = |known: &&Joined| known.pinned() == Some(found);
+        let (was_pinned, same) = (here.iter().any(is_it), others.into_iter().find(is_it));
         let name = network.at(&address).and_then(|joined| joined.name).or_else(|| same?.name.clone());
         Ok(JoinAnswer {
             maestro_id: found.to_string(),
