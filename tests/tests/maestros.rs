@@ -204,10 +204,20 @@ async fn a_directory_is_fetched_from_the_network_that_answers() {
     let first = network.maestro().unwrap().address();
     let second = network.add_maestro(nothing).await.unwrap().address();
     let both = vec![first, second.clone()];
-    network.add_peer(|settings| drop(settings.set("maestro", both))).await.unwrap();
+    network
+        .add_peer(|settings| {
+            settings.set("maestro", both);
+        })
+        .await
+        .unwrap();
     states_become(network.peer(1).unwrap(), &[MaestroState::InSync, MaestroState::InSync]).await;
     // P1 has read the list of members before P2 is one: it learns of the files from the maestro alone.
-    let source = network.add_peer(|settings| drop(settings.set("maestro", second))).await.unwrap();
+    let source = network
+        .add_peer(|settings| {
+            settings.set("maestro", second);
+        })
+        .await
+        .unwrap();
     for number in 0..FILES {
         source.write(&format!("d/{number}.txt"), format!("{number}")).unwrap();
     }
