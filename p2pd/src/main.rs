@@ -111,7 +111,7 @@ impl Args {
             Some(own) => own.replace_defaults(&mut config).into_iter().map(|key| (key, "--user")).collect(),
             None => Vec::new(),
         };
-        let maestros = (!self.maestro.is_empty()).then(|| MaestroList::of(self.maestro.clone()));
+        let maestros = (!self.maestro.is_empty()).then(|| MaestroList::given(self.maestro.clone()));
         let given = [
             replace(&mut config.name, &self.name, "name", "--name"),
             replace(&mut config.maestro, &maestros, "maestro", "--maestro"),

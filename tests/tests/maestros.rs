@@ -12,7 +12,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use p2p_proto::control::{FileList, JoinAnswer, LocateAnswer, MaestroState, Origin, Status};
+use p2p_proto::control::{FileList, JoinAnswer, LocateAnswer, MaestroState, Origin, Status, TreeAnswer};
 use p2p_tests::{Network, Peer, eventually, write_file};
 
 const SOON: Duration = Duration::from_secs(30);
@@ -54,11 +54,13 @@ async fn names(peer: &Peer) -> Vec<String> {
     list.files.into_iter().map(|file| file.name).collect()
 }
 
+/// Who has it, as the maestros say; what is only remembered is left out.
 async fn located(peer: &Peer, what: &str) -> BTreeSet<String> {
     let said = peer.ctl(["locate", what, "--json"]).await.unwrap();
     let answer: LocateAnswer = said.json().unwrap();
     let sources = answer.candidates.into_iter().flat_map(|candidate| candidate.sources);
-    sources.map(|source| source.peer.name).collect()
+    let told = sources.filter(|source| matches!(source.origin, Origin::Own | Origin::Maestro));
+    told.map(|source| source.peer.name).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -193,29 +195,99 @@ async fn independent_maestros_are_both_told_and_both_asked() {
     assert!(answer.incomplete.context("it is whole").unwrap().contains(&first));
 }
 
+/// More files than one page tells.
+const FILES: usize = 2100;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_directory_is_fetched_from_the_network_that_answers() {
+    let mut network = Network::builder().start().await.unwrap();
+    let first = network.maestro().unwrap().address();
+    let second = network.add_maestro(nothing).await.unwrap().address();
+    let both = vec![first, second.clone()];
+    network
+        .add_peer(|settings| {
+            settings.set("maestro", both);
+        })
+        .await
+        .unwrap();
+    states_become(network.peer(1).unwrap(), &[MaestroState::InSync, MaestroState::InSync]).await;
+    // P1 has read the list of members before P2 is one: it learns of the files from the maestro alone.
+    let source = network
+        .add_peer(|settings| {
+            settings.set("maestro", second);
+        })
+        .await
+        .unwrap();
+    for number in 0..FILES {
+        source.write(&format!("d/{number}.txt"), format!("{number}")).unwrap();
+    }
+    source.ctl(["refresh"]).await.unwrap().ok().unwrap();
+    let rest = network.more_maestros()[0].rest().unwrap();
+    let last = format!("d/{}.txt", FILES - 1);
+    eventually(SOON, "the maestro has the files", async || {
+        ensure!(rest.locate(&last).await?.len() == 1);
+        Ok(())
+    })
+    .await
+    .unwrap();
+    network.maestro_mut().unwrap().daemon_mut().kill_9().await.unwrap();
+    let peer = network.peer(1).unwrap();
+    states_become(peer, &[MaestroState::Unreachable, MaestroState::InSync]).await;
+    let found: TreeAnswer = peer.ctl_json(&["fetch", "-r", "d", "--dry-run"]).await.unwrap();
+    assert_eq!(found.files, u64::try_from(FILES).unwrap());
+    assert!(found.incomplete.is_some(), "it is told that one network was not asked");
+    peer.ctl(["fetch", "-r", "d"]).await.unwrap().ok().unwrap();
+    assert_eq!(fs::read_dir(peer.shared("d")).unwrap().count(), FILES);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn maestros_are_joined_and_left_one_by_one() {
-    let builder = Network::builder().peers(1).peers_with(|_, settings| {
+    use MaestroState::{InSync, Reserve};
+    let builder = Network::builder().peers(2).peers_with(|_, settings| {
         settings.remove("maestro");
     });
     let mut network = builder.start().await.unwrap();
     let sibling = add_sibling(&mut network).await;
     let other = network.add_maestro(nothing).await.unwrap().address();
+    let mut more = Vec::new();
+    for _ in 0..2 {
+        more.push(network.add_maestro(nothing).await.unwrap().address());
+    }
     let (peer, first) = (network.peer(1).unwrap(), network.maestro().unwrap().address());
+    let no_maestro = network.peer(2).unwrap().address();
     let said = peer.ctl(["join", first.as_str(), sibling.as_str()]).await.unwrap().ok().unwrap();
     assert!(said.stderr.contains("one directory") && said.stderr.contains(&first), "{}", said.stderr);
-    states_become(peer, &[MaestroState::InSync, MaestroState::Reserve]).await;
+    states_become(peer, &[InSync, Reserve]).await;
     let joined: JoinAnswer = peer.ctl_json(&["join", "--also", &other]).await.unwrap();
     assert!(joined.first_contact && joined.same_as.is_none(), "{joined:?}");
-    states_become(peer, &[MaestroState::InSync, MaestroState::Reserve, MaestroState::InSync]).await;
+    states_become(peer, &[InSync, Reserve, InSync]).await;
+
+    // Several at once: none undoes another one, and one that is refused takes only itself away.
+    let join = async |address: &str| peer.ctl(["join", "--also", address]).await.unwrap();
+    let (third, fourth, refused) = tokio::join!(join(&more[0]), join(&more[1]), join(&no_maestro));
+    third.ok().unwrap();
+    fourth.ok().unwrap();
+    assert!(refused.stderr.contains("does not answer as a maestro"), "{}", refused.stderr);
+    states_become(peer, &[InSync, Reserve, InSync, InSync, InSync]).await;
+    for address in &more {
+        peer.ctl(["leave", address.as_str()]).await.unwrap().ok().unwrap();
+    }
+    states_become(peer, &[InSync, Reserve, InSync]).await;
 
     // The one in use is left, and the one in reserve takes its place.
     peer.ctl(["leave", first.as_str()]).await.unwrap().ok().unwrap();
-    states_become(peer, &[MaestroState::InSync, MaestroState::InSync]).await;
+    states_become(peer, &[InSync, InSync]).await;
     peer.ctl(["leave", first.as_str()]).await.unwrap().exited(3).unwrap();
+    // The stream that the one that is left still has says nothing of the one in its place: that one must say Welcome.
+    let joined: JoinAnswer = peer.ctl_json(&["join", &first]).await.unwrap();
+    assert!(joined.membership_until_ms.is_some() && joined.same_as.is_none(), "{joined:?}");
     // Without --also it is a change of network, as it always was.
     peer.ctl(["join", other.as_str()]).await.unwrap().ok().unwrap();
-    states_become(peer, &[MaestroState::InSync]).await;
+    states_become(peer, &[InSync]).await;
     peer.ctl(["leave"]).await.unwrap().ok().unwrap();
     states_become(peer, &[]).await;
+    // A token is shown to the first one, and to nobody else than its network.
+    let said = peer.ctl(["join", first.as_str(), other.as_str(), "--token", "secret"]).await.unwrap();
+    assert!(said.exited(5).unwrap().stderr.contains("is not the maestro"));
+    states_become(peer, &[InSync]).await;
 }

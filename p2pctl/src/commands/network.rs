@@ -22,19 +22,31 @@ pub(super) async fn join(client: &Client, out: &Output, args: cli::Join) -> Resu
         Some(path) => Some(read_token(path)?),
         None => args.token,
     };
+    let mut maestro_id = args.fingerprint;
     for (at, address) in args.addresses.into_iter().enumerate() {
-        let (maestro_id, token) = (args.fingerprint.clone(), token.clone());
-        join_one(client, out, JoinRequest { address, maestro_id, token, add: args.also || at > 0 }).await?;
+        let request = JoinRequest {
+            address,
+            maestro_id: maestro_id.clone(),
+            token: token.clone(),
+            add: args.also || at > 0,
+        };
+        let joined = join_one(client, out, request).await?;
+        // A token is one network's secret: nobody else is shown it.
+        if token.is_some() {
+            maestro_id.get_or_insert(joined);
+        }
     }
     Ok(())
 }
 
-async fn join_one(client: &Client, out: &Output, request: JoinRequest) -> Result<(), Failure> {
+/// The identity that was joined.
+async fn join_one(client: &Client, out: &Output, request: JoinRequest) -> Result<String, Failure> {
     let answer = client.json::<JoinAnswer>(Method::PUT, "/v1/network", Some(&request), LONG_CALL).await?;
-    if out.json() {
-        return out.raw(&answer.raw);
-    }
     let joined = answer.value;
+    if out.json() {
+        out.raw(&answer.raw)?;
+        return Ok(joined.maestro_id);
+    }
     out.line(&format!("Joined the network of {} at {}.", joined.name, joined.address))?;
     out.line(&format!("  fingerprint  {}", joined.maestro_id))?;
     if let Some(until) = joined.membership_until_ms {
@@ -45,7 +57,7 @@ async fn join_one(client: &Client, out: &Output, request: JoinRequest) -> Result
             "It has the identity of the maestro at {other}, so they are one directory: one of them is in use, the others \
              are in reserve."
         ));
-        return Ok(());
+        return Ok(joined.maestro_id);
     }
     match (joined.first_contact, request.maestro_id.is_some()) {
         (true, false) => out.note(
@@ -56,7 +68,7 @@ async fn join_one(client: &Client, out: &Output, request: JoinRequest) -> Result
         (true, true) => out.note("It has the identity that you named. From now on only this one is accepted."),
         (false, _) => out.note("It is the same maestro as before."),
     }
-    Ok(())
+    Ok(joined.maestro_id)
 }
 
 /// Runs `leave`.

@@ -33,6 +33,14 @@ impl MaestroList {
         Self(addresses)
     }
 
+    /// Those of a flag that may be repeated; one that is empty stands for none, as in a file.
+    pub fn given(addresses: Vec<String>) -> Self {
+        match <[String; 1]>::try_from(addresses) {
+            Ok([address]) => Written::One(address).into(),
+            Err(addresses) => Self(addresses),
+        }
+    }
+
     /// As they were given.
     pub fn addresses(&self) -> &[String] {
         &self.0
@@ -87,6 +95,9 @@ mod tests {
         for text in ["maestro = \"\"\n", "maestro = \"a:1\"\n", "maestro = [\"a:1\", \"b\"]\n"] {
             assert_eq!(toml::to_string(&File { maestro: read(text) }).unwrap(), text);
         }
+        assert_eq!(MaestroList::given(vec![String::new()]), MaestroList::default());
+        let several = vec!["a:1".to_owned(), String::new()];
+        assert_eq!(MaestroList::given(several.clone()), MaestroList::of(several));
         let error = toml::from_str::<File>("maestro = 1").unwrap_err().to_string();
         assert!(error.contains("a list of texts"), "{error}");
     }

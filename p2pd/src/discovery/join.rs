@@ -9,7 +9,7 @@ use p2p_service::wire::{self, ConnectError};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use super::maestros::{Maestros, with_port};
+use super::maestros::{Maestros, is_told, with_port};
 use super::network::Joined;
 
 /// How long `join` waits for the maestro's word.
@@ -62,52 +62,52 @@ impl Maestros {
     }
 
     async fn join_now(&self, request: JoinRequest) -> Result<JoinAnswer, JoinError> {
+        // One after the other: each counts on what the one before it came to.
+        let _joining = self.joining.lock().await;
         let network = &self.common.network;
         let address = with_port(&request.address);
         let is_fixed = !self.configured.is_empty();
         if is_fixed && !self.configured.contains(&address) {
             return Err(JoinError::Configured(self.configured.join(", ")));
         }
+        let is_added = request.add || is_fixed;
         let asked: Option<PeerId> = match &request.maestro_id {
             Some(text) => {
                 Some(text.parse().map_err(|error| JoinError::Syntax(format!("{text:?} is {error}")))?)
             }
             None => None,
         };
-        let before = network.list();
-        let known = before.iter().find(|joined| joined.address == address);
-        let pinned = known.and_then(Joined::pinned);
-        let expected = asked.or(pinned);
+        let pinned = || network.at(&address).and_then(|known| known.pinned());
+        let expected = asked.or_else(pinned);
         let connection = wire::connect(&self.common.identity, std::slice::from_ref(&address), expected).await;
         let maestro = connection.map_err(|error| match error {
             ConnectError::WrongPeer { address, wrong } => JoinError::Changed { address, wrong },
             other => JoinError::Unreachable(other.to_string()),
         })?;
+        let found = maestro.peer;
+        // Meanwhile its own connection may have met somebody else.
+        if let Some(expected) = asked.or_else(pinned).filter(|expected| *expected != found) {
+            return Err(JoinError::Changed { address, wrong: WrongPeer { expected, found } });
+        }
+
         let mut joined = Joined::new(address.clone());
-        joined.maestro_id = Some(maestro.peer.to_string());
+        joined.maestro_id = Some(found.to_string());
         joined.token = request.token;
-        if let Some(known) = known
-            && pinned == Some(maestro.peer)
-        {
-            joined.membership.clone_from(&known.membership);
-        }
-        let is_other = |other: &&Joined| other.address != address;
-        let same = before.iter().filter(is_other).find(|other| other.pinned() == Some(maestro.peer));
-        let mut list = match request.add || is_fixed {
-            true => before.clone(),
-            false => Vec::new(),
-        };
-        match list.iter_mut().find(|known| known.address == address) {
-            Some(known) => *known = joined,
-            None => list.push(joined),
-        }
+        let mut before = Vec::new();
         let mut news = self.common.news.subscribe();
         let answers = self.at(&address).state().answers;
-        network.set(list)?;
-        self.follow(&before, Some(&address));
+        self.change(Some(&address), |list| {
+            before.clone_from(list);
+            if let Some(known) = list.iter().find(|known| known.address == address)
+                && known.pinned() == Some(found)
+            {
+                joined.membership.clone_from(&known.membership);
+            }
+            put(list, joined, is_added);
+        })?;
         let is_answered = || {
             let state = self.at(&address).state();
-            state.answers > answers || state.state == MaestroState::Reserve
+            state.answers > answers || state.state == MaestroState::Reserve && self.is_served(found, &address)
         };
         // What it answers with would keep others from telling news.
         let answered = timeout(JOIN_TIMEOUT, news.wait_for(|_| is_answered())).await.is_ok();
@@ -118,20 +118,28 @@ impl Maestros {
             false => Some(JoinError::Unreachable(format!("{address} does not answer as a maestro does"))),
         };
         if let Some(refused) = refused {
-            let tried = network.list();
-            network.set(before)?;
-            self.follow(&tried, Some(&address));
+            self.change(Some(&address), |list| put_back(list, before, &address, is_added))?;
             return Err(refused);
         }
+        let (here, others): (Vec<_>, Vec<_>) = before.iter().partition(|known| known.address == address);
+        let is_it = |known: &&Joined| known.pinned() == Some(found);
+        let (was_pinned, same) = (here.iter().any(is_it), others.into_iter().find(is_it));
         let name = network.at(&address).and_then(|joined| joined.name).or_else(|| same?.name.clone());
         Ok(JoinAnswer {
-            maestro_id: maestro.peer.to_string(),
+            maestro_id: found.to_string(),
             name: name.unwrap_or_else(|| address.clone()),
-            first_contact: pinned != Some(maestro.peer) && same.is_none(),
-            membership_until_ms: network.member_until_ms(maestro.peer),
-            same_as: same.filter(|_| request.add || is_fixed).map(|same| same.address.clone()),
+            first_contact: !was_pinned && same.is_none(),
+            membership_until_ms: network.member_until_ms(found),
+            same_as: same.filter(|_| is_added).map(|same| same.address.clone()),
             address,
         })
+    }
+
+    /// Whether another maestro of this identity, beside the one at this address, is joined and has this peer's stream.
+    fn is_served(&self, maestro: PeerId, beside: &str) -> bool {
+        let joined = self.common.network.list().into_iter();
+        let mut others = joined.filter(|joined| joined.address != beside && joined.pinned() == Some(maestro));
+        others.any(|joined| is_told(&self.at(&joined.address).state()))
     }
 
     /// Leaves the maestro at this address, or all of them: they hide this peer's files at once, and what is pinned is
@@ -140,16 +148,68 @@ impl Maestros {
         if !self.configured.is_empty() {
             return Err(JoinError::Configured(self.configured.join(", ")));
         }
-        let before = self.common.network.list();
-        let left = match address.map(with_port) {
-            None => Vec::new(),
-            Some(address) if before.iter().all(|joined| joined.address != address) => {
-                return Err(JoinError::NotJoined(address));
+        let address = address.map(with_port);
+        let mut was_joined = true;
+        self.change(None, |list| match &address {
+            None => list.clear(),
+            Some(address) => {
+                let before = list.len();
+                list.retain(|joined| joined.address != *address);
+                was_joined = list.len() < before;
             }
-            Some(address) => before.iter().filter(|joined| joined.address != address).cloned().collect(),
-        };
-        self.common.network.set(left)?;
-        self.follow(&before, None);
-        Ok(())
+        })?;
+        match address.filter(|_| !was_joined) {
+            Some(address) => Err(JoinError::NotJoined(address)),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Puts one that is joined into the list, in place of what was known of its address; in place of all, unless it is added.
+fn put(list: &mut Vec<Joined>, joined: Joined, is_added: bool) {
+    list.retain(|known| is_added || known.address == joined.address);
+    match list.iter_mut().find(|known| known.address == joined.address) {
+        Some(known) => *known = joined,
+        None => list.push(joined),
+    }
+}
+
+/// Undoes what [`put`] did to the list of `before`, and nothing that was done since. An address that was left since stays
+/// left, and so does all that it had taken the place of.
+fn put_back(list: &mut Vec<Joined>, before: Vec<Joined>, address: &str, is_added: bool) {
+    let Some(at) = list.iter().position(|joined| joined.address == address) else { return };
+    list.splice(at..=at, before.into_iter().filter(|known| !is_added || known.address == address));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn named(address: &str, name: &str) -> Joined {
+        Joined { name: Some(name.to_owned()), ..Joined::new(address.to_owned()) }
+    }
+
+    #[test]
+    fn a_join_that_fails_undoes_itself_and_nothing_else() {
+        let before = vec![named("a", ""), named("b", ""), named("c", "")];
+        for is_added in [true, false] {
+            for address in ["b", "new"] {
+                let mut list = before.clone();
+                put(&mut list, named(address, "tried"), is_added);
+                assert!(list.contains(&named(address, "tried")));
+                put_back(&mut list, before.clone(), address, is_added);
+                assert_eq!(list, before, "{address}, {is_added}");
+            }
+        }
+        // Meanwhile one was left, and another one was told its name.
+        let mut list = before.clone();
+        put(&mut list, named("new", "tried"), true);
+        list.remove(0);
+        list[0] = named("b", "told");
+        put_back(&mut list, before.clone(), "new", true);
+        assert_eq!(list, [named("b", "told"), named("c", "")]);
+        // All were left.
+        put_back(&mut list, before.clone(), "gone", false);
+        assert_eq!(list.len(), 2);
     }
 }

@@ -1,6 +1,7 @@
 //! One answer to "who has it" and "who is there", from all who can be asked.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -250,9 +251,6 @@ impl Locator {
 
     /// This peer, then members, friends and plain peers by name; and who could not be asked.
     pub async fn peers(&self) -> (Vec<PeerRow>, Option<String>) {
-        let friends = self.friends.list();
-        let is_friend =
-            |id: &Option<String>| friends.iter().any(|friend| Some(&friend.peer_id) == id.as_ref());
         let (listed, incomplete) = self.maestros.list_peers().await;
         let listed = listed.into_iter().flatten().filter_map(|entry| {
             let version = entry.peer.as_ref().map(|peer| peer.version.clone());
@@ -265,17 +263,18 @@ impl Locator {
                 ..row(&peer)
             })
         });
-        let mut rows: Vec<PeerRow> = Vec::new();
+        // A peer that two networks know is one: by its ID, or by the URL of one that has none.
+        let which = |row: &PeerRow| match &row.peer.peer_id {
+            Some(id) => (Some(id.clone()), None),
+            None => (None, row.rest.clone()),
+        };
+        let mut rows: HashMap<_, PeerRow> = HashMap::new();
         for row in listed {
-            // A peer that two networks know is one; it is online where one of them sees it.
-            let is_it = |known: &&mut PeerRow| match &row.peer.peer_id {
-                Some(id) => known.peer.peer_id.as_ref() == Some(id),
-                None => known.peer.peer_id.is_none() && known.rest == row.rest,
-            };
-            match rows.iter_mut().find(is_it) {
-                Some(known) if known.online == Some(false) => *known = row,
-                Some(_) => {}
-                None => rows.push(row),
+            match rows.entry(which(&row)) {
+                // It is online where one of them sees it.
+                Entry::Occupied(mut known) if known.get().online == Some(false) => drop(known.insert(row)),
+                Entry::Occupied(_) => {}
+                Entry::Vacant(place) => drop(place.insert(row)),
             }
         }
         // Without the maestro, what is remembered; whether they are online nobody knows.
@@ -285,16 +284,18 @@ impl Locator {
         }
         for peer in known {
             let fresh = row(&peer);
-            if !rows.iter().any(|row| row.peer.peer_id == fresh.peer.peer_id) {
-                rows.push(fresh);
+            rows.entry(which(&fresh)).or_insert(fresh);
+        }
+        rows.remove(&(Some(self.myself.id.to_string()), None));
+        for friend in self.friends.list() {
+            if let Some(row) = rows.get_mut(&(Some(friend.peer_id), None)) {
+                row.relation = Relation::Friend;
             }
         }
-        let itself = Some(self.myself.id.to_string());
-        rows.retain(|row| row.peer.peer_id != itself);
-        for row in rows.iter_mut().filter(|row| is_friend(&row.peer.peer_id)) {
-            row.relation = Relation::Friend;
-        }
-        rows.sort_by(|a, b| (&a.peer.name, &a.peer.peer_id).cmp(&(&b.peer.name, &b.peer.peer_id)));
+        let mut rows: Vec<_> = rows.into_values().collect();
+        rows.sort_by(|a, b| {
+            (&a.peer.name, &a.peer.peer_id, &a.rest).cmp(&(&b.peer.name, &b.peer.peer_id, &b.rest))
+        });
         let totals = self.catalog.totals().await.ok();
         let own = PeerRow {
             relation: Relation::Own,

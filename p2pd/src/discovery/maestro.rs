@@ -86,7 +86,7 @@ pub(super) struct State {
     pub(super) state: MaestroState,
     pub(super) since_ms: i64,
     pub(super) detail: Option<String>,
-    /// Last catalog change that the maestro acknowledged.
+    /// Last catalog change that the maestro holds, as it said itself; `None` where it is told the whole catalog first.
     pub(super) acknowledged: Option<u64>,
     /// Counts the maestro's answers to Hello, welcome or not.
     pub(super) answers: u64,
@@ -340,8 +340,8 @@ impl Shared {
         self.tell();
     }
 
-    pub(super) fn acknowledged(&self, sequence: u64) {
-        self.lock_state().acknowledged = Some(sequence);
+    pub(super) fn acknowledged(&self, sequence: Option<u64>) {
+        self.lock_state().acknowledged = sequence;
         self.tell();
     }
 

@@ -37,6 +37,10 @@ pub struct Maestros {
     pub(super) configured: Arc<[String]>,
     /// All that were ever joined in this run; which of them count is the network's matter.
     known: Arc<Mutex<Vec<Maestro>>>,
+    /// Held while what is joined changes and the connections follow.
+    changing: Arc<Mutex<()>>,
+    /// Held while a network is joined, so that each join knows what the one before came to.
+    pub(super) joining: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// What a network's maestro says.
@@ -80,13 +84,17 @@ impl Maestros {
         if !addresses.is_empty() {
             let kept = |address: &String| network.at(address).unwrap_or_else(|| Joined::new(address.clone()));
             let joined: Vec<Joined> = addresses.iter().map(kept).collect();
-            if joined != network.list() {
-                network.set(joined)?;
-            }
+            network.change(|list| *list = joined)?;
         }
         let (tasks, seats, news) = (tasks.clone(), Seats::default(), Arc::new(watch::Sender::new(0)));
         let common = Common { identity, myself, catalog, network, members, tasks, seats, news };
-        let this = Self { common, configured: addresses.into(), known: Arc::default() };
+        let this = Self {
+            common,
+            configured: addresses.into(),
+            known: Arc::default(),
+            changing: Arc::default(),
+            joining: Arc::default(),
+        };
         for joined in this.common.network.list() {
             this.at(&joined.address).aim(true);
         }
@@ -129,14 +137,14 @@ impl Maestros {
         !self.common.network.list().is_empty()
     }
 
-    /// Resolves when it is known whether a maestro answers: at once, but for the moments after the start and after joining
-    /// a network, and then within this time.
+    /// Resolves when it is known of every network whether one of its maestros answers: at once, but for the moments after
+    /// the start and after joining a network, and then within this time.
     pub(super) async fn first_contact(&self, within: Duration) {
         let is_known = || {
-            let joined = self.common.network.list();
-            let mut maestros = joined.iter().map(|joined| self.at(&joined.address));
-            maestros.clone().any(|maestro| maestro.client().is_some())
-                || maestros.all(|maestro| maestro.state().state != MaestroState::Connecting)
+            self.networks().iter().all(|Behind { maestros, .. }| {
+                maestros.iter().any(|(_, maestro)| maestro.client().is_some())
+                    || maestros.iter().all(|(_, it)| it.state().state != MaestroState::Connecting)
+            })
         };
         let mut news = self.common.news.subscribe();
         // Whoever asked goes on without, where it takes longer.
@@ -229,8 +237,20 @@ impl Maestros {
         maestro
     }
 
-    /// Connects to those that are joined now and were not before, anew to the one at `again`, and leaves the others.
-    pub(super) fn follow(&self, before: &[Joined], again: Option<&str>) {
+    /// Changes what is joined, as it is now; connects to those that were not joined before, anew to the one at `again`, and
+    /// leaves those that are not joined any more.
+    pub(super) fn change(
+        &self,
+        again: Option<&str>,
+        change: impl FnOnce(&mut Vec<Joined>),
+    ) -> io::Result<()> {
+        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = self.common.network.change(change)?;
+        self.follow(&before, again);
+        self.common.members.forget_left()
+    }
+
+    fn follow(&self, before: &[Joined], again: Option<&str>) {
         let now = self.common.network.list();
         let has = |list: &[Joined], address: &str| list.iter().any(|joined| joined.address == address);
         for gone in before.iter().filter(|joined| !has(&now, &joined.address)) {
@@ -263,7 +283,7 @@ impl Maestros {
 
 impl Behind {
     fn acknowledged(&self) -> Option<u64> {
-        self.maestros.iter().filter_map(|(_, maestro)| maestro.state().acknowledged).max()
+        acknowledged(&self.maestros.iter().map(|(_, maestro)| maestro.state()).collect::<Vec<_>>())
     }
 
     /// Why none of them can be asked.
@@ -321,12 +341,21 @@ impl Behind {
     }
 }
 
+/// What a network's directory holds: what the one with the stream says, which need not share a database with one that said
+/// more before; without a stream, the most that any said.
+fn acknowledged(states: &[State]) -> Option<u64> {
+    match states.iter().find(|state| is_told(state)) {
+        Some(told) => told.acknowledged,
+        None => states.iter().filter_map(|state| state.acknowledged).max(),
+    }
+}
+
 /// Whether another maestro of the network would say the same.
 fn is_final(status: &Status) -> bool {
     matches!(status.code(), Code::InvalidArgument | Code::Unimplemented | Code::OutOfRange)
 }
 
-fn is_told(state: &State) -> bool {
+pub(super) fn is_told(state: &State) -> bool {
     matches!(state.state, MaestroState::InSync | MaestroState::Syncing)
 }
 
@@ -363,6 +392,18 @@ pub(super) fn with_port(address: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_acknowledged_is_what_the_one_with_the_stream_says() {
+        let state =
+            |state, acknowledged| State { state, since_ms: 0, detail: None, acknowledged, answers: 0 };
+        let before = state(MaestroState::Unreachable, Some(9));
+        let reserve = state(MaestroState::Reserve, None);
+        assert_eq!(acknowledged(&[before.clone(), state(MaestroState::Syncing, None)]), None);
+        assert_eq!(acknowledged(&[before.clone(), state(MaestroState::InSync, Some(4))]), Some(4));
+        assert_eq!(acknowledged(&[reserve, before]), Some(9));
+        assert_eq!(acknowledged(&[]), None);
+    }
 
     #[test]
     fn the_port_may_be_left_out() {

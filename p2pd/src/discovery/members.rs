@@ -10,7 +10,7 @@ use p2p_identity::PeerId;
 use p2p_proto::v1;
 use serde::{Deserialize, Serialize};
 
-use super::PeerRef;
+use super::{Network, PeerRef};
 use crate::kept::Kept;
 
 /// Members of one network that are remembered, at most.
@@ -41,10 +41,11 @@ pub(super) struct Listing {
     pub(super) told_ms: i64,
 }
 
-/// The members as the maestros last listed them. Clones are handles to the same.
+/// The members of the networks that are joined, as the maestros last listed them. Clones are handles to the same.
 #[derive(Clone)]
 pub struct Members {
     kept: Kept,
+    network: Network,
     list: Arc<Mutex<Vec<Remembered>>>,
     /// When it was last written, in milliseconds since 1970-01-01 UTC; 0 before the first time.
     written_ms: Arc<AtomicI64>,
@@ -59,11 +60,11 @@ pub(super) struct Remembered {
 
 impl Members {
     /// Reads what is kept in this file.
-    pub fn open(path: PathBuf) -> io::Result<Self> {
+    pub fn open(path: PathBuf, network: Network) -> io::Result<Self> {
         let kept = Kept::at(path);
         let members: Vec<Member> = kept.read()?;
         let list = members.into_iter().filter_map(Member::into_remembered).collect();
-        Ok(Self { kept, list: Arc::new(Mutex::new(list)), written_ms: Arc::default() })
+        Ok(Self { kept, network, list: Arc::new(Mutex::new(list)), written_ms: Arc::default() })
     }
 
     /// The members, this peer not among them; each once.
@@ -74,15 +75,39 @@ impl Members {
     /// The same, with who listed them.
     pub(super) fn remembered(&self) -> Vec<Remembered> {
         let mut known = HashSet::new();
-        self.lock().iter().filter(|member| known.insert(member.peer.id())).cloned().collect()
+        let list = self.lock();
+        let members = list.iter().filter(|member| self.is_one(member));
+        members.filter(|member| known.insert(member.peer.id())).cloned().collect()
     }
 
     /// The member with this identity.
     pub fn get(&self, id: PeerId) -> Option<PeerRef> {
-        self.lock().iter().find(|member| member.peer.id() == Some(id)).map(|member| member.peer.clone())
+        let list = self.lock();
+        let member = list.iter().find(|member| member.peer.id() == Some(id) && self.is_one(member));
+        member.map(|member| member.peer.clone())
     }
 
-    /// Replaces what is known of one network by what its maestro says; `itself` is left out.
+    /// Forgets those of networks that are not joined any more.
+    pub(super) fn forget_left(&self) -> io::Result<()> {
+        let mut list = self.lock();
+        let before = list.len();
+        list.retain(|member| self.is_one(member));
+        match list.len() == before {
+            true => Ok(()),
+            false => self.keep(&list),
+        }
+    }
+
+    /// Of those that an older release kept nobody knows of which network they are: they count while there is any.
+    fn is_one(&self, member: &Remembered) -> bool {
+        match &member.told {
+            Some(told) => self.network.has(told.network),
+            None => self.network.is_any(),
+        }
+    }
+
+    /// Replaces what is known of one network by what its maestro says; `itself` is left out. What comes after the network
+    /// was left is not taken.
     pub(super) fn replace(
         &self,
         listing: Listing,
@@ -97,6 +122,10 @@ impl Members {
             .map(|peer| Remembered { peer, told: Some(listing.clone()) })
             .collect();
         let mut list = self.lock();
+        // Looked at while nobody else forgets: what comes late is not there again after it was forgotten.
+        if !self.network.has(listing.network) {
+            return Ok(());
+        }
         let is_of_it = |told: &Listing| told.network == listing.network;
         let (old, rest): (Vec<_>, Vec<_>) = std::mem::take(&mut *list)
             .into_iter()
@@ -108,6 +137,10 @@ impl Members {
             return Ok(());
         }
         self.written_ms.store(listing.told_ms, Ordering::Relaxed);
+        self.keep(&list)
+    }
+
+    fn keep(&self, list: &[Remembered]) -> io::Result<()> {
         self.kept.write_later(&list.iter().filter_map(Member::of).collect::<Vec<_>>())
     }
 
@@ -140,6 +173,7 @@ impl Member {
 
 #[cfg(test)]
 mod tests {
+    use super::super::network::Joined;
     use super::*;
 
     fn entry(number: u8) -> v1::PeerEntry {
@@ -150,7 +184,16 @@ mod tests {
     #[tokio::test]
     async fn what_one_network_lists_leaves_the_other_alone() {
         let dir = tempfile::tempdir().unwrap();
-        let members = Members::open(dir.path().join("members.json")).unwrap();
+        let network = Network::open(dir.path().join("network.json")).unwrap();
+        let join = |networks: &[u8]| {
+            let joined = networks.iter().map(|network| {
+                let id = PeerId::from_bytes([*network; 32]).to_string();
+                Joined { maestro_id: Some(id), ..Joined::new(format!("maestro-{network}:1")) }
+            });
+            network.change(|list| *list = joined.collect()).unwrap();
+        };
+        join(&[100, 101]);
+        let members = Members::open(dir.path().join("members.json"), network.clone()).unwrap();
         let listing = |network: u8, told_ms: i64| Listing {
             network: PeerId::from_bytes([network; 32]),
             told_by: format!("maestro {network}"),
@@ -169,5 +212,12 @@ mod tests {
         members.replace(listing(100, 5), vec![entry(4)], itself).unwrap();
         let told = members.remembered().pop().unwrap().told.unwrap();
         assert_eq!((told.told_by.as_str(), told.told_ms), ("maestro 100", 5));
+
+        join(&[101]);
+        assert_eq!((ids(), members.get(PeerId::from_bytes([4; 32]))), (vec![2, 3], None), "one was left");
+        members.forget_left().unwrap();
+        members.replace(listing(100, 9), vec![entry(5)], itself).unwrap();
+        join(&[100, 101]);
+        assert_eq!(ids(), [2, 3], "it was forgotten, and what came late was not taken");
     }
 }

@@ -120,11 +120,15 @@ impl Network {
         self.lock().iter().find(|joined| joined.address == address).cloned()
     }
 
-    /// Keeps this, in place of all that was joined.
-    pub(super) fn set(&self, joined: Vec<Joined>) -> io::Result<()> {
-        self.kept.write(&joined)?;
-        *self.lock() = joined;
-        Ok(())
+    /// Changes what was joined, as it is now. What it was before.
+    pub(super) fn change(&self, change: impl FnOnce(&mut Vec<Joined>)) -> io::Result<Vec<Joined>> {
+        let mut all = self.lock();
+        let mut changed = all.clone();
+        change(&mut changed);
+        if changed != *all {
+            self.kept.write(&changed)?;
+        }
+        Ok(std::mem::replace(&mut *all, changed))
     }
 
     /// Changes what is kept of the maestro at this address, if it is still one of those that were joined.
@@ -172,7 +176,7 @@ mod tests {
             joined("c:1", &one, 3),
             Joined::new("d:1".to_owned()),
         ];
-        network.set(list.clone()).unwrap();
+        network.change(|known| known.clone_from(&list)).unwrap();
         let told: Vec<_> =
             network.memberships().iter().map(|it| (it.network(), it.not_after_unix_secs())).collect();
         assert_eq!(told, [(one.id(), 3), (other.id(), 5)]);

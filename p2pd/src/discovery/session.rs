@@ -145,6 +145,7 @@ impl Session<'_> {
         self.granted(welcome.membership.as_ref());
         shared.open(self.directory.clone());
         let telling = Telling::resume(welcome, &shared.catalog);
+        shared.acknowledged((!telling.begins_anew()).then(|| telling.sent()));
         let (changes, maestro_id) = (shared.catalog.count_after(telling.sent()), self.maestro);
         let to_tell = if telling.begins_anew() {
             "the whole catalog".to_owned()
@@ -164,8 +165,9 @@ impl Session<'_> {
     }
 
     fn heard(&self, message: Down, telling: &mut Telling) {
-        if let Some(sequence) = telling.heard(&message) {
-            self.shared.acknowledged(sequence);
+        let acknowledged = telling.heard(&message);
+        if matches!(message, Down::Ack(_)) {
+            self.shared.acknowledged(acknowledged);
         }
         match message {
             Down::Membership(grant) => self.granted(Some(&grant)),

@@ -98,7 +98,8 @@ impl Telling {
         Ok(said)
     }
 
-    /// Takes what the maestro says. What is acknowledged now, if it is said.
+    /// Takes what the maestro says. What is acknowledged now, if it is said: after an acknowledgement that asks for the
+    /// whole catalog, nothing is.
     pub fn heard(&mut self, message: &Down) -> Option<u64> {
         match message {
             Down::Ack(ack) => {

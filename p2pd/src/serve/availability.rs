@@ -1,8 +1,10 @@
 //! One Availability stream: what is here of a content, and who else fetches it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use p2p_content::ContentHash;
+use p2p_identity::PeerId;
 use p2p_proto::v1::{AvailabilityRequest, AvailabilityUpdate};
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval};
@@ -11,7 +13,7 @@ use tonic::Status;
 use super::admission::{Admission, Guest};
 use super::contents::Contents;
 use crate::discovery::PeerRef;
-use crate::transfer::Follower;
+use crate::transfer::{Follower, Introduced};
 
 /// Answers that wait for the network.
 pub(super) const AHEAD: usize = 4;
@@ -24,7 +26,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(15);
 /// Where nothing of it is here for the caller, or the request breaks the protocol.
 pub(super) async fn follow(
     contents: &Contents,
-    guest: Guest,
+    guest: &Guest,
     request: AvailabilityRequest,
 ) -> Result<Follower, Status> {
     let content = ContentHash::try_from(request.content.as_ref())
@@ -44,9 +46,11 @@ pub(super) async fn follow(
         }
     };
     // Friends of this peer may be strangers to each other, and who was sent a file or sees a hidden one is nobody else's
-    // business: only members are told of each other, and only for what all of them may see.
-    let is_public = guest.is_member && fetcher.is_some() && contents.is_public(content).await?;
-    let fetcher = fetcher.filter(|_| is_public).map(|fetcher| fetcher.to_wire());
+    // business: only members are told of each other, those of one network, and only for what all of them may see.
+    let networks: Arc<[PeerId]> = guest.memberships.iter().map(|(network, _)| *network).collect();
+    let is_public = !networks.is_empty() && fetcher.is_some() && contents.is_public(content).await?;
+    let fetcher =
+        fetcher.filter(|_| is_public).map(|fetcher| Introduced { info: fetcher.to_wire(), networks });
     Ok(swarm.follow(guest.id, fetcher, whole))
 }
 
@@ -64,11 +68,11 @@ pub(super) async fn tell(
     let mut brake = contents.brakes().of(guest.id).watch();
     loop {
         let update = tokio::select! {
-            update = follower.next() => update.filter(|_| admission.still_admits(guest)).map(Some),
+            update = follower.next() => update.filter(|_| admission.still_admits(&guest)).map(Some),
             held = brake.next() => {
                 Some(Some(AvailabilityUpdate { held_back: held.into(), ..AvailabilityUpdate::default() }))
             }
-            _ = look.tick() => is_here(&contents, &follower, guest).await.then_some(None),
+            _ = look.tick() => is_here(&contents, &follower, &guest).await.then_some(None),
             () = updates.closed() => return,
         };
         let update = match update {
@@ -83,7 +87,7 @@ pub(super) async fn tell(
     }
 }
 
-async fn is_here(contents: &Contents, follower: &Follower, guest: Guest) -> bool {
+async fn is_here(contents: &Contents, follower: &Follower, guest: &Guest) -> bool {
     let content = follower.content();
     // A catalog that cannot be read just now takes nothing back.
     contents.fetched(content, guest.viewer).is_some()

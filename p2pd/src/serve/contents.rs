@@ -162,7 +162,11 @@ impl Contents {
     }
 
     /// The length of this content in bytes, where the guest may have all of it from here.
-    pub(super) async fn whole_len(&self, content: ContentHash, guest: Guest) -> Result<Option<u64>, NoBytes> {
+    pub(super) async fn whole_len(
+        &self,
+        content: ContentHash,
+        guest: &Guest,
+    ) -> Result<Option<u64>, NoBytes> {
         let visible = self.catalog.find_content(content, guest.viewer).await.map_err(unreadable)?;
         if let Some(fact) = visible.first() {
             return Ok(Some(fact.size));

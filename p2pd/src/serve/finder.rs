@@ -40,7 +40,7 @@ impl Finder {
     }
 
     /// Opens a file with this content that the guest may see, or the unfinished one.
-    pub(super) fn open(&mut self, content: ContentHash, guest: Guest) -> Result<Held, NoBytes> {
+    pub(super) fn open(&mut self, content: ContentHash, guest: &Guest) -> Result<Held, NoBytes> {
         let why = match self.open_whole(content, guest) {
             Err(why @ (NoBytes::NotFound | NoBytes::Changed)) => why,
             opened => return opened,
@@ -50,7 +50,7 @@ impl Finder {
         Ok(Held::part(unfinished, swarm))
     }
 
-    fn open_whole(&mut self, content: ContentHash, guest: Guest) -> Result<Held, NoBytes> {
+    fn open_whole(&mut self, content: ContentHash, guest: &Guest) -> Result<Held, NoBytes> {
         let outboxed = match self.open_copy(content, guest.viewer) {
             Ok(held) => return Ok(held),
             Err(why) => {

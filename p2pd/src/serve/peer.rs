@@ -181,7 +181,7 @@ impl Peer for PeerService {
         let guest = self.admission.admit(&request)?;
         let permit = Arc::clone(&self.followers).try_acquire_owned().map_err(|_| busy())?;
         let place = self.follower_places.enter(guest.id).ok_or_else(busy)?;
-        let follower = availability::follow(&self.contents, guest, request.into_inner()).await?;
+        let follower = availability::follow(&self.contents, &guest, request.into_inner()).await?;
         let (updates, stream) = mpsc::channel(availability::AHEAD);
         let (contents, admission, token) =
             (self.contents.clone(), self.admission.clone(), self.tasks.token());

@@ -118,14 +118,14 @@ pub(super) async fn serve(
     let way = Way { out: contents.limits().way_out(guest.id), brake: contents.brakes().of(guest.id) };
     let asked = open.clone();
     let (finder, files, gathered) = (contents.finder(), HashMap::new(), RefCell::default());
-    let reader = Reader { contents, guest, way, answers, open, finder, files, gathered };
+    let reader = Reader { contents, guest: guest.clone(), way, answers, open, finder, files, gathered };
     let reader = tokio::task::spawn_blocking(move || reader.read_all(readings));
     while let Ok(Some(PullRequest { id, content, offset, length, withdraw })) = requests.message().await {
         if withdraw {
             asked.withdraw(id);
             continue;
         }
-        let content = ContentHash::try_from(content.as_ref()).ok().filter(|_| admission.still_admits(guest));
+        let content = ContentHash::try_from(content.as_ref()).ok().filter(|_| admission.still_admits(&guest));
         if let Some(swarm) = content.and_then(|content| swarms.find(content)) {
             swarm.promised(offset..offset.saturating_add(length), guest.id);
         }
@@ -193,7 +193,7 @@ impl Reader {
         {
             return Ok(Arc::clone(held));
         }
-        let held = Arc::new(self.finder.open(content, self.guest)?);
+        let held = Arc::new(self.finder.open(content, &self.guest)?);
         if self.files.len() >= OPEN_FILES {
             self.files.clear();
         }

@@ -37,5 +37,5 @@ pub use outbox::{Outbox, Outboxed};
 pub use send::{SendError, Sends};
 pub use store::{Store, StoreError};
 pub use story::AskedBy;
-pub use swarm::{Follower, Swarm, Swarms, Unfinished};
+pub use swarm::{Follower, Introduced, Swarm, Swarms, Unfinished};
 pub use tree::{Conflict, Pattern, PatternError, TreeError, TreeFound, TreeOrder};

@@ -52,8 +52,23 @@ struct State {
 /// A peer that fetches the content and gives what it gets.
 struct Fetcher {
     id: PeerId,
-    info: PeerInfo,
+    introduced: Introduced,
     followers: usize,
+}
+
+/// A fetcher, as others that fetch the same are told of it.
+#[derive(Clone)]
+pub struct Introduced {
+    /// Where it can be reached.
+    pub info: PeerInfo,
+    /// The networks that it belongs to: only their members are told of it.
+    pub networks: Arc<[PeerId]>,
+}
+
+impl Introduced {
+    fn shares_a_network(&self, other: &Self) -> bool {
+        self.networks.iter().any(|network| other.networks.contains(network))
+    }
 }
 
 /// What a transfer has of the content.
@@ -170,18 +185,20 @@ impl Swarm {
         }
     }
 
-    /// Follows it for this peer; `fetcher` says where others can reach it, if they are to know. `whole`: the length in
-    /// bytes, where this peer has all of it, whatever its transfers are at.
-    pub fn follow(self: Arc<Self>, id: PeerId, fetcher: Option<PeerInfo>, whole: Option<u64>) -> Follower {
+    /// Follows it for this peer; `fetcher` says where which others can reach it, if they are to know. `whole`: the length
+    /// in bytes, where this peer has all of it, whatever its transfers are at.
+    pub fn follow(self: Arc<Self>, id: PeerId, fetcher: Option<Introduced>, whole: Option<u64>) -> Follower {
         let is_whole = whole.is_some();
         if let Some(len) = whole {
             self.lock().pieces = Some(Pieces::of(len));
         }
-        let number = fetcher.map(|info| self.lock().enter(id, short(info)));
+        let introduced =
+            fetcher.map(|Introduced { info, networks }| Introduced { info: short(info), networks });
+        let number = introduced.clone().map(|introduced| self.lock().enter(id, introduced));
         self.ring();
         let changed = self.changed.subscribe();
         let told = Told { whole: false, pieces: is_whole, gained: 0, promised: 0, fetchers: 0 };
-        Follower { swarm: self, id, number, is_whole, told, changed }
+        Follower { swarm: self, id, number, introduced, is_whole, told, changed }
     }
 
     fn ring(&self) {
@@ -195,15 +212,15 @@ impl Swarm {
 
 impl State {
     /// One more follower of a fetcher. Its number.
-    fn enter(&mut self, id: PeerId, info: PeerInfo) -> u64 {
+    fn enter(&mut self, id: PeerId, introduced: Introduced) -> u64 {
         if let Some((number, fetcher)) = self.fetchers.iter_mut().find(|(_, fetcher)| fetcher.id == id) {
             fetcher.followers += 1;
-            fetcher.info = info;
+            fetcher.introduced = introduced;
             return *number;
         }
         let number = self.next_fetcher;
         self.next_fetcher += 1;
-        self.fetchers.insert(number, Fetcher { id, info, followers: 1 });
+        self.fetchers.insert(number, Fetcher { id, introduced, followers: 1 });
         number
     }
 
@@ -328,6 +345,8 @@ pub struct Follower {
     swarm: Arc<Swarm>,
     id: PeerId,
     number: Option<u64>,
+    /// As others are told of it, where it is a fetcher.
+    introduced: Option<Introduced>,
     is_whole: bool,
     told: Told,
     changed: watch::Receiver<()>,
@@ -388,10 +407,12 @@ impl Follower {
         let promised = state.promised.get(self.told.promised..).unwrap_or_default();
         update.promised = promised.iter().filter(|(_, to)| *to != self.id).map(|(piece, _)| *piece).collect();
         self.told.promised = state.promised.len();
-        if self.number.is_some() {
+        if let Some(introduced) = &self.introduced {
             let unknown = state.fetchers.range(self.told.fetchers..).map(|(_, fetcher)| fetcher);
-            let others = unknown.rev().filter(|fetcher| fetcher.id != self.id).take(NAMED);
-            update.fetchers = others.map(|fetcher| fetcher.info.clone()).collect();
+            let others = unknown.rev().filter(|fetcher| fetcher.id != self.id);
+            let known =
+                others.map(|fetcher| &fetcher.introduced).filter(|it| it.shares_a_network(introduced));
+            update.fetchers = known.take(NAMED).map(|fetcher| fetcher.info.clone()).collect();
             self.told.fetchers = state.next_fetcher;
         }
         let is_news = update != AvailabilityUpdate::default();

@@ -32,6 +32,12 @@ async fn told(follower: &mut Follower) -> AvailabilityUpdate {
     timeout(Duration::from_secs(5), follower.next()).await.unwrap().unwrap()
 }
 
+/// A member of these networks.
+fn introduced(info: &PeerInfo, networks: &[u8]) -> Option<Introduced> {
+    let networks = networks.iter().map(|number| PeerId::from_bytes([*number; 32])).collect();
+    Some(Introduced { info: info.clone(), networks })
+}
+
 async fn nothing_told(follower: &mut Follower) {
     assert!(timeout(Duration::from_millis(20), follower.next()).await.is_err());
 }
@@ -72,9 +78,9 @@ async fn fetchers_hear_of_each_other_and_of_what_others_were_promised() {
     let swarms = Swarms::default();
     let swarm = swarms.of(ContentHash::of(b"x"));
     let ((one, one_info), (two, two_info)) = (peer(), peer());
-    let mut first = Arc::clone(&swarm).follow(one, Some(one_info.clone()), Some(7 * PIECE));
+    let mut first = Arc::clone(&swarm).follow(one, introduced(&one_info, &[1]), Some(7 * PIECE));
     assert!(told(&mut first).await.whole);
-    let mut second = Arc::clone(&swarm).follow(two, Some(two_info.clone()), Some(7 * PIECE));
+    let mut second = Arc::clone(&swarm).follow(two, introduced(&two_info, &[1, 2]), Some(7 * PIECE));
     let mut silent = Arc::clone(&swarm).follow(peer().0, None, Some(7 * PIECE));
     assert_eq!(told(&mut first).await.fetchers, [two_info]);
     let heard = told(&mut second).await;
@@ -89,8 +95,24 @@ async fn fetchers_hear_of_each_other_and_of_what_others_were_promised() {
     assert_eq!(told(&mut second).await.promised, [5]);
     nothing_told(&mut first).await;
     drop(first);
-    let mut third = Arc::clone(&swarm).follow(peer().0, Some(peer().1), Some(7 * PIECE));
+    let mut third = Arc::clone(&swarm).follow(peer().0, introduced(&peer().1, &[1]), Some(7 * PIECE));
     assert_eq!(told(&mut third).await.fetchers.len(), 1, "who has gone is not named");
+}
+
+#[tokio::test]
+async fn members_of_different_networks_do_not_hear_of_each_other() {
+    let swarm = Swarms::default().of(ContentHash::of(b"x"));
+    let [one, other, both] = [peer(), peer(), peer()];
+    let follow = |(id, info): &(PeerId, PeerInfo), networks: &[u8]| {
+        Arc::clone(&swarm).follow(*id, introduced(info, networks), Some(PIECE))
+    };
+    let (mut first, mut second) = (follow(&one, &[1]), follow(&other, &[2]));
+    assert_eq!(told(&mut first).await.fetchers, []);
+    assert_eq!(told(&mut second).await.fetchers, []);
+    let mut third = follow(&both, &[2, 1]);
+    assert_eq!(told(&mut third).await.fetchers, [other.1, one.1]);
+    assert_eq!(told(&mut first).await.fetchers, std::slice::from_ref(&both.1));
+    assert_eq!(told(&mut second).await.fetchers, [both.1]);
 }
 
 #[test]

@@ -220,17 +220,13 @@ impl Transfers {
             return self.ask_peer(peer, order, listed).await;
         }
         let (mut is_any, mut query) = (false, query(&order.what));
-        let mut page = locator.browse_network(&query).await?;
-        let why = loop {
-            if page.incomplete.is_some() {
-                // The maestro cannot be asked: what was come by are pages of some peers, and not all there is.
-                break page.incomplete;
-            }
+        let (mut page, mut why) = (locator.browse_network(&query).await?, None);
+        loop {
+            // What one network does not tell takes nothing from what another one does: peers are asked for the rest.
+            why = why.or(page.incomplete.take());
             let Some(cursor) = page.next.take() else {
-                match self.write_down(order, listed, page).await? || is_any {
-                    true => return Ok(true),
-                    false => break None,
-                }
+                is_any |= self.write_down(order, listed, page).await?;
+                break;
             };
             query.cursor = cursor;
             // The next page is on its way while this one is written down.
@@ -238,7 +234,10 @@ impl Transfers {
             let (written, next) = tokio::join!(self.write_down(order, listed, page), next);
             is_any |= written?;
             page = next?;
-        };
+        }
+        if is_any && why.is_none() {
+            return Ok(true);
+        }
         let mut silent = 0;
         for peer in locator.others() {
             match self.ask_peer(&peer, order, listed).await {
