@@ -393,10 +393,7 @@ impl Attendant {
             self.registry.restore([peer], Instant::now());
         }
         if peers > 0 {
-            tracing::info!(
-                peers,
-                "took over {peers} peers whose maestro is gone; each has its lease to come back"
-            );
+            tracing::info!("took over {peers} peers whose maestro is gone; each has its lease to come back");
         }
     }
 

@@ -289,7 +289,7 @@ async fn wait_for_database(
             Ok(()) => break,
             Err(postgres::OpenError::Unreachable(why)) => {
                 if waiting.is_none() {
-                    tracing::error!(%place, error = %why, "the database {place} cannot be reached: {why}; it is waited for");
+                    tracing::error!(error = %why, "the database {place} cannot be reached: {why}; it is waited for");
                     notify::status(&format!("waiting for the database {place}: {why}"));
                     waiting = Some(rest::say_unavailable(rest, &why).map_err(StartError::Address)?);
                 }
@@ -304,7 +304,7 @@ async fn wait_for_database(
     }
     if let Some(waiting) = waiting {
         waiting.end().await;
-        tracing::info!(%place, "the database {place} is reached");
+        tracing::info!("the database {place} is reached");
     }
     Ok(())
 }

@@ -6,14 +6,13 @@ use clap::Args;
 
 /// `join`.
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Maestros with one identity are one directory: one of them is told what this peer has, and another \
+#[command(after_help = "Examples:\n  p2pctl join maestro.example.org\n  \
+                        p2pctl join 192.168.1.10:9010 --fingerprint ID --token-file token.txt\n  \
+                        p2pctl join m1.lab m2.lab m3.lab\n  p2pctl join --also m4.lab\n\n\
+                        Maestros with one identity are one directory: one of them is told what this peer has, and another \
                         one takes its place at once when it fails. Others are networks of their own: all of them are told, and \
                         all are asked. A token is shown to one network only: with it, all addresses must have the identity of the first \
-                        one.\n\nExamples:\n  p2pctl join maestro.example.org\n  \
-                        p2pctl join 192.168.1.10:9010 --fingerprint ID --token-file token.txt\n  \
-                        p2pctl join m1.lab m2.lab m3.lab\n  p2pctl join --also m4.lab"
-)]
+                        one.")]
 pub(crate) struct Join {
     /// The maestro's host, or host:port; several: all of them, in place of those that were joined before
     #[arg(value_name = "HOST[:PORT]", required = true)]

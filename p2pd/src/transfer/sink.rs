@@ -136,7 +136,7 @@ impl Sink {
                 "the unfinished file of transfer {id} is gone: it is fetched anew"
             );
             let nothing = Bitmap::new(manifest.pieces().count());
-            store.set_proven(id, None, nothing.to_bytes()).await?;
+            store.forget_proven(id, nothing.to_bytes()).await?;
             remembered = Some(nothing);
         }
         let durable = remembered.clone().unwrap_or_else(|| Bitmap::new(manifest.pieces().count()));

@@ -185,6 +185,18 @@ impl Store {
         .await
     }
 
+    /// Remembers that nothing is proven of a transfer any more; durable when this returns.
+    pub(super) async fn forget_proven(&self, id: u64, nothing: Vec<u8>) -> Result<(), StoreError> {
+        self.set_proven(id, None, nothing).await?;
+        self.run(|connection| {
+            // `pragma_query` takes the name of a pragma and nothing beside it. Of a log that is not emptied, a disk that
+            // does not flush what it is told to could leave the part before this change, which would count for more than
+            // the database itself; and here a bitmap that is believed would be a false file.
+            Ok(connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?)
+        })
+        .await
+    }
+
     /// What is proven of a transfer; `None` where its manifest is not known yet.
     pub(super) async fn proven(
         &self,
@@ -320,6 +332,9 @@ fn from_json<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, StoreError
 
 #[cfg(test)]
 mod tests {
+    use p2p_content::{ContentHasher, FileName};
+
+    use super::super::fetch::fresh;
     use super::*;
 
     #[tokio::test]
@@ -331,5 +346,24 @@ mod tests {
         let full: i64 = wanted.await.unwrap();
         // Of a log that is not flushed with each change, a power cut takes back an unbounded part.
         assert_eq!(full, 2);
+    }
+
+    #[tokio::test]
+    async fn what_is_forgotten_is_forgotten_on_the_disk() {
+        let mut hasher = ContentHasher::new();
+        hasher.update(&vec![7; (2 << 20) + 5]);
+        let (content, manifest) = hasher.finish();
+        let (size, count) = (manifest.pieces().len(), manifest.pieces().count());
+        let dir = tempfile::tempdir().unwrap();
+        let (path, copy) = (dir.path().join("transfers.sqlite"), dir.path().join("copy.sqlite"));
+        let store = Store::open(&path).unwrap();
+        let transfer = fresh(FileName::parse("a.bin").unwrap(), Some(content), Some(size));
+        let id = store.add(transfer, Terms::default()).await.unwrap().id;
+        store.set_proven(id, Some(manifest.to_bytes()), Bitmap::full(count).to_bytes()).await.unwrap();
+        store.forget_proven(id, Bitmap::new(count).to_bytes()).await.unwrap();
+        // Without its log: as if nothing of that had come to the disk.
+        std::fs::copy(&path, &copy).unwrap();
+        let proven = Store::open(&copy).unwrap().proven(id, content, size).await.unwrap();
+        assert_eq!(proven.unwrap().pieces, Bitmap::new(count));
     }
 }

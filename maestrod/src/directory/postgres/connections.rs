@@ -293,7 +293,7 @@ impl Connections {
     fn lost(&self, why: &str) {
         let Reach { place, is_lost } = &*self.lost;
         if !is_lost.swap(true, Ordering::Relaxed) {
-            tracing::error!(%place, error = %why, "the database {place} cannot be reached: {why}; it is tried again with every question");
+            tracing::error!(error = %why, "the database {place} cannot be reached: {why}; it is tried again with every question");
         }
     }
 
@@ -301,7 +301,7 @@ impl Connections {
     fn reached(&self) {
         let Reach { place, is_lost } = &*self.lost;
         if is_lost.load(Ordering::Relaxed) && is_lost.swap(false, Ordering::Relaxed) {
-            tracing::info!(%place, "the database {place} is reached again");
+            tracing::info!("the database {place} is reached again");
         }
     }
 }
