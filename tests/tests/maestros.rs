@@ -63,6 +63,17 @@ async fn located(peer: &Peer, what: &str) -> BTreeSet<String> {
     told.map(|source| source.peer.name).collect()
 }
 
+/// Starts the peer again with these maestros in its configuration.
+async fn give_maestros(peer: &mut Peer, maestros: &[&str]) {
+    let maestros: Vec<String> = maestros.iter().map(|&address| address.to_owned()).collect();
+    peer.edit(|settings| {
+        settings.set("maestro", maestros);
+    })
+    .unwrap();
+    peer.daemon_mut().terminate(STOPS_WITHIN).await.unwrap();
+    peer.daemon_mut().restart().await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn of_one_directory_the_next_maestro_takes_over_at_once() {
     use MaestroState::{InSync, Reserve, Unreachable};
@@ -74,13 +85,7 @@ async fn of_one_directory_the_next_maestro_takes_over_at_once() {
     let sibling = add_sibling(&mut network).await;
     let first = network.maestro().unwrap().address();
     for number in 1..=2 {
-        let peer = network.peer_mut(number).unwrap();
-        peer.edit(|settings| {
-            settings.set("maestro", vec![first.clone(), sibling.clone()]);
-        })
-        .unwrap();
-        peer.daemon_mut().terminate(STOPS_WITHIN).await.unwrap();
-        peer.daemon_mut().restart().await.unwrap();
+        give_maestros(network.peer_mut(number).unwrap(), &[&first, &sibling]).await;
         eventually(SOON, "one is in use, and one in reserve", async || {
             let states: BTreeSet<String> =
                 states(network.peer(number)?).await?.iter().map(|state| format!("{state:?}")).collect();
@@ -122,13 +127,7 @@ async fn while_the_stream_moves_every_question_is_answered() {
     let sibling = add_sibling(&mut network).await;
     let first = network.maestro().unwrap().address();
     for number in 1..=2 {
-        let peer = network.peer_mut(number).unwrap();
-        peer.edit(|settings| {
-            settings.set("maestro", vec![first.clone(), sibling.clone()]);
-        })
-        .unwrap();
-        peer.daemon_mut().terminate(STOPS_WITHIN).await.unwrap();
-        peer.daemon_mut().restart().await.unwrap();
+        give_maestros(network.peer_mut(number).unwrap(), &[&first, &sibling]).await;
     }
     // Two databases: both are told by making each the only one once.
     network.maestro_mut().unwrap().daemon_mut().kill_9().await.unwrap();
