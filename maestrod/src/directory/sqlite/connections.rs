@@ -20,6 +20,8 @@ use crate::directory::DirectoryError;
 const QUEUE_LEN: usize = 64;
 /// No change for so long is a quiet moment: between two batches of one stream there is less.
 const QUIET: Duration = Duration::from_millis(5);
+/// Who had nothing to do for so long gives its page cache back: a maestro at rest holds no more than it needs.
+const REST: Duration = Duration::from_secs(10);
 /// Connections that read.
 const READERS: usize = 4;
 /// Page cache of the connection that writes, in KiB: what is inserted lies all over the names' indexes.
@@ -45,6 +47,13 @@ pub(super) fn tune(connection: &Connection, cache_kib: i64) -> rusqlite::Result<
     connection.pragma_update(None, "temp_store", "MEMORY")
 }
 
+/// Gives back the memory that a connection can do without; what it reads next comes from the file again.
+fn shrink(connection: &Connection) {
+    if let Err(error) = connection.execute_batch("PRAGMA shrink_memory") {
+        tracing::debug!(%error, "the memory of a database connection was not given back: {error}");
+    }
+}
+
 /// The thread that writes.
 #[derive(Debug)]
 pub(super) struct Writer {
@@ -61,13 +70,22 @@ impl Writer {
         let beating = Arc::clone(&heart);
         let thread = std::thread::Builder::new().name("directory-writer".to_owned()).spawn(move || {
             let mut turns = Turns::new(Instant::now());
-            let mut is_quiet = false;
+            let (mut is_quiet, mut is_shrunk) = (false, false);
             loop {
                 let patience = if is_quiet { Duration::ZERO } else { QUIET };
-                let job = match turns.is_waiting() {
-                    false => queue.recv().map(Some).map_err(RecvTimeoutError::from),
-                    true => queue.recv_timeout(patience).map(Some),
+                let job = match (turns.is_waiting(), is_shrunk) {
+                    (true, _) => queue.recv_timeout(patience).map(Some),
+                    (false, true) => queue.recv().map(Some).map_err(RecvTimeoutError::from),
+                    (false, false) => match queue.recv_timeout(REST) {
+                        Err(RecvTimeoutError::Timeout) => {
+                            shrink(&connection);
+                            is_shrunk = true;
+                            continue;
+                        }
+                        job => job.map(Some),
+                    },
                 };
+                is_shrunk = false;
                 let job = match job {
                     Ok(job) => job,
                     Err(RecvTimeoutError::Timeout) => None,
@@ -159,13 +177,11 @@ impl Readers {
             let (line, mut reader) = (Arc::clone(&readers.line), Reader::new(path));
             let thread = std::thread::Builder::new().name("directory-reader".to_owned());
             readers.threads.push(thread.spawn(move || {
-                while let Some(question) = line.next() {
-                    if catch_unwind(AssertUnwindSafe(|| question(&mut reader))).is_err() {
-                        tracing::error!(
-                            "a question to the directory panicked; this is a defect, please report it"
-                        );
-                        // It may be in the middle of something.
-                        reader.connection = None;
+                loop {
+                    match line.next(reader.has_cache.then_some(REST)) {
+                        Next::Question(question) => reader.answer(question),
+                        Next::Rest => reader.rest(),
+                        Next::End => break,
                     }
                 }
             })?);
@@ -239,18 +255,28 @@ impl Line {
         }
     }
 
-    /// The next question; `None` when there will be no more.
-    fn next(&self) -> Option<Question> {
+    /// The next question. Who has a cache rests once there was none for `rest_after`.
+    fn next(&self, rest_after: Option<Duration>) -> Next {
+        let since = Instant::now();
         let mut waiting = self.waiting();
         loop {
             if waiting.is_closed {
-                return None;
+                return Next::End;
             }
             if let Some(question) = waiting.questions.pop_front() {
-                return Some(question);
+                return Next::Question(question);
+            }
+            let left = rest_after.map(|rest| rest.saturating_sub(since.elapsed()));
+            if left == Some(Duration::ZERO) {
+                return Next::Rest;
             }
             waiting.idle_threads += 1;
-            waiting = self.called.wait(waiting).unwrap_or_else(PoisonError::into_inner);
+            waiting = match left {
+                Some(left) => {
+                    self.called.wait_timeout(waiting, left).unwrap_or_else(PoisonError::into_inner).0
+                }
+                None => self.called.wait(waiting).unwrap_or_else(PoisonError::into_inner),
+            };
             waiting.idle_threads -= 1;
         }
     }
@@ -261,15 +287,39 @@ impl Line {
     }
 }
 
+/// What a thread that reads does next.
+enum Next {
+    Question(Question),
+    /// Nobody has asked anything for a while.
+    Rest,
+    End,
+}
+
 /// A connection that reads, opened when it is first needed.
 struct Reader {
     path: PathBuf,
     connection: Option<Connection>,
+    /// Something was read since it last gave back its memory.
+    has_cache: bool,
 }
 
 impl Reader {
     fn new(path: &Path) -> Reader {
-        Reader { path: path.to_owned(), connection: None }
+        Reader { path: path.to_owned(), connection: None, has_cache: false }
+    }
+
+    fn answer(&mut self, question: Question) {
+        self.has_cache = true;
+        if catch_unwind(AssertUnwindSafe(|| question(self))).is_err() {
+            tracing::error!("a question to the directory panicked; this is a defect, please report it");
+            // It may be in the middle of something.
+            self.connection = None;
+        }
+    }
+
+    fn rest(&mut self) {
+        self.has_cache = false;
+        self.connection.iter().for_each(shrink);
     }
 
     fn ask<T>(
@@ -313,6 +363,19 @@ mod tests {
         let readers = Readers::start(&dir.path().join("d.sqlite")).unwrap();
         let answers = join_all((0..20 * QUEUE_LEN).map(|_| readers.call(one))).await;
         assert!(answers.into_iter().all(|answer| answer.unwrap() == 1));
+    }
+
+    #[test]
+    fn who_has_a_cache_rests_after_a_while() {
+        let line = Line::default();
+        line.join(Box::new(|_| ()));
+        let rest = Some(Duration::from_millis(20));
+        assert!(matches!(line.next(rest), Next::Question(_)));
+        let since = Instant::now();
+        assert!(matches!(line.next(rest), Next::Rest));
+        assert!(since.elapsed() >= Duration::from_millis(20));
+        line.close();
+        assert!(matches!(line.next(None), Next::End));
     }
 
     #[tokio::test]
