@@ -3,15 +3,13 @@
 //! The maestrod is the real one, its peers speak real Sync streams with keys of their own. Each file of this room is one thing
 //! that is needed for that; `works` are what is measured.
 
-use std::io::Write;
 use std::path::PathBuf;
 
-use anyhow::{Result, bail, ensure};
+use anyhow::Result;
 
-use crate::interrupted;
 use crate::processes::file_system;
-use crate::rows::{Row, chosen};
-use crate::table::Outcome;
+use crate::report;
+use crate::rows::Row;
 use crate::tools::Tools;
 use filled::thousands;
 use rows::ROWS;
@@ -102,50 +100,18 @@ impl Bench {
 }
 
 /// What is known by now.
-#[derive(Debug, Default)]
-struct Report {
-    outcomes: Vec<(Row, Outcome<Figures>)>,
-}
+type Report = crate::report::Report<Figures>;
 
-impl Report {
-    /// A row is done.
-    fn add(&mut self, row: Row, outcome: Outcome<Figures>) {
-        let came_of_it = match &outcome {
-            Outcome::Measured(_) => "measured",
-            Outcome::Missing(why) | Outcome::Failed(why) => why,
-        };
-        // Who watches sees how far it is; that nobody does is no error.
-        let _ = writeln!(std::io::stderr(), "{}: {came_of_it}", row.name);
-        self.outcomes.push((row, outcome));
-    }
-}
-
-/// Measures, and prints the table: also of what was measured before it was interrupted.
+/// Measures, and prints the table.
 pub(crate) async fn run(options: &Options) -> Result<()> {
-    let rows = match chosen(&ROWS, &options.only) {
-        Ok(rows) => rows,
-        Err(name) => bail!("there is no row {name}: `cargo xtask bench directory --list` shows them"),
-    };
-    let mut out = std::io::stdout();
+    let rows = report::asked_for("directory", &ROWS, &options.only)?;
     if options.list {
-        for Row { name, work, target } in rows {
-            writeln!(out, "{name:<18} {:<18} {work}", target.shown())?;
-        }
-        return Ok(());
+        return report::list(&rows);
     }
     let bench = Bench::new(options);
     maestro::room_for_peers(bench.peers.max(bench.crowd))?;
-    let mut report = Report::default();
-    let ended = tokio::select! {
-        done = works::measure(&bench, &rows, &mut report) => done,
-        // What is dropped here ends what it has started.
-        signal = interrupted() => Err(anyhow::anyhow!("interrupted by {}", signal?)),
-    };
-    writeln!(out, "\n{}\n\n{}", title(&bench)?, table(&report.outcomes))?;
-    ended?;
-    let failed = report.outcomes.iter().filter(|(_, outcome)| matches!(outcome, Outcome::Failed(_))).count();
-    ensure!(failed == 0, "{failed} of {} rows failed", rows.len());
-    Ok(())
+    let measure = async |rows: &[Row], report: &mut Report| works::measure(&bench, rows, report).await;
+    report::tell(&rows, &title(&bench)?, table, measure).await
 }
 
 fn title(bench: &Bench) -> Result<String> {

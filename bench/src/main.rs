@@ -17,6 +17,7 @@ mod memory;
 mod ours;
 mod processes;
 mod product;
+mod report;
 mod rivals;
 mod rows;
 mod statistics;

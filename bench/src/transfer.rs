@@ -1,14 +1,13 @@
 //! `bench transfer`: all rows, or those that were asked for, as one table.
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Result, ensure};
 
-use crate::interrupted;
 use crate::processes::{file_system, free_bytes};
-use crate::rows::{ROWS, Row, chosen};
-use crate::table::{Outcome, table};
+use crate::report;
+use crate::rows::{ROWS, Row};
+use crate::table::{Measured, table};
 use crate::tools::Tools;
 use crate::works;
 
@@ -105,54 +104,17 @@ impl Bench {
 }
 
 /// What is known by now.
-#[derive(Debug, Default)]
-pub(crate) struct Report {
-    outcomes: Vec<(Row, Outcome)>,
-}
+pub(crate) type Report = crate::report::Report<Measured>;
 
-impl Report {
-    /// A row is done.
-    pub(crate) fn add(&mut self, row: Row, outcome: Outcome) {
-        let came_of_it = match &outcome {
-            Outcome::Measured(_) => "measured",
-            Outcome::Missing(why) | Outcome::Failed(why) => why,
-        };
-        // Who watches sees how far it is; that nobody does is no error.
-        let _ = writeln!(std::io::stderr(), "{}: {came_of_it}", row.name);
-        self.outcomes.push((row, outcome));
-    }
-
-    /// Whether nothing is known of a row yet.
-    pub(crate) fn lacks(&self, row: Row) -> bool {
-        !self.outcomes.iter().any(|(known, _)| known.name == row.name)
-    }
-}
-
-/// Measures, and prints the table: also of what was measured before it was interrupted.
+/// Measures, and prints the table.
 pub(crate) async fn run(options: &Options) -> Result<()> {
-    let rows = match chosen(&ROWS, &options.only) {
-        Ok(rows) => rows,
-        Err(name) => bail!("there is no row {name}: `cargo xtask bench transfer --list` shows them"),
-    };
-    let mut out = std::io::stdout();
+    let rows = report::asked_for("transfer", &ROWS, &options.only)?;
     if options.list {
-        for Row { name, work, target } in rows {
-            writeln!(out, "{name:<14} {:<20} {work}", target.shown())?;
-        }
-        return Ok(());
+        return report::list(&rows);
     }
     let bench = Bench::new(options);
-    let mut report = Report::default();
-    let ended = tokio::select! {
-        done = works::measure(&bench, &rows, &mut report) => done,
-        // What is dropped here ends what it has started.
-        signal = interrupted() => Err(anyhow::anyhow!("interrupted by {}", signal?)),
-    };
-    writeln!(out, "\n{}\n\n{}", title(&bench)?, table(&report.outcomes))?;
-    ended?;
-    let failed = report.outcomes.iter().filter(|(_, outcome)| matches!(outcome, Outcome::Failed(_))).count();
-    ensure!(failed == 0, "{failed} of {} rows failed", ROWS.len().min(rows.len()));
-    Ok(())
+    let measure = async |rows: &[Row], report: &mut Report| works::measure(&bench, rows, report).await;
+    report::tell(&rows, &title(&bench)?, table, measure).await
 }
 
 fn title(bench: &Bench) -> Result<String> {
