@@ -19,6 +19,8 @@ const TAIL: i64 = 20_000;
 /// Runs of three letters that the index is asked for at once; a name that has these is likely to have the others, which
 /// are looked for in itself.
 const ASKED: usize = 3;
+/// As many are asked for even where they overlap.
+const ASKED_AT_LEAST: usize = 2;
 /// Runs of a text that these are chosen from.
 const LOOKED_AT: usize = 12;
 /// Names that are looked at to see how many have a run, twice.
@@ -172,27 +174,42 @@ pub(super) fn question<'a>(
     let mut runs = runs(literals);
     if runs.len() > 1 {
         let last = through(connection)?;
-        let mut weighed = Vec::with_capacity(runs.len());
-        for run in runs {
-            weighed.push((density(connection, &run, last)? * last as f64, run));
+        for run in &mut runs {
+            run.names = density(connection, &run.quoted, last)? * last as f64;
         }
-        weighed.sort_by(|(a, _), (b, _)| a.total_cmp(b));
-        runs = light(weighed);
+        runs = light(runs);
     }
-    Ok((!runs.is_empty()).then(|| runs.join(" AND ")))
+    let quoted: Vec<String> = runs.into_iter().map(|run| run.quoted).collect();
+    Ok((!quoted.is_empty()).then(|| quoted.join(" AND ")))
 }
 
-/// The first of these runs, which have so many names each: at most [`ASKED`], and no more than can be gone through.
-fn light(runs: Vec<(f64, String)>) -> Vec<String> {
+/// A run of three letters.
+#[derive(Debug, Clone)]
+struct Run {
+    /// As the index is asked for it.
+    quoted: String,
+    /// Where it is in the texts.
+    place: usize,
+    /// How many names have it, about.
+    names: f64,
+}
+
+/// Those of these runs that are asked for: the rarest, but no more than can be gone through. Runs that overlap tell less than
+/// others, since who has one often has the other as well.
+fn light(mut runs: Vec<Run>) -> Vec<Run> {
+    runs.sort_by(|a, b| a.names.total_cmp(&b.names));
+    let mut asked: Vec<Run> = Vec::with_capacity(ASKED);
     let mut names = 0.0;
-    let mut asked = Vec::with_capacity(ASKED);
-    for (some, run) in runs {
-        names += some;
-        // One by itself is gone through only as far as names are taken.
-        if asked.len() == ASKED || names > GONE_THROUGH && !asked.is_empty() {
-            break;
+    for (most, distance) in [(ASKED, TRIGRAM), (ASKED_AT_LEAST, 1)] {
+        for run in &runs {
+            let is_apart = asked.iter().all(|other| other.place.abs_diff(run.place) >= distance);
+            // One by itself is gone through only as far as names are taken.
+            let can_be = asked.is_empty() || names + run.names <= GONE_THROUGH;
+            if asked.len() < most && is_apart && can_be {
+                names += run.names;
+                asked.push(run.clone());
+            }
         }
-        asked.push(run);
     }
     asked
 }
@@ -210,17 +227,23 @@ fn density(connection: &Connection, run: &str, last: i64) -> rusqlite::Result<f6
     Ok(density / 2.0)
 }
 
-/// Runs of three letters, as the index is asked for them.
-fn runs<'a>(literals: impl Iterator<Item = &'a str>) -> Vec<String> {
+/// The runs of three letters of these texts, some of them where there are many. How many names have them is not known yet.
+fn runs<'a>(literals: impl Iterator<Item = &'a str>) -> Vec<Run> {
     let mut runs = Vec::new();
     for literal in literals {
         let letters: Vec<char> = literal.chars().collect();
         runs.extend(letters.windows(TRIGRAM).map(|run| run.iter().collect::<String>()));
+        // Nothing overlaps from one text to the next.
+        runs.extend(std::iter::repeat_n(String::new(), TRIGRAM));
     }
+    let mut runs: Vec<(String, usize)> =
+        runs.into_iter().zip(0..).filter(|(run, _)| !run.is_empty()).collect();
     runs.sort_unstable();
-    runs.dedup();
+    runs.dedup_by(|a, b| a.0 == b.0);
     let every = runs.len().div_ceil(LOOKED_AT).max(1);
-    runs.iter().step_by(every).map(|run| format!("\"{}\"", run.replace('"', "\"\""))).collect()
+    let quoted = |run: &str| format!("\"{}\"", run.replace('"', "\"\""));
+    let some = runs.iter().step_by(every);
+    some.map(|(run, place)| Run { quoted: quoted(run), place: *place, names: 0.0 }).collect()
 }
 
 /// When the thread that writes turns to the index. Pure: the time is an argument.
@@ -264,21 +287,32 @@ mod tests {
 
     #[test]
     fn a_text_has_some_runs() {
-        let asked = |literals: &[&str]| runs(literals.iter().copied());
-        assert_eq!(asked(&["ab", "", "c"]), [""; 0]);
-        assert_eq!(asked(&["abcd", "xy"]), ["\"abc\"", "\"bcd\""]);
-        assert_eq!(asked(&["a\"b"]), ["\"a\"\"b\""]);
+        let asked = |literals: &[&str]| {
+            let runs = runs(literals.iter().copied());
+            runs.into_iter().map(|run| (run.quoted, run.place)).collect::<Vec<_>>()
+        };
+        let run = |quoted: &str, place: usize| (quoted.to_owned(), place);
+        assert_eq!(asked(&["ab", "", "c"]), []);
+        assert_eq!(asked(&["abcd", "xy", "zzz"]), [run("\"abc\"", 0), run("\"bcd\"", 1), run("\"zzz\"", 8)]);
+        assert_eq!(asked(&["a\"b"]), [run("\"a\"\"b\"", 0)]);
         let long: String = (0..600u32).filter_map(|number| char::from_u32(0x4e00 + number)).collect();
         assert!((2..=LOOKED_AT).contains(&asked(&[&long]).len()));
     }
 
     #[test]
     fn the_index_is_asked_for_what_it_can_go_through() {
-        let asked = |names: &[f64]| light(names.iter().map(|names| (*names, String::new())).collect()).len();
-        assert_eq!(asked(&[0.0, 1.0, 2.0, 3.0]), ASKED);
-        assert_eq!(asked(&[1.0, GONE_THROUGH - 2.0, 2.0]), 2);
-        assert_eq!(asked(&[1.0, GONE_THROUGH]), 1);
-        assert_eq!(asked(&[GONE_THROUGH * 2.0, GONE_THROUGH * 3.0]), 1);
+        let asked = |runs: &[(usize, f64)]| {
+            let run =
+                |(place, names): &(usize, f64)| Run { quoted: String::new(), place: *place, names: *names };
+            light(runs.iter().map(run).collect()).into_iter().map(|run| run.place).collect::<Vec<_>>()
+        };
+        assert_eq!(asked(&[(0, 9.0), (3, 1.0), (6, 5.0), (9, 7.0)]), [3, 6, 9]);
+        // Those that overlap with a rarer one are left out, but for one where it is needed.
+        assert_eq!(asked(&[(0, 9.0), (1, 1.0), (2, 2.0), (4, 3.0)]), [1, 4]);
+        assert_eq!(asked(&[(0, 9.0), (1, 1.0), (2, 2.0)]), [1, 2]);
+        assert_eq!(asked(&[(0, 1.0), (3, GONE_THROUGH - 2.0), (6, GONE_THROUGH)]), [0, 3]);
+        assert_eq!(asked(&[(0, 1.0), (3, GONE_THROUGH)]), [0]);
+        assert_eq!(asked(&[(0, GONE_THROUGH * 2.0), (3, GONE_THROUGH * 3.0)]), [0]);
     }
 
     #[test]
