@@ -14,6 +14,7 @@ mod group;
 pub mod pattern;
 pub mod postgres;
 mod questions;
+mod ranking;
 pub mod sharing;
 pub mod sqlite;
 mod standing;
@@ -25,8 +26,9 @@ mod conformance;
 pub use digest::Digest;
 pub use pattern::Pattern;
 pub use questions::{
-    Candidate, Copies, FilePosition, FindPosition, Forgotten, Found, FoundPage, Holder, Holdings, Listed,
-    ListedPeer, NamePosition, Page, Search, Through, Totals, Wanted, Which,
+    BatchPosition, BatchSeen, Candidate, Copies, FilePosition, FindPosition, Forgotten, Found, FoundPage,
+    Holder, Holdings, Listed, ListedPeer, NamePosition, Order, Page, RankPosition, Search, Through, Totals,
+    Wanted, Which,
 };
 pub use sharing::Sharing;
 
@@ -91,9 +93,16 @@ pub trait Directory: Send + Sync + 'static {
         limit: usize,
     ) -> Result<Page<Found, NamePosition>, DirectoryError>;
 
-    /// The visible contents with a name of this pattern, after `after`, at most `limit`: by the name's
-    /// [rank](Pattern::rank), then by name, where few enough names match to be ranked, and else by name. A name that was
-    /// just announced may be found some seconds later.
+    /// The visible contents with a name of this pattern, after `after`, at most `limit`: where few enough names match, by
+    /// the name's [rank](Pattern::rank), then by name. Where more do, in batches: first the names that it
+    /// [opens](Pattern::opens), if a look at the order of names finds all of them, with the first names of the text index;
+    /// then batch by batch what it has else, and in the end what it does not have yet. A pattern without three letters in a
+    /// row is answered by name. A name that was just announced may be found some seconds later; one that comes or goes
+    /// meanwhile may be in the list or not, or twice.
+    ///
+    /// # Errors
+    ///
+    /// [`DirectoryError::Position`] if no answer to this pattern gave out `after`.
     async fn find(
         &self,
         pattern: Pattern,
@@ -194,6 +203,9 @@ pub enum DirectoryError {
     /// More is asked of the database than it can answer now; nothing of a change was kept.
     #[error("the maestro's database has too much to do: {0}")]
     Busy(String),
+    /// A list cannot go on from there.
+    #[error("this is not a place in what is asked for; begin again")]
+    Position,
     /// The store failed; nothing of a change was kept.
     #[error("the maestro's directory failed: {0}")]
     Failed(String),

@@ -23,6 +23,7 @@ use utoipa::ToSchema;
 
 use crate::census::Census;
 use crate::config::Config;
+use crate::directory::cursor::InvalidCursor;
 use crate::directory::{Directory, DirectoryError};
 use crate::metrics::Metrics;
 use crate::presence::Presence;
@@ -155,7 +156,7 @@ fn with_retry_after(mut response: Response) -> Response {
 
 fn problem_of(error: DirectoryError) -> Problem {
     // Of a database that cannot be reached the store tells once.
-    if !matches!(error, DirectoryError::Unavailable(_) | DirectoryError::Busy(_)) {
+    if matches!(error, DirectoryError::Full(_) | DirectoryError::Failed(_) | DirectoryError::Superseded) {
         tracing::error!(%error, "the directory failed: {error}; look at the disk of the state directory");
     }
     match error {
@@ -168,6 +169,7 @@ fn problem_of(error: DirectoryError) -> Problem {
             .hint("it is tried again with every request; try again after the time in Retry-After"),
         DirectoryError::Busy(_) => Problem::unavailable("busy", error.to_string())
             .hint("ask for less, or try again after the time in Retry-After"),
+        DirectoryError::Position => Problem::bad_request("invalid-cursor", InvalidCursor.to_string()),
         DirectoryError::Failed(_) | DirectoryError::Superseded => {
             Problem::internal("directory-failed", error.to_string())
         }

@@ -296,6 +296,7 @@ fn failed(failure: Failure) -> Status {
 pub(crate) fn status_of(error: DirectoryError) -> Status {
     match &error {
         DirectoryError::Superseded => Status::aborted(error.to_string()),
+        DirectoryError::Position => Status::invalid_argument(error.to_string()),
         DirectoryError::Full(_) => {
             tracing::error!(%error, "the disk is full: {error}; free some space on the disk of the state directory");
             Status::resource_exhausted(error.to_string())

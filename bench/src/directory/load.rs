@@ -16,7 +16,7 @@ use hyper::{Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
-use tokio::time::sleep_until;
+use tokio::time::{sleep_until, timeout};
 
 use super::maestro::encoded;
 
@@ -25,14 +25,10 @@ use super::maestro::encoded;
 pub(crate) struct Latencies(Vec<Duration>);
 
 impl Latencies {
-    fn new(mut all: Vec<Duration>) -> Latencies {
+    /// Of these, in whatever order.
+    pub(crate) fn new(mut all: Vec<Duration>) -> Latencies {
         all.sort_unstable();
         Latencies(all)
-    }
-
-    /// Those of all of these.
-    pub(crate) fn of_all(all: &[Latencies]) -> Latencies {
-        Latencies::new(all.iter().flat_map(|some| some.0.iter().copied()).collect())
     }
 
     /// The time within which so many of a hundred were there.
@@ -82,28 +78,39 @@ pub(crate) async fn at_rate(
     Ok(Latencies::new(all.concat()))
 }
 
+/// How long somebody waits who asks one question after another.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Patience {
+    /// For one answer: it is given up then, and has taken as long.
+    pub(crate) each: Duration,
+    /// For all: the questions that are left then are not asked.
+    pub(crate) all: Duration,
+}
+
 /// Searches for each of these paths, one after another, and goes on with the next page until there are `results` or no more
-/// pages: what somebody waits for who wants to see as many.
+/// pages: what somebody waits for who wants to see as many. Returns how long each took, in order, of those that were asked.
 ///
 /// # Errors
 /// Where an answer is no success.
-pub(crate) async fn one_by_one(server: SocketAddr, paths: &[String], results: usize) -> Result<Latencies> {
+pub(crate) async fn one_by_one(
+    server: SocketAddr,
+    paths: &[String],
+    results: usize,
+    patience: Patience,
+) -> Result<Vec<Duration>> {
     let mut client = Client::connect(server).await?;
     let mut took = Vec::with_capacity(paths.len());
-    for path in paths {
+    let all_began = Instant::now();
+    for path in paths.iter().take_while(|_| all_began.elapsed() < patience.all) {
         let began = Instant::now();
-        let (mut found, mut page) = (0, path.clone());
-        loop {
-            let answer: serde_json::Value = serde_json::from_slice(&client.ask(&page).await?)?;
-            found += answer["files"].as_array().map_or(0, Vec::len);
-            match answer["next"].as_str().filter(|_| found < results) {
-                Some(cursor) => page = format!("{path}&cursor={}", encoded(cursor)),
-                None => break,
-            }
+        match timeout(patience.each, client.search(path, results)).await {
+            Ok(done) => done?,
+            // What is still to come on this connection nobody waits for.
+            Err(_) => client = Client::connect(server).await?,
         }
         took.push(began.elapsed());
     }
-    Ok(Latencies::new(took))
+    Ok(took)
 }
 
 struct Client {
@@ -136,6 +143,18 @@ impl Client {
         let answer = self.sender.send_request(request).await?;
         ensure!(answer.status() == StatusCode::OK, "{path} is answered with {}", answer.status());
         Ok(answer.into_body().collect().await?.to_bytes())
+    }
+
+    async fn search(&mut self, path: &str, results: usize) -> Result<()> {
+        let (mut found, mut page) = (0, path.to_owned());
+        loop {
+            let answer: serde_json::Value = serde_json::from_slice(&self.ask(&page).await?)?;
+            found += answer["files"].as_array().map_or(0, Vec::len);
+            match answer["next"].as_str().filter(|_| found < results) {
+                Some(cursor) => page = format!("{path}&cursor={}", encoded(cursor)),
+                None => return Ok(()),
+            }
+        }
     }
 }
 
@@ -182,17 +201,33 @@ mod tests {
         let seen = at_rate(server().await, &paths, 100.0, 1, lasting).await.unwrap();
         assert_eq!(seen.0.len(), 4);
         assert!(seen.percentile(25.0) > HELD_UP / 2, "the others wait behind the first: {seen:?}");
-        let one_by_one = one_by_one(server().await, &paths, 1).await.unwrap();
-        assert!(
-            one_by_one.percentile(75.0) < HELD_UP / 2 && one_by_one.longest() >= HELD_UP,
-            "{one_by_one:?}"
-        );
+    }
+
+    const PATIENCE: Patience = Patience { each: Duration::from_secs(60), all: Duration::from_secs(60) };
+
+    #[tokio::test]
+    async fn who_asks_one_by_one_is_late_for_nothing_else() {
+        let paths = ["/slow", "/a", "/b", "/c"].map(str::to_owned);
+        let took = one_by_one(server().await, &paths, 1, PATIENCE).await.unwrap();
+        assert!(took[0] >= HELD_UP && took[1..].iter().all(|took| *took < HELD_UP / 2), "{took:?}");
+    }
+
+    #[tokio::test]
+    async fn what_takes_too_long_is_given_up_and_counts_as_long() {
+        let paths = ["/slow", "/a", "/slow", "/b"].map(str::to_owned);
+        let short = Patience { each: HELD_UP / 6, ..PATIENCE };
+        let took = one_by_one(server().await, &paths, 1, short).await.unwrap();
+        assert_eq!(took.len(), 4);
+        assert!(took.iter().step_by(2).all(|took| (HELD_UP / 6..HELD_UP).contains(took)), "{took:?}");
+        let short = Patience { all: HELD_UP / 2, ..PATIENCE };
+        let took = one_by_one(server().await, &paths, 1, short).await.unwrap();
+        assert_eq!(took.len(), 1, "{took:?}");
     }
 
     #[tokio::test]
     async fn an_answer_that_is_no_success_is_an_error() {
         let paths = ["/a".to_owned(), "/missing".to_owned()];
-        let error = one_by_one(server().await, &paths, 1).await.unwrap_err();
+        let error = one_by_one(server().await, &paths, 1, PATIENCE).await.unwrap_err();
         assert!(error.to_string().contains("/missing is answered with 404"), "{error}");
     }
 

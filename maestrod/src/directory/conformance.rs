@@ -23,6 +23,7 @@ pub(crate) async fn conformance(make: impl Fn() -> Arc<dyn Directory>) {
     draws_sources_where_there_are_many(&*make()).await;
     searches_by_prefix_text_and_peer(&*make()).await;
     queries::finds_by_pattern_in_order_of_rank(&*make()).await;
+    queries::finds_in_batches_what_many_names_match(&*make()).await;
     queries::counts_copies(&*make()).await;
     queries::tells_what_it_holds(&*make()).await;
     queries::forgets_whom_nobody_has_seen(&*make()).await;
@@ -266,6 +267,46 @@ async fn draws_sources_where_there_are_many(directory: &dyn Directory) {
     }
     // 50 draws of 5 from 20: that one is never drawn has a chance of one in a million.
     assert!(seen.len() >= 15, "{}", seen.len());
+}
+
+/// For a store in which the peers that have a file `common` with the content `x` are those with the numbers from 1 to 30,000
+/// as their keys, every tenth of whom is hidden.
+pub(crate) async fn draws_from_all_of_very_many(directory: &dyn Directory) {
+    let number = |source: &PeerRecord| match source.key {
+        PeerKey::Synced(id) => {
+            let bytes = id.as_bytes();
+            usize::from(bytes[30]) << 8 | usize::from(bytes[31])
+        }
+        PeerKey::Plain(_) => panic!("nobody is a plain peer"),
+    };
+    for wanted in [Wanted::Name("common".to_owned()), Wanted::Content(ContentHash::of(b"x"))] {
+        let mut parts = [0; 6];
+        for _ in 0..60 {
+            let located = directory.locate(wanted.clone(), 50).await.unwrap();
+            assert_eq!((located.len(), located[0].sources.len()), (1, 50));
+            for number in located[0].sources.iter().map(number) {
+                assert_ne!(number % 10, 0, "it is hidden");
+                parts[(number - 1) / 5000] += 1;
+            }
+        }
+        // 500 of 3,000 draws on average, a third of the peers at a time.
+        assert!(parts.iter().all(|drawn| (150..1000).contains(drawn)), "{wanted:?}: {parts:?}");
+    }
+    let mut last = [0; 32];
+    last[30..].copy_from_slice(&29_999u16.to_be_bytes());
+    let last = PeerKey::Synced(PeerId::from_bytes(last));
+    for peer in [None, Some(last)] {
+        let page = directory.search(Search { peer, ..Search::default() }, None, 10).await.unwrap();
+        let found: Vec<_> = page.items.iter().map(|found| (&*found.file.name, found.sources)).collect();
+        assert_eq!(found, [("common", MAX_COPIES)]);
+    }
+    let mut listed = std::collections::BTreeSet::new();
+    for _ in 0..20 {
+        let page = directory.list(None, 10).await.unwrap();
+        assert_eq!(page.items[0].holders.len(), MAX_HOLDERS);
+        listed.extend(page.items[0].holders.iter().map(|holder| number(&holder.peer) / 5000));
+    }
+    assert_eq!(listed.len(), 6);
 }
 
 async fn searches_by_prefix_text_and_peer(directory: &dyn Directory) {

@@ -6,6 +6,9 @@ use p2p_content::ContentHash;
 
 use super::{FileRecord, Found, MAX_CANDIDATES, NamePosition, Through};
 
+/// Holders of one name or content that are looked at, at the most: as many copies are counted.
+pub(super) const HOLDERS: usize = super::MAX_COPIES as usize;
+
 /// What one peer has under a name, or of a content.
 pub(super) struct Holding {
     /// Its row.
@@ -26,6 +29,18 @@ pub(super) fn best(holdings: Vec<Holding>) -> Vec<Group> {
     });
     groups.truncate(MAX_CANDIDATES);
     groups
+}
+
+/// At most `most` of these, at random, in the order in which they are.
+pub(super) fn drawn(mut holdings: Vec<Holding>, most: usize) -> Vec<Holding> {
+    if holdings.len() > most {
+        let mut drawn = rand::seq::index::sample(&mut rand::rng(), holdings.len(), most).into_vec();
+        drawn.sort_unstable_by(|a, b| b.cmp(a));
+        let mut kept: Vec<Holding> = drawn.into_iter().map(|index| holdings.swap_remove(index)).collect();
+        kept.reverse();
+        return kept;
+    }
+    holdings
 }
 
 /// One content, and who has it.

@@ -83,6 +83,17 @@ impl Pattern {
         }
     }
 
+    /// Whether the name begins with the text, as it is written, and no directory follows on that: a look at the order of
+    /// names finds those, however many others match. Nothing does so with a pattern with wildcards.
+    pub fn opens(&self, name: &str) -> bool {
+        self.opening().is_some_and(|text| name.strip_prefix(text).is_some_and(|rest| !rest.contains('/')))
+    }
+
+    /// What the names that it [opens](Pattern::opens) begin with.
+    pub fn opening(&self) -> Option<&str> {
+        matches!(self.form, Form::Part(_)).then_some(&*self.text).filter(|text| !text.is_empty())
+    }
+
     /// Texts that every name that matches contains, without regard to case.
     pub fn literals(&self) -> impl Iterator<Item = &str> {
         let is_glob = matches!(self.form, Form::Glob(_));
@@ -213,6 +224,17 @@ mod tests {
         assert_eq!(names.map(|name| pattern.rank(name)), [0, 1, 2, 3, 4, 5]);
         assert_eq!(Pattern::parse("a/photo").unwrap().rank("a/photo"), 0);
         assert_eq!(Pattern::parse("*photo*").unwrap().rank("telephoto"), NO_RANK);
+    }
+
+    #[test]
+    fn what_begins_with_the_text_is_opened() {
+        let opens = |text: &str, name: &str| Pattern::parse(text).unwrap().opens(name);
+        assert!(opens("photo", "photo") && opens("photo", "photo.jpg") && opens("a/ph", "a/photo"));
+        for (text, name) in
+            [("photo", "photo/a"), ("photo", "a/photo"), ("photo", "Photo"), ("ph*", "photo"), ("", "a")]
+        {
+            assert!(!opens(text, name), "{text} and {name}");
+        }
     }
 
     #[test]

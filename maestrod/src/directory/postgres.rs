@@ -17,7 +17,9 @@ mod catalog;
 mod connections;
 mod copies;
 mod find;
+mod holders;
 mod lent;
+mod matches;
 mod names;
 mod peers;
 mod schema;
@@ -230,7 +232,7 @@ impl Directory for PostgresDirectory {
         limit: usize,
     ) -> Result<FoundPage, DirectoryError> {
         let (pattern, after) = (&pattern, after.as_ref());
-        self.readers.run(|client| find::find(client, pattern, after, limit)).await
+        self.readers.run(|client| matches::find(client, pattern, after, limit)).await
     }
 
     async fn contents(

@@ -52,19 +52,61 @@ pub struct FoundPage {
     pub items: Vec<Found>,
     /// Where the next page begins; `None`: this was the last one.
     pub next: Option<FindPosition>,
-    /// Whether they are in order of rank.
-    pub is_ranked: bool,
-    /// About how many names cannot be found by their parts yet.
+    /// The order in which they come.
+    pub order: Order,
+    /// About how many names the text index does not have yet: they may not be found, or come last.
     pub unindexed: u64,
+}
+
+/// The order in which [`Directory::find`] tells what it finds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    /// All of it by rank, then by name.
+    Rank,
+    /// A batch of names after the other, in the store's own order; by rank, then by name within each.
+    Batches,
+    /// All of it by name.
+    Name,
 }
 
 /// A place in what [`Directory::find`] finds. It keeps to the order of the first page.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FindPosition {
-    /// Rank of the last name seen; `None`: the order is by name.
-    pub rank: Option<u8>,
+pub enum FindPosition {
+    /// In [`Order::Rank`].
+    Rank(RankPosition),
+    /// In [`Order::Batches`].
+    Batches(BatchPosition),
+    /// In [`Order::Name`].
+    Name(NamePosition),
+}
+
+/// A place among names in order of rank.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RankPosition {
+    /// Rank of the last name seen.
+    pub rank: u8,
     /// The last name seen, and how much of it.
     pub at: NamePosition,
+}
+
+/// A place in batches of names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BatchPosition {
+    /// The names that [begin with the text](super::Pattern::opens) are in the first batch, and in no other.
+    pub opened: bool,
+    /// The batch comes after this place, in the store's own words; empty: it is the first.
+    pub after: Vec<u8>,
+    /// What was seen of the batch; `None`: nothing.
+    pub seen: Option<BatchSeen>,
+}
+
+/// How much of a batch was seen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BatchSeen {
+    /// The batch has all up to this place, in the store's own words.
+    pub through: Vec<u8>,
+    /// The last name seen.
+    pub last: RankPosition,
 }
 
 /// A content, and how many have it: each peer once, under whatever names.

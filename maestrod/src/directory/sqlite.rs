@@ -24,7 +24,9 @@ mod catalog;
 mod connections;
 mod copies;
 mod find;
+mod holders;
 mod integrity;
+mod matches;
 mod names;
 mod peers;
 mod schema;
@@ -221,7 +223,7 @@ impl Directory for SqliteDirectory {
         after: Option<FindPosition>,
         limit: usize,
     ) -> Result<FoundPage, DirectoryError> {
-        self.read(move |connection| Ok(find::find(connection, &pattern, after.as_ref(), limit)?)).await
+        self.read(move |connection| matches::find(connection, &pattern, after, limit)).await
     }
 
     async fn contents(

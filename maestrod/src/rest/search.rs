@@ -10,7 +10,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::listings::{MAX_LIMIT, bounded, decoded, reference};
 use super::{RestState, problem_of};
-use crate::directory::{Candidate, Copies, Found, Pattern, Wanted, cursor};
+use crate::directory::{Candidate, Copies, Found, Order, Pattern, Wanted, cursor};
 
 /// Peers per content that `/locate` answers with.
 const MAX_SOURCES: usize = 1000;
@@ -76,10 +76,13 @@ pub(super) struct SearchAnswer {
     q: String,
     /// What was found.
     files: Vec<FoundName>,
-    /// `rank`: the names that fit best come first, then by name. `name`: by name, where too many match to be ranked, or
-    /// less than three letters in a row were given.
+    /// `rank`: all that match, the names that fit best first, then by name. `batch`: more than 10000 names may match, which
+    /// are told some 1000 at a time, each time those that fit best first; names that begin with `q`, as it is written, are
+    /// among the first, where they are not many. `name`: by name, as less than three letters in a row were given, or the
+    /// cursor is of a list by name.
     order: String,
-    /// About how many names are so new that their parts are not found yet; absent where there are none.
+    /// About how many names are so new that their parts are not found yet, or found last where `order` is `batch`; absent
+    /// where there are none.
     #[serde(skip_serializing_if = "Option::is_none")]
     unindexed: Option<u64>,
     /// Cursor of the next page; absent on the last one. A page may be empty and yet not the last.
@@ -98,7 +101,7 @@ pub(super) struct FoundName {
     /// Bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
     size: Option<u64>,
-    /// How many peers have it now.
+    /// How many peers have it now. Of a name that more than 10000 have, so many are looked at.
     sources: u32,
 }
 
@@ -204,7 +207,12 @@ pub(super) async fn search(
     Ok(Json(SearchAnswer {
         q: query.q,
         files: page.items.into_iter().map(FoundName::from).collect(),
-        order: if page.is_ranked { "rank" } else { "name" }.to_owned(),
+        order: match page.order {
+            Order::Rank => "rank",
+            Order::Batches => "batch",
+            Order::Name => "name",
+        }
+        .to_owned(),
         unindexed: (page.unindexed > 0).then_some(page.unindexed),
         next: page.next.as_ref().map(cursor::encode_find),
     }))

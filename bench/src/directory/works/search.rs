@@ -8,7 +8,7 @@ use super::answers_rightly;
 use crate::directory::Bench;
 use crate::directory::catalogs::{Catalogs, Draw};
 use crate::directory::filled::Filled;
-use crate::directory::load::{Latencies, one_by_one};
+use crate::directory::load::{Latencies, Patience, one_by_one};
 use crate::directory::maestro::{Maestro, by_part};
 use crate::directory::table::Figures;
 use crate::statistics::Spread;
@@ -19,6 +19,8 @@ const RESULTS: u32 = 20;
 const P99_MS: f64 = 150.0;
 /// Questions of each length in a run.
 const QUESTIONS: usize = 400;
+/// A question is given up after that, and a run ends then, so that the row has an end where answers are slow.
+const PATIENCE: Patience = Patience { each: Duration::from_secs(10), all: Duration::from_secs(60) };
 /// How many letters a question has.
 const LENGTHS: [(usize, usize); 3] = [(3, 3), (4, 6), (7, 16)];
 /// Answers that are looked at closely before anything is measured.
@@ -33,33 +35,40 @@ pub(super) async fn run(bench: &Bench) -> Result<Figures> {
     answers_rightly(&maestro, &catalogs).await?;
     let mut draw = catalogs.draw(3);
     finds_what_is_there(&maestro, &catalogs, &mut draw).await?;
-    let (mut values, mut p99, mut longest) = (Vec::new(), Vec::new(), Duration::ZERO);
-    let mut of_length: Vec<Vec<Latencies>> = vec![Vec::new(); LENGTHS.len()];
+    let (mut values, mut p99, mut unasked) = (Vec::new(), Vec::new(), 0);
+    let mut of_length: Vec<Vec<Duration>> = vec![Vec::new(); LENGTHS.len()];
     for _ in 0..bench.runs {
-        let mut run = Vec::new();
-        for (seen, length) in of_length.iter_mut().zip(LENGTHS) {
-            let parts = (0..QUESTIONS).map(|_| by_part(&part(&catalogs, &mut draw, length), RESULTS));
-            let parts: Vec<_> = parts.collect();
-            let took = one_by_one(maestro.rest(), &parts, RESULTS as usize).await?;
-            longest = longest.max(took.longest());
-            run.push(took.clone());
-            seen.push(took);
+        // One of each length in turn: a run that ends early has left out as many of each.
+        let lengths = (0..QUESTIONS).flat_map(|_| LENGTHS);
+        let parts = lengths.map(|length| by_part(&part(&catalogs, &mut draw, length), RESULTS));
+        let parts: Vec<_> = parts.collect();
+        let took = one_by_one(maestro.rest(), &parts, RESULTS as usize, PATIENCE).await?;
+        unasked += parts.len() - took.len();
+        for (place, took) in took.iter().enumerate() {
+            of_length[place % LENGTHS.len()].push(*took);
         }
-        let run = Latencies::of_all(&run);
+        let run = Latencies::new(took);
         values.push(millis(run.percentile(50.0)));
         p99.push(millis(run.percentile(99.0)));
     }
     let p99 = Spread::of(p99).context("nothing was measured")?;
+    let of_length: Vec<Latencies> = of_length.into_iter().map(Latencies::new).collect();
+    let longest = of_length.iter().map(Latencies::longest).max().unwrap_or_default();
     let mut notes: Vec<String> = of_length
         .iter()
         .zip(LENGTHS)
-        .map(|(seen, (least, most))| {
-            let all = Latencies::of_all(seen);
+        .map(|(all, (least, most))| {
             let [p50, p99] = [50.0, 99.0].map(|percent| millis(all.percentile(percent)));
             format!("{least} to {most} letters: median {p50:.2} ms, 99 in 100 within {p99:.1} ms")
         })
         .collect();
     notes.push(format!("the longest of all took {:.0} ms", millis(longest)));
+    if unasked > 0 {
+        let asked = bench.runs * QUESTIONS * LENGTHS.len();
+        notes.push(format!(
+            "{unasked} of {asked} questions were not asked, since the time of their run was over"
+        ));
+    }
     Ok(Figures {
         values,
         ours: Some(format!("p99 {:.1} ms ({:.1}-{:.1})", p99.median, p99.least, p99.most)),

@@ -13,7 +13,7 @@ async fn found_by(directory: &dyn Directory, pattern: &str, expected: &[(&str, u
             all.extend(page.items.into_iter().map(|found| (found.file.name, found.sources)));
             after = page.next;
             if after.is_none() {
-                break page.is_ranked;
+                break page.order == Order::Rank;
             }
         };
         let expected: Vec<_> =
@@ -52,12 +52,87 @@ pub(super) async fn finds_by_pattern_in_order_of_rank(directory: &dyn Directory)
         found_by(directory, "*.jpg", &[("photo.jpg", 2), ("photo/a.jpg", 1), ("telephoto.jpg", 2)]).await
     );
     assert!(found_by(directory, "docs/*o", &[("docs/photo", 1)]).await);
-    assert!(found_by(directory, "nothing", &[]).await);
+    for nothing in ["nothing", "photo\0", "pho\0*", "\0\0\0"] {
+        assert!(found_by(directory, nothing, &[]).await, "{nothing:?}");
+    }
     // Too short for an index, so in order of names.
     let all = [("docs/photo", 1), ("photo.jpg", 2), ("photo/a.jpg", 1), ("telephoto.jpg", 2)];
     assert!(!found_by(directory, "Ph", &all).await);
     assert!(!found_by(directory, "Ñ", &[("ñandú", 1)]).await);
     assert!(!found_by(directory, "?????", &[("docs/photo", 1), ("photo/a.jpg", 1), ("ñandú", 1)]).await);
+}
+
+/// Everything that a pattern finds in batches, page after page, each place as a cursor. New names may take their time.
+async fn in_batches(directory: &dyn Directory, pattern: &str, limit: usize) -> Vec<(String, u32)> {
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    let (mut all, mut after) = (Vec::new(), None);
+    loop {
+        let page = directory.find(Pattern::parse(pattern).unwrap(), after.take(), limit).await.unwrap();
+        if page.order != Order::Batches {
+            assert!(all.is_empty(), "a list keeps its order");
+            assert!(std::time::Instant::now() < deadline, "{pattern} is not found in batches");
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            continue;
+        }
+        assert!(page.items.len() <= limit);
+        all.extend(page.items.into_iter().map(|found| (found.file.name, found.sources)));
+        let Some(next) = page.next else { return all };
+        after = Some(cursor::decode_find(&cursor::encode_find(&next)).unwrap());
+    }
+}
+
+pub(super) async fn finds_in_batches_what_many_names_match(directory: &dyn Directory) {
+    let many: Vec<_> = (0..11_000).map(|number| file(&format!("dir/a-photo-{number:05}"), "x")).collect();
+    settle(directory, 1, &many).await;
+    let named = |names: &[&str]| names.iter().map(|name| file(name, "y")).collect::<Vec<_>>();
+    let own = named(&["photo", "photo.raw", "photos/x", "Photo", "zz/photo", "none"]);
+    settle(directory, 2, &[&many[5000..5300], &own].concat()).await;
+    // Of what a hidden peer has, it has some alone and some with others, whoever of them is first.
+    settle(directory, 3, &[&many[100..200], &named(&["photo-hidden", "photo"])].concat()).await;
+    settle(directory, 4, &many[..50]).await;
+    directory.set_visible(peer(3), false, None).await.unwrap();
+    let sources = |number: usize| match number {
+        0..50 | 5000..5300 => 2,
+        _ => 1,
+    };
+    let mut expected: Vec<_> =
+        many.iter().enumerate().map(|(number, file)| (file.name.clone(), sources(number))).collect();
+    expected.extend(["photo", "photo.raw", "photos/x", "Photo", "zz/photo"].map(|name| (name.to_owned(), 1)));
+    expected.sort();
+    for limit in [700, 10_000] {
+        let mut found = in_batches(directory, "photo", limit).await;
+        // What begins with the text is among the first, although it came last.
+        let first: Vec<_> = found[..2].iter().map(|(name, _)| &**name).collect();
+        assert_eq!(first, ["photo", "photo.raw"], "limit {limit}");
+        found.sort();
+        assert_eq!(found, expected, "limit {limit}");
+    }
+    expected.retain(|(name, _)| name.starts_with("dir/"));
+    let mut found = in_batches(directory, "dir/*photo*", 999).await;
+    found.sort();
+    assert_eq!(found, expected);
+    // Whoever is first to have a name may go: the others have it.
+    directory.set_visible(peer(1), false, None).await.unwrap();
+    let found = in_batches(directory, "photo", 100).await;
+    assert_eq!(found.len(), 355);
+    assert!(found.iter().all(|(_, sources)| *sources == 1));
+    // A position of one list is none in another.
+    let rank = RankPosition { rank: 0, at: NamePosition { name: "a".to_owned(), through: Through::Name } };
+    let batches = BatchPosition { opened: false, after: Vec::new(), seen: None };
+    for position in [FindPosition::Rank(rank), FindPosition::Batches(batches)] {
+        let refused = directory.find(Pattern::parse("ph").unwrap(), Some(position), 10).await;
+        assert!(matches!(refused, Err(DirectoryError::Position)), "{refused:?}");
+    }
+    let garbled = BatchPosition { opened: true, after: vec![1, 2, 3], seen: None };
+    let refused =
+        directory.find(Pattern::parse("photo").unwrap(), Some(FindPosition::Batches(garbled)), 10).await;
+    assert!(matches!(refused, Err(DirectoryError::Position)), "{refused:?}");
+    // What an earlier release gave out goes on by name.
+    let at = NamePosition { name: "photo".to_owned(), through: Through::Name };
+    let page =
+        directory.find(Pattern::parse("photo").unwrap(), Some(FindPosition::Name(at)), 10).await.unwrap();
+    let names: Vec<_> = page.items.iter().map(|found| &*found.file.name).collect();
+    assert_eq!((names, page.order), (vec!["photo.raw", "photos/x", "zz/photo"], Order::Name));
 }
 
 pub(super) async fn counts_copies(directory: &dyn Directory) {

@@ -7,13 +7,14 @@ use std::sync::Arc;
 use p2p_identity::PeerId;
 use tokio_postgres::types::ToSql;
 
+use super::holders::{self, Holders, Key};
 use super::names::{self, Names};
-use super::{peers, text};
-use crate::directory::group::{Holding, best, by_content, unseen};
-use crate::directory::walking::{Budget, FEW, Filter, PAGE_ENTRIES};
+use super::peers;
+use crate::directory::group::{Holding, best, by_content, drawn, unseen};
+use crate::directory::walking::{Budget, Filter, PAGE_ENTRIES};
 use crate::directory::{
-    Candidate, FilePosition, FileRecord, FindPosition, Found, FoundPage, Holder, Listed, ListedPeer,
-    MAX_HOLDERS, NamePosition, Page, Pattern, PeerKey, PeerRecord, Search, Through, Wanted, Which,
+    Candidate, FilePosition, FileRecord, Found, Holder, Listed, ListedPeer, MAX_HOLDERS, NamePosition, Page,
+    PeerKey, PeerRecord, Search, Through, Wanted, Which,
 };
 
 use super::connections::Failure;
@@ -24,24 +25,10 @@ pub(super) async fn locate(
     wanted: &Wanted,
     sources: usize,
 ) -> Result<Vec<Candidate>, Failure> {
-    let most = Budget::ROWS as i64;
     let holdings = match wanted {
-        Wanted::Content(content) => {
-            let sql = "SELECT f.peer, f.share, f.name, f.content, f.size, f.modified_ms
-                       FROM files f JOIN peers p ON p.id = f.peer
-                       WHERE f.content = $1 AND p.visible ORDER BY f.peer LIMIT $2";
-            let statement = client.prepare_cached(sql).await?;
-            client.query(&statement, &[&&content.as_bytes()[..], &most]).await?
-        }
-        Wanted::Name(name) => {
-            let sql = "SELECT f.peer, f.share, f.name, f.content, f.size, f.modified_ms
-                       FROM files f JOIN peers p ON p.id = f.peer
-                       WHERE f.name = $1 AND p.visible ORDER BY f.peer LIMIT $2";
-            let statement = client.prepare_cached(sql).await?;
-            client.query(&statement, &[&name.as_bytes(), &most]).await?
-        }
+        Wanted::Content(content) => holders::drawn(&client, Key::Content(content.as_bytes())).await?,
+        Wanted::Name(name) => holders::drawn(&client, Key::Name(name.as_bytes())).await?,
     };
-    let holdings = holdings.iter().map(names::holding).collect::<Result<_, _>>()?;
     let drawn: Vec<(FileRecord, Vec<i64>)> = best(holdings)
         .into_iter()
         .map(|group| {
@@ -90,85 +77,8 @@ pub(super) async fn search(
     named(&client, &Filter::new(search, peer), after, limit, &mut Budget::new(Budget::ROWS)).await
 }
 
-/// What a pattern matches: ranked, where the text index finds few enough names to sort all of them.
-pub(super) async fn find(
-    client: Client,
-    pattern: &Pattern,
-    after: Option<&FindPosition>,
-    limit: usize,
-) -> Result<FoundPage, Failure> {
-    let by_rank = match after {
-        Some(FindPosition { rank: None, .. }) => None,
-        // A list that began by rank goes on so. What has come since in such numbers is not in it.
-        _ => names::candidates(&client, &text::question(pattern.literals()), FEW)
-            .await?
-            .filter(|candidates| after.is_some() || !candidates.more),
-    };
-    let mut budget = Budget::new(Budget::ROWS);
-    let (page, is_ranked) = match by_rank {
-        Some(candidates) => {
-            (ranked(&client, pattern, candidates.names, after, limit, &mut budget).await?, true)
-        }
-        None => {
-            let after = after.map(|after| &after.at);
-            let page = named(&client, &Filter::of(pattern), after, limit, &mut budget).await?;
-            let next = page.next.map(|at| FindPosition { rank: None, at });
-            (Page { items: page.items, next }, false)
-        }
-    };
-    Ok(FoundPage { items: page.items, next: page.next, is_ranked, unindexed: 0 })
-}
-
-async fn ranked(
-    client: &Client,
-    pattern: &Pattern,
-    candidates: Vec<String>,
-    after: Option<&FindPosition>,
-    limit: usize,
-    budget: &mut Budget,
-) -> Result<Page<Found, FindPosition>, Failure> {
-    budget.spend(candidates.len());
-    let start = after.and_then(|after| Some((after.rank?, &after.at)));
-    let mut names: Vec<(u8, String)> = candidates
-        .into_iter()
-        .filter(|name| pattern.matches(name))
-        .map(|name| (pattern.rank(&name), name))
-        .filter(|(rank, name)| {
-            start.is_none_or(|(from, at)| match at.through {
-                Through::Name => (*rank, &**name) > (from, &*at.name),
-                Through::Content(_) => (*rank, &**name) >= (from, &*at.name),
-            })
-        })
-        .collect();
-    names.sort_unstable();
-    let position = |rank: u8, name: &str, through| FindPosition {
-        rank: Some(rank),
-        at: NamePosition { name: name.to_owned(), through },
-    };
-    let mut found: Vec<(u8, Found)> = Vec::new();
-    for some in names.chunks(names::together(limit)) {
-        let mut held = names::held(client, some.iter().map(|(_, name)| &**name), budget).await?;
-        for (rank, name) in some {
-            let holdings = held.remove(name).unwrap_or_default();
-            let groups = unseen(by_content(holdings), name, start.map(|(_, at)| at));
-            found.extend(groups.map(|group| (*rank, Found::from(group))));
-            if found.len() > limit {
-                found.truncate(limit);
-                let next = found.last().map(|(rank, last)| {
-                    position(*rank, &last.file.name, Through::Content(last.file.content))
-                });
-                return Ok(Page { items: found.into_iter().map(|(_, found)| found).collect(), next });
-            }
-        }
-        if let (true, Some((rank, name))) = (budget.is_spent(), some.last()) {
-            let next = Some(position(*rank, name, Through::Name));
-            return Ok(Page { items: found.into_iter().map(|(_, found)| found).collect(), next });
-        }
-    }
-    Ok(Page { items: found.into_iter().map(|(_, found)| found).collect(), next: None })
-}
-
-async fn named(
+/// What a filter matches, by name.
+pub(super) async fn named(
     client: &Client,
     filter: &Filter<'_>,
     after: Option<&NamePosition>,
@@ -177,7 +87,7 @@ async fn named(
 ) -> Result<Page<Found, NamePosition>, Failure> {
     let mut found: Vec<Found> = Vec::new();
     let wanted = filter.peer.map(|(peer, _)| peer);
-    let mut names = Names::new(filter, after, limit);
+    let mut names = Names::new(filter, after, Holders::First { own: wanted }, limit);
     while found.len() <= limit
         && let Some(some) = names.next(client, budget).await?
     {
@@ -206,20 +116,18 @@ pub(super) async fn list(
     limit: usize,
 ) -> Result<Page<Listed, NamePosition>, Failure> {
     let filter = Filter::all(None);
-    let (mut names, mut budget) = (Names::new(&filter, after, limit), Budget::new(Budget::ROWS));
+    let (mut names, mut budget) =
+        (Names::new(&filter, after, Holders::Drawn, limit), Budget::new(Budget::ROWS));
     let mut held: Vec<(String, Vec<Holding>)> = Vec::new();
     let mut entries = 0;
     let mut full = false;
     while !full && let Some(some) = names.next(&client, &mut budget).await? {
-        for (name, mut holdings) in some {
-            if holdings.is_empty() {
-                continue;
-            }
+        for (name, holdings) in some {
             full = held.len() >= limit || entries >= PAGE_ENTRIES;
             if full {
                 break;
             }
-            holdings.truncate(MAX_HOLDERS);
+            let holdings = drawn(holdings, MAX_HOLDERS);
             entries += holdings.len();
             held.push((name, holdings));
         }

@@ -4,13 +4,12 @@
 //! sorted. Where many can, the names are read in order, some at a time, and tried here, which fills a page soon because
 //! many match. What neither reaches within the budget is left to the next page.
 
-use std::collections::HashMap;
-
 use p2p_content::ContentHash;
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
 use super::connections::Failure;
+use super::holders::{self, Holders};
 use super::lent::Client;
 use super::{peers, text};
 use crate::directory::group::Holding;
@@ -65,32 +64,6 @@ pub(super) fn together(limit: usize) -> usize {
     limit.saturating_add(1).clamp(16, 1000)
 }
 
-/// Who has these names visibly, by name, each in order of peers. Spends what it reads.
-pub(super) async fn held(
-    client: &Client,
-    names: impl Iterator<Item = &str>,
-    budget: &mut Budget,
-) -> Result<HashMap<String, Vec<Holding>>, Failure> {
-    let names: Vec<&[u8]> = names.map(str::as_bytes).collect();
-    let sql = "SELECT f.peer, f.share, f.name, f.content, f.size, f.modified_ms
-               FROM files f JOIN peers p ON p.id = f.peer
-               WHERE f.name = ANY ($1) AND p.visible ORDER BY f.name, f.peer";
-    let statement = client.prepare_cached(sql).await?;
-    let rows = client.query(&statement, &[&names]).await?;
-    budget.spend(rows.len());
-    let mut held: HashMap<String, Vec<Holding>> = HashMap::with_capacity(names.len());
-    for row in &rows {
-        let holding = holding(row)?;
-        match held.get_mut(&holding.file.name) {
-            Some(holdings) => holdings.push(holding),
-            None => {
-                held.insert(holding.file.name.clone(), vec![holding]);
-            }
-        }
-    }
-    Ok(held)
-}
-
 /// A peer's names from `start` on, in order, each once: at most `most`.
 pub(super) async fn of_peer(
     client: &Client,
@@ -136,6 +109,7 @@ pub(super) struct Names<'a> {
     filter: &'a Filter<'a>,
     /// The last name, all of which was seen.
     done: Option<&'a str>,
+    holders: Holders,
     limit: usize,
     chunk: usize,
     at: At,
@@ -156,12 +130,18 @@ enum At {
 }
 
 impl<'a> Names<'a> {
-    /// From `after` on, for a page that has room for `limit`. A name of which a part was seen comes again.
-    pub(super) fn new(filter: &'a Filter<'a>, after: Option<&'a NamePosition>, limit: usize) -> Names<'a> {
+    /// From `after` on, for a page that has room for `limit`, with these of their holders. A name of which a part was seen
+    /// comes again.
+    pub(super) fn new(
+        filter: &'a Filter<'a>,
+        after: Option<&'a NamePosition>,
+        holders: Holders,
+        limit: usize,
+    ) -> Names<'a> {
         let start = after.map_or(filter.prefix, |position| filter.prefix.max(&position.name));
         let done = after.filter(|position| position.through == Through::Name).map(|position| &*position.name);
         let chunk = limit.saturating_mul(2).clamp(*CHUNK.start(), *CHUNK.end());
-        Names { filter, done, limit, chunk, at: At::Start(start.to_owned()) }
+        Names { filter, done, holders, limit, chunk, at: At::Start(start.to_owned()) }
     }
 
     /// Where another page goes on, once the budget has ended this one.
@@ -192,19 +172,19 @@ impl<'a> Names<'a> {
         };
         budget.spend(tried.len());
         let last = tried.last().cloned();
-        let matching: Vec<String> = tried
+        let mut matching: Vec<String> = tried
             .into_iter()
             .filter(|name| Some(&**name) != self.done && self.filter.matches(name))
             .collect();
-        let mut some = Vec::with_capacity(matching.len());
-        if !matching.is_empty() {
-            let mut held = held(client, matching.iter().map(|name| &**name), budget).await?;
-            some.extend(matching.into_iter().filter_map(|name| Some((held.remove(&name)?, name))));
-        }
-        if budget.is_spent() && !matches!(self.at, At::End) {
+        let held = holders::of_names(client, &matching, self.holders, budget).await?;
+        if held.len() < matching.len() {
+            // The budget ended before the last of them.
+            matching.truncate(held.len());
+            self.at = matching.last().cloned().map_or(At::End, At::Spent);
+        } else if budget.is_spent() && !matches!(self.at, At::End) {
             self.at = last.map_or(At::End, At::Spent);
         }
-        Ok(Some(some.into_iter().map(|(held, name)| (name, held)).collect()))
+        Ok(Some(matching.into_iter().zip(held).filter(|(_, held)| !held.is_empty()).collect()))
     }
 
     fn take_few(&mut self, mut rest: std::vec::IntoIter<String>) -> Vec<String> {
@@ -280,7 +260,7 @@ impl<'a> Names<'a> {
 }
 
 /// Every name was written from a text.
-fn name(bytes: &[u8]) -> String {
+pub(super) fn name(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 

@@ -3,17 +3,16 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use p2p_content::ContentHash;
 use p2p_identity::PeerId;
-use rusqlite::{Connection, OptionalExtension, Row, params};
+use rusqlite::{Connection, OptionalExtension, params};
 
 use super::names::{Step, walk};
-use super::{peers, text};
-use crate::directory::group::{Holding, best, by_content, unseen};
-use crate::directory::walking::{Budget, FEW, Filter, PAGE_ENTRIES};
+use super::{holders, peers};
+use crate::directory::group::{best, by_content, drawn, unseen};
+use crate::directory::walking::{Budget, Filter, PAGE_ENTRIES};
 use crate::directory::{
-    Candidate, FilePosition, FileRecord, FindPosition, Found, FoundPage, Holder, Listed, ListedPeer,
-    MAX_HOLDERS, NamePosition, Page, Pattern, PeerKey, PeerRecord, Search, Through, Wanted, Which,
+    Candidate, FilePosition, FileRecord, Found, Holder, Listed, ListedPeer, MAX_HOLDERS, NamePosition, Page,
+    PeerKey, PeerRecord, Search, Through, Wanted, Which,
 };
 
 pub(super) fn locate(
@@ -22,14 +21,14 @@ pub(super) fn locate(
     sources: usize,
 ) -> rusqlite::Result<Vec<Candidate>> {
     let holdings = match wanted {
-        Wanted::Content(content) => having_content(connection, content)?,
+        Wanted::Content(content) => holders::drawn_of_content(connection, content)?,
         Wanted::Name(name) => {
             let id = connection
                 .prepare_cached("SELECT id FROM names WHERE name = ?1")?
                 .query_row([name], |row| row.get(0))
                 .optional()?;
             match id {
-                Some(id) => having_name(connection, name, id, &mut Budget::new(Budget::ROWS))?,
+                Some(id) => holders::drawn_of_name(connection, (name, id), &mut Budget::new(Budget::ROWS))?,
                 None => Vec::new(),
             }
         }
@@ -72,80 +71,8 @@ pub(super) fn search(
     named(connection, &Filter::new(search, peer), after, limit, &mut Budget::new(Budget::ROWS))
 }
 
-/// What a pattern matches: ranked, where the text index finds few enough names to sort all of them.
-pub(super) fn find(
-    connection: &Connection,
-    pattern: &Pattern,
-    after: Option<&FindPosition>,
-    limit: usize,
-) -> rusqlite::Result<FoundPage> {
-    let by_rank = match after {
-        Some(FindPosition { rank: None, .. }) => None,
-        // A list that began by rank goes on so. What has come since in such numbers is not in it.
-        _ => text::candidates(connection, pattern.literals(), FEW)?
-            .filter(|candidates| after.is_some() || !candidates.more),
-    };
-    let unindexed = text::behind(connection)?;
-    let mut budget = Budget::new(Budget::ROWS);
-    let (page, is_ranked) = match by_rank {
-        Some(candidates) => (ranked(connection, pattern, candidates.names, after, limit, &mut budget)?, true),
-        None => {
-            let after = after.map(|after| &after.at);
-            let page = named(connection, &Filter::of(pattern), after, limit, &mut budget)?;
-            let next = page.next.map(|at| FindPosition { rank: None, at });
-            (Page { items: page.items, next }, false)
-        }
-    };
-    Ok(FoundPage { items: page.items, next: page.next, is_ranked, unindexed })
-}
-
-fn ranked(
-    connection: &Connection,
-    pattern: &Pattern,
-    candidates: Vec<(String, i64)>,
-    after: Option<&FindPosition>,
-    limit: usize,
-    budget: &mut Budget,
-) -> rusqlite::Result<Page<Found, FindPosition>> {
-    budget.spend(candidates.len());
-    let start = after.and_then(|after| Some((after.rank?, &after.at)));
-    let mut names: Vec<(u8, String, i64)> = candidates
-        .into_iter()
-        .filter(|(name, _)| pattern.matches(name))
-        .map(|(name, id)| (pattern.rank(&name), name, id))
-        .filter(|(rank, name, _)| {
-            start.is_none_or(|(from, at)| match at.through {
-                Through::Name => (*rank, &**name) > (from, &*at.name),
-                Through::Content(_) => (*rank, &**name) >= (from, &*at.name),
-            })
-        })
-        .collect();
-    names.sort_unstable();
-    let mut found: Vec<(u8, Found)> = Vec::new();
-    let position = |rank: u8, name: &str, through| FindPosition {
-        rank: Some(rank),
-        at: NamePosition { name: name.to_owned(), through },
-    };
-    for (rank, name, id) in names {
-        let groups =
-            unseen(by_content(having_name(connection, &name, id, budget)?), &name, start.map(|(_, at)| at));
-        found.extend(groups.map(|group| (rank, Found::from(group))));
-        if found.len() > limit {
-            found.truncate(limit);
-            let last = found.last();
-            let next = last
-                .map(|(rank, last)| position(*rank, &last.file.name, Through::Content(last.file.content)));
-            return Ok(Page { items: found.into_iter().map(|(_, found)| found).collect(), next });
-        }
-        if budget.is_spent() {
-            let next = Some(position(rank, &name, Through::Name));
-            return Ok(Page { items: found.into_iter().map(|(_, found)| found).collect(), next });
-        }
-    }
-    Ok(Page { items: found.into_iter().map(|(_, found)| found).collect(), next: None })
-}
-
-fn named(
+/// What a filter matches, by name.
+pub(super) fn named(
     connection: &Connection,
     filter: &Filter<'_>,
     after: Option<&NamePosition>,
@@ -154,8 +81,8 @@ fn named(
 ) -> rusqlite::Result<Page<Found, NamePosition>> {
     let mut found: Vec<Found> = Vec::new();
     let exhausted = walk(connection, filter, after, budget, |name, id, budget| {
-        let mut holdings = having_name(connection, name, id, budget)?;
         let wanted = filter.peer.map(|(peer, _)| peer);
+        let mut holdings = holders::of_name(connection, (name, id), wanted, budget)?;
         // The searched-for peer's own row comes to represent the file.
         holdings.sort_by_key(|holding| Some(holding.peer) != wanted);
         let groups = unseen(by_content(holdings), name, after);
@@ -185,7 +112,7 @@ pub(super) fn list(
     let mut full = false;
     let mut budget = Budget::new(Budget::ROWS);
     let exhausted = walk(connection, &Filter::all(None), after, &mut budget, |name, id, budget| {
-        let mut holdings = having_name(connection, name, id, budget)?;
+        let holdings = holders::drawn_of_name(connection, (name, id), budget)?;
         if holdings.is_empty() {
             return Ok(Step::Next);
         }
@@ -193,7 +120,7 @@ pub(super) fn list(
             full = true;
             return Ok(Step::Stop);
         }
-        holdings.truncate(MAX_HOLDERS);
+        let holdings = drawn(holdings, MAX_HOLDERS);
         entries += holdings.len();
         let mut holders = Vec::with_capacity(holdings.len());
         for holding in holdings {
@@ -254,7 +181,7 @@ pub(super) fn files_of(
     let mut rows = statement.query(params![id, share, name_id, limit as i64])?;
     let (mut items, mut last) = (Vec::new(), None);
     while let Some(row) = rows.next()? {
-        items.push(holding(row, row.get(5)?)?.file);
+        items.push(holders::holding(row)?.file);
         last = Some(row.get::<_, i64>(6)?);
     }
     let next = match (items.last(), last) {
@@ -317,53 +244,4 @@ fn names_page(
     let position = |name: &String| NamePosition { name: name.clone(), through: Through::Name };
     let next = if full { names.last().map(position) } else { exhausted };
     Ok(Page { items: names, next })
-}
-
-/// What visible peers have under a name, by peer.
-fn having_name(
-    connection: &Connection,
-    name: &str,
-    id: i64,
-    budget: &mut Budget,
-) -> rusqlite::Result<Vec<Holding>> {
-    let mut statement = connection.prepare_cached(
-        "SELECT f.peer, f.share, f.content, f.size, f.modified_ms, p.visible
-         FROM files f INDEXED BY files_by_name CROSS JOIN peers p ON p.id = f.peer
-         WHERE f.name_id = ?1 ORDER BY f.peer",
-    )?;
-    let mut rows = statement.query([id])?;
-    let mut holdings = Vec::new();
-    while let Some(row) = rows.next()? {
-        budget.spend(1);
-        if row.get(5)? {
-            holdings.push(holding(row, name.to_owned())?);
-        }
-    }
-    Ok(holdings)
-}
-
-/// Which visible peers have a content, under whatever names, by peer. No more than one call may look at.
-fn having_content(connection: &Connection, content: &ContentHash) -> rusqlite::Result<Vec<Holding>> {
-    connection
-        .prepare_cached(
-            "SELECT f.peer, f.share, f.content, f.size, f.modified_ms, n.name
-             FROM files f INDEXED BY files_by_content
-             CROSS JOIN peers p ON p.id = f.peer CROSS JOIN names n ON n.id = f.name_id
-             WHERE f.content = ?1 AND p.visible ORDER BY f.peer LIMIT ?2",
-        )?
-        .query_map(params![content.as_bytes(), Budget::ROWS as i64], |row| holding(row, row.get(5)?))?
-        .collect()
-}
-
-fn holding(row: &Row<'_>, name: String) -> rusqlite::Result<Holding> {
-    Ok(Holding {
-        peer: row.get(0)?,
-        file: FileRecord {
-            share: row.get(1)?,
-            name,
-            content: row.get::<_, Option<[u8; 32]>>(2)?.map(ContentHash::from_bytes),
-            size: row.get::<_, i64>(3)?.cast_unsigned(),
-            modified_ms: row.get(4)?,
-        },
-    })
 }

@@ -6,7 +6,7 @@
 
 use rusqlite::Connection;
 
-use super::text::{self, Candidates};
+use super::text;
 use crate::directory::walking::{Budget, FEW, Filter};
 use crate::directory::{NamePosition, Through};
 
@@ -92,17 +92,14 @@ fn few(connection: &Connection, filter: &Filter<'_>, budget: &mut Budget) -> rus
         budget.spend(few.len());
         return Ok(Some(Few { names: few, peers_own: true }));
     }
-    match text::candidates(connection, filter.literals(), FEW)? {
-        Some(Candidates { names, more: false }) => {
-            budget.spend(names.len());
-            Ok(Some(Few { names, peers_own: false }))
-        }
-        Some(Candidates { more: true, .. }) => {
-            budget.spend(FEW);
-            Ok(None)
-        }
-        None => Ok(None),
+    let Some(question) = text::question(connection, filter.literals())? else { return Ok(None) };
+    let candidates = text::candidates(connection, &question, FEW)?;
+    if candidates.more {
+        return Ok(None);
     }
+    let names = candidates.names(connection)?;
+    budget.spend(names.len());
+    Ok(Some(Few { names, peers_own: false }))
 }
 
 fn has(connection: &Connection, peer: i64, name_id: i64) -> rusqlite::Result<bool> {

@@ -7,7 +7,9 @@ use rusqlite::Connection;
 use tempfile::TempDir;
 
 use super::*;
-use crate::directory::conformance::{complete, conformance, file, peer, profile, settle, upserts, whole};
+use crate::directory::conformance::{
+    complete, conformance, draws_from_all_of_very_many, file, peer, profile, settle, upserts, whole,
+};
 use crate::directory::{Change, Complete, Digest};
 
 pub(super) fn open(dir: &TempDir) -> SqliteDirectory {
@@ -68,6 +70,31 @@ async fn what_is_no_database_is_refused_by_name() {
         .unwrap();
     let message = SqliteDirectory::open(&path).unwrap_err().to_string();
     assert!(message.contains("directory.sqlite") && message.contains("not a database"), "{message}");
+}
+
+/// Of a name that very many have a part is looked at, another one each time that somebody is to be sent to them.
+#[tokio::test]
+async fn holders_of_a_very_common_name_are_drawn() {
+    let dir = TempDir::new().unwrap();
+    let directory = open(&dir);
+    let connection = look(&dir);
+    connection.execute_batch("INSERT INTO names VALUES (1, 'common')").unwrap();
+    connection
+        .execute(
+            "WITH RECURSIVE i (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM i WHERE i < 30000)
+             INSERT INTO peers (kind, key, name, addresses, rest_url, grpc_port, version, visible, last_seen_ms, files)
+             SELECT 0, unhex(format('%064x', i)), 'p' || i, '[]', '', 1, '', i % 10 <> 0, 1, 1 FROM i",
+            [],
+        )
+        .unwrap();
+    connection
+        .execute(
+            "INSERT INTO files (peer, share, name_id, content, size, modified_ms, generation)
+             SELECT id, 's', 1, ?1, 1, 1, 0 FROM peers",
+            [ContentHash::of(b"x").as_bytes()],
+        )
+        .unwrap();
+    draws_from_all_of_very_many(&directory).await;
 }
 
 /// Waits until every name can be found by its parts.
