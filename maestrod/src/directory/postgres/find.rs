@@ -19,29 +19,37 @@ use crate::directory::{
 use super::connections::Failure;
 use super::lent::Client;
 
+/// Holders up to which a question tells who they are with what they have: of more, only those that are drawn are looked up.
+const FEW_HOLDERS: usize = 100;
+/// Columns that [`names::holding`] reads.
+const HOLDING: &str = "f.peer, f.share, f.name, f.content, f.size, f.modified_ms";
+/// How many these are.
+const HOLDING_COLUMNS: usize = 6;
+
 pub(super) async fn locate(
     client: Client,
     wanted: &Wanted,
     sources: usize,
 ) -> Result<Vec<Candidate>, Failure> {
-    let most = Budget::ROWS as i64;
-    let holdings = match wanted {
-        Wanted::Content(content) => {
-            let sql = "SELECT f.peer, f.share, f.name, f.content, f.size, f.modified_ms
-                       FROM files f JOIN peers p ON p.id = f.peer
-                       WHERE f.content = $1 AND p.visible ORDER BY f.peer LIMIT $2";
-            let statement = client.prepare_cached(sql).await?;
-            client.query(&statement, &[&&content.as_bytes()[..], &most]).await?
-        }
-        Wanted::Name(name) => {
-            let sql = "SELECT f.peer, f.share, f.name, f.content, f.size, f.modified_ms
-                       FROM files f JOIN peers p ON p.id = f.peer
-                       WHERE f.name = $1 AND p.visible ORDER BY f.peer LIMIT $2";
-            let statement = client.prepare_cached(sql).await?;
-            client.query(&statement, &[&name.as_bytes(), &most]).await?
-        }
+    let (column, value) = match wanted {
+        Wanted::Content(content) => ("content", &content.as_bytes()[..]),
+        Wanted::Name(name) => ("name", name.as_bytes()),
     };
-    let holdings = holdings.iter().map(names::holding).collect::<Result<_, _>>()?;
+    let holders = format!(
+        "FROM files f JOIN peers p ON p.id = f.peer WHERE f.{column} = $1 AND p.visible ORDER BY f.peer LIMIT $2"
+    );
+    let statement =
+        client.prepare_cached(&format!("SELECT {HOLDING}, {} {holders}", peers::RECORD_OF_P)).await?;
+    let mut rows = client.query(&statement, &[&value, &(FEW_HOLDERS as i64 + 1)]).await?;
+    let known_at_once = (rows.len() <= FEW_HOLDERS).then(|| {
+        let records = rows.iter().map(|row| (row.get(0), peers::record_from(row, HOLDING_COLUMNS)));
+        records.collect::<HashMap<i64, PeerRecord>>()
+    });
+    if known_at_once.is_none() {
+        let statement = client.prepare_cached(&format!("SELECT {HOLDING} {holders}")).await?;
+        rows = client.query(&statement, &[&value, &(Budget::ROWS as i64)]).await?;
+    }
+    let holdings = rows.iter().map(names::holding).collect::<Result<_, _>>()?;
     let drawn: Vec<(FileRecord, Vec<i64>)> = best(holdings)
         .into_iter()
         .map(|group| {
@@ -49,10 +57,15 @@ pub(super) async fn locate(
             (group.file, peers)
         })
         .collect();
-    let mut ids: Vec<i64> = drawn.iter().flat_map(|(_, peers)| peers).copied().collect();
-    ids.sort_unstable();
-    ids.dedup();
-    let known = known(&client, &ids).await?;
+    let known = match known_at_once {
+        Some(known) => known,
+        None => {
+            let mut ids: Vec<i64> = drawn.iter().flat_map(|(_, peers)| peers).copied().collect();
+            ids.sort_unstable();
+            ids.dedup();
+            known(&client, &ids).await?
+        }
+    };
     let candidates = drawn.into_iter().map(|(file, ids)| {
         let mut sources: Vec<PeerRecord> = ids.iter().filter_map(|id| known.get(id)).cloned().collect();
         sources.sort_by(|a, b| a.key.cmp(&b.key));
