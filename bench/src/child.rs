@@ -92,6 +92,17 @@ impl Daemon {
         pid_of(self.group.pid)
     }
 
+    /// Asks it to end in its own way, with this signal, and waits for that.
+    ///
+    /// # Errors
+    /// Where it does not in time; it is killed then.
+    pub(crate) async fn end(mut self, signal: Signal, within: Duration) -> Result<()> {
+        kill_process(self.group.pid, signal).with_context(|| format!("cannot end {}", self.name))?;
+        let ended = timeout(within, self.group.child.wait()).await;
+        ended.with_context(|| format!("{} does not end within {} s", self.name, within.as_secs()))??;
+        Ok(())
+    }
+
     /// Waits until it takes connections at `address`.
     ///
     /// # Errors
@@ -228,6 +239,17 @@ mod tests {
         })
         .await
         .unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_daemon_ends_in_its_own_way() {
+        let dir = tempfile::tempdir().unwrap();
+        let script = "trap 'echo all is written > end; exit 0' INT; echo up; while :; do sleep 0.01; done";
+        let mut daemon = Daemon::start("daemon", sh(script).current_dir(dir.path()), dir.path()).unwrap();
+        let is_up = async |log: &str| Ok(ensure!(log.contains("up")));
+        daemon.until("it is up", is_up).await.unwrap();
+        daemon.end(Signal::INT, READY_WITHIN).await.unwrap();
+        assert_eq!(fs::read_to_string(dir.path().join("end")).unwrap(), "all is written\n");
     }
 
     #[tokio::test]

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::StreamExt;
+use futures::stream::Map;
 use p2p_content::ContentHash;
 use p2p_identity::PeerId;
 use p2p_proto::v1::directory_server::Directory as Service;
@@ -25,7 +27,7 @@ use crate::directory::{
 };
 use crate::presence::now_ms;
 use crate::reach::Reach;
-use crate::sync::{self, SyncContext, status_of};
+use crate::sync::{self, Answer, SyncContext, status_of};
 
 #[cfg(test)]
 mod tests;
@@ -69,7 +71,7 @@ impl DirectoryService {
 
 #[tonic::async_trait]
 impl Service for DirectoryService {
-    type SyncStream = ReceiverStream<Result<SyncResponse, Status>>;
+    type SyncStream = Map<ReceiverStream<Answer>, fn(Answer) -> Result<SyncResponse, Status>>;
 
     async fn sync(
         &self,
@@ -80,7 +82,8 @@ impl Service for DirectoryService {
         // Answered before the Hello has come: a client may wait for the answer before it says anything.
         let serve = sync::serve(self.context.clone(), caller, request.into_inner(), answers);
         self.tasks.spawn_detached("sync-stream", serve);
-        Ok(Response::new(ReceiverStream::new(stream)))
+        let unboxed: fn(Answer) -> _ = |answer| *answer;
+        Ok(Response::new(ReceiverStream::new(stream).map(unboxed)))
     }
 
     async fn locate(&self, request: Request<LocateRequest>) -> Result<Response<LocateResponse>, Status> {

@@ -40,6 +40,9 @@ const EXAMINE_EVERY: Duration = Duration::from_secs(24 * 3600);
 /// Answers that may wait to be sent.
 pub(crate) const ANSWERS: usize = 4;
 
+/// What a peer is sent. Boxed, since a channel has room for 32 of them however few may wait, and there is one for each peer.
+pub(crate) type Answer = Box<Result<SyncResponse, Status>>;
+
 /// What every stream needs.
 #[derive(Clone)]
 pub(crate) struct SyncContext {
@@ -57,7 +60,7 @@ pub(crate) async fn serve(
     context: SyncContext,
     caller: Caller,
     mut requests: impl Stream<Item = Result<SyncRequest, Status>> + Unpin,
-    answers: mpsc::Sender<Result<SyncResponse, Status>>,
+    answers: mpsc::Sender<Answer>,
 ) {
     let Some(peer) = caller.peer else {
         tell(&answers, Status::unauthenticated("a peer must prove its identity: connect with TLS")).await;
@@ -100,7 +103,7 @@ async fn enter(
     caller: Caller,
     peer: PeerId,
     requests: &mut (impl Stream<Item = Result<SyncRequest, Status>> + Unpin),
-    answers: &mpsc::Sender<Result<SyncResponse, Status>>,
+    answers: &mpsc::Sender<Answer>,
 ) -> Result<SyncStream, Status> {
     let first = timeout(HELLO_TIMEOUT, requests.next()).await;
     let message = match first {
@@ -165,7 +168,7 @@ struct SyncStream {
     peer: PeerId,
     conversation: Conversation,
     attendance: Attendance,
-    answers: mpsc::Sender<Result<SyncResponse, Status>>,
+    answers: mpsc::Sender<Answer>,
 }
 
 impl SyncStream {
@@ -249,7 +252,7 @@ impl SyncStream {
 
     async fn send(&self, message: sync_response::Message) -> Result<(), Status> {
         let answer = SyncResponse { message: Some(message) };
-        match timeout(SEND_TIMEOUT, self.answers.send(Ok(answer))).await {
+        match timeout(SEND_TIMEOUT, self.answers.send(Box::new(Ok(answer)))).await {
             // A stream that is gone shows in what is read from it next.
             Ok(_) => Ok(()),
             Err(_) => Err(Status::deadline_exceeded("the peer does not read its answers")),
@@ -269,8 +272,8 @@ impl SyncStream {
 }
 
 /// The stream's last word. Nobody waits for a peer that does not read it.
-async fn tell(answers: &mpsc::Sender<Result<SyncResponse, Status>>, status: Status) {
-    let _ = timeout(Duration::from_secs(1), answers.send(Err(status))).await;
+async fn tell(answers: &mpsc::Sender<Answer>, status: Status) {
+    let _ = timeout(Duration::from_secs(1), answers.send(Box::new(Err(status)))).await;
 }
 
 /// What a peer is told of a message that is none: the library takes it for a failure of its own.

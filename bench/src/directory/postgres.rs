@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use p2p_tests::programs;
+use rustix::process::Signal;
 use tempfile::TempDir;
 use tokio::process::Command;
 
@@ -25,10 +26,13 @@ const MADE_WITHIN: Duration = Duration::from_secs(120);
 const SETTINGS: [&str; 4] =
     ["shared_buffers=1GB", "max_wal_size=4GB", "checkpoint_timeout=15min", "effective_cache_size=4GB"];
 
+/// How long it may take to write what it has in memory and end.
+const ENDED_WITHIN: Duration = Duration::from_secs(300);
+
 /// A cluster that runs. Killed when it is dropped; the next start recovers what was committed.
 #[derive(Debug)]
 pub(crate) struct Cluster {
-    _daemon: Daemon,
+    daemon: Daemon,
     address: SocketAddr,
     _temporary: Option<TempDir>,
 }
@@ -79,7 +83,16 @@ impl Cluster {
                 .arg(format!("--port={}", address.port()));
             child::run(&mut createdb, MADE_WITHIN).await?;
         }
-        Ok(Cluster { _daemon: daemon, address, _temporary: temporary })
+        Ok(Cluster { daemon, address, _temporary: temporary })
+    }
+
+    /// Ends it, so that it can be started again at once: of one that is killed, memory that its processes shared may be
+    /// left for a while.
+    ///
+    /// # Errors
+    /// Where it does not end in time.
+    pub(crate) async fn end(self) -> Result<()> {
+        self.daemon.end(Signal::INT, ENDED_WITHIN).await
     }
 
     /// How a maestro is told of it.

@@ -256,17 +256,20 @@ async fn locates_by_name_and_content(directory: &dyn Directory) {
 }
 
 async fn draws_sources_where_there_are_many(directory: &dyn Directory) {
-    for number in 1..=20 {
-        settle(directory, number, &[file("a", "x")]).await;
+    for number in 1..=120 {
+        let files = [file("everybody's", "x"), file("some have it", "y")];
+        settle(directory, number, if number <= 20 { &files } else { &files[..1] }).await;
     }
-    let mut seen = std::collections::BTreeSet::new();
-    for _ in 0..50 {
-        let located = directory.locate(Wanted::Name("a".to_owned()), 5).await.unwrap();
-        assert_eq!(located[0].sources.len(), 5);
-        seen.extend(located[0].sources.iter().map(|source| source.key.clone()));
+    // 50 draws of 5 from 20, or from 120: that so few are drawn at all has a chance of less than one in a million.
+    for (name, at_least) in [("some have it", 15), ("everybody's", 80)] {
+        let mut seen = std::collections::BTreeSet::new();
+        for _ in 0..50 {
+            let located = directory.locate(Wanted::Name(name.to_owned()), 5).await.unwrap();
+            assert_eq!((located.len(), located[0].sources.len()), (1, 5));
+            seen.extend(located[0].sources.iter().map(|source| source.key.clone()));
+        }
+        assert!(seen.len() >= at_least, "{name}: {}", seen.len());
     }
-    // 50 draws of 5 from 20: that one is never drawn has a chance of one in a million.
-    assert!(seen.len() >= 15, "{}", seen.len());
 }
 
 /// For a store in which the peers that have a file `common` with the content `x` are those with the numbers from 1 to 30,000

@@ -24,7 +24,7 @@ const PARTS_SECS: f64 = 10.0;
 /// Private memory of maestrod meanwhile.
 const PRIVATE_MIB: f64 = 300.0;
 /// Runs that count, at the most: each takes half a minute.
-const RUNS: usize = 3;
+const RUNS: usize = 5;
 /// How long a file may take until it is found.
 const FOUND_WITHIN: Duration = Duration::from_secs(600);
 /// Between two looks at the memory.
@@ -120,6 +120,7 @@ pub(super) async fn postgres(bench: &Bench) -> Result<Figures> {
     let cluster = Cluster::start(bench).await?;
     let url = cluster.url();
     let there = Filled::with(bench, &cluster.name(bench.big_files), bench.big_files, Some(&url)).await?;
+    cluster.end().await?;
     let here = Filled::embedded(bench, bench.big_files).await?;
     let (ours, other) = (there.told_per_sec(), here.told_per_sec());
     Ok(Figures {

@@ -91,7 +91,10 @@ pub(super) async fn postgres(bench: &Bench) -> Result<Figures> {
     let filled = Filled::with(bench, &cluster.name(bench.big_files), bench.big_files, Some(&url)).await?;
     let there = Box::pin(serve(filled, Some(&url))).await?;
     let here = Box::pin(serve(Filled::embedded(bench, bench.big_files).await?, None)).await?;
-    beside(bench, &there, &here).await
+    let figures = beside(bench, &there, &here).await?;
+    drop(there);
+    cluster.end().await?;
+    Ok(figures)
 }
 
 async fn beside(bench: &Bench, one: &Served, other: &Served) -> Result<Figures> {

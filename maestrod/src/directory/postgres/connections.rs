@@ -18,6 +18,9 @@ use crate::directory::DirectoryError;
 
 /// Connections that write.
 const WRITERS: usize = 4;
+/// What those are told: to take many names into the text index at once, which costs less for each. Until then a question looks
+/// through them, 16 MiB of them in some 7 ms. Only PostgreSQL knows these.
+const FOR_WRITERS: &str = "SET gin_pending_list_limit = '16MB'; SET work_mem = '32MB'";
 /// Connections that read.
 const READERS: usize = 8;
 /// Connections that show who is here, beside all that is announced.
@@ -183,22 +186,23 @@ impl Kinds {
     pub(super) fn new(settings: &Settings) -> Result<Kinds, OpenError> {
         let lost = Arc::new(Reach { place: settings.place(), is_lost: AtomicBool::new(false) });
         let tls = MakeRustlsConnect::new(settings.tls()?);
-        let make = |most, wait| Connections::new(settings, most, wait, &tls, &lost);
+        let make = |most, wait, told| Connections::new(settings, most, wait, told, &tls, &lost);
         Ok(Kinds {
-            readers: make(READERS, Some(WAIT_TIMEOUT))?,
-            writers: make(WRITERS, None)?,
-            showers: make(SHOWERS, None)?,
-            pulse: make(1, None)?,
+            readers: make(READERS, Some(WAIT_TIMEOUT), "")?,
+            writers: make(WRITERS, None, FOR_WRITERS)?,
+            showers: make(SHOWERS, None, "")?,
+            pulse: make(1, None, "")?,
         })
     }
 }
 
 impl Connections {
-    /// At most so many, each waited for so long.
+    /// At most so many, each waited for so long; `told` is SQL that it is well to be without.
     fn new(
         settings: &Settings,
         most: usize,
         wait: Option<Duration>,
+        told: &'static str,
         tls: &MakeRustlsConnect,
         lost: &Arc<Reach>,
     ) -> Result<Connections, OpenError> {
@@ -218,12 +222,13 @@ impl Connections {
             .wait_timeout(wait)
             .create_timeout(Some(create))
             .recycle_timeout(Some(SETUP_TIMEOUT))
-            .post_create(Hook::async_fn(|client, _| {
+            .post_create(Hook::async_fn(move |client, _| {
                 Box::pin(async move {
                     let sql = format!("SET statement_timeout = {}", STATEMENT_TIMEOUT.as_millis());
                     client.batch_execute(&sql).await.map_err(HookError::Backend)?;
                     // Compiling a question takes longer than answering it. Only PostgreSQL does so.
                     let _ = client.batch_execute("SET jit = off").await;
+                    let _ = client.batch_execute(told).await;
                     Ok(())
                 })
             }))

@@ -25,9 +25,14 @@ pub(super) async fn locate(
     wanted: &Wanted,
     sources: usize,
 ) -> Result<Vec<Candidate>, Failure> {
-    let holdings = match wanted {
-        Wanted::Content(content) => holders::drawn(&client, Key::Content(content.as_bytes())).await?,
-        Wanted::Name(name) => holders::drawn(&client, Key::Name(name.as_bytes())).await?,
+    let key = match wanted {
+        Wanted::Content(content) => Key::Content(content.as_bytes()),
+        Wanted::Name(name) => Key::Name(name.as_bytes()),
+    };
+    let few = holders::few(&client, key).await?;
+    let (holdings, peers) = match few {
+        Some((holdings, peers)) => (holdings, Some(peers)),
+        None => (holders::drawn(&client, key).await?, None),
     };
     let drawn: Vec<(FileRecord, Vec<i64>)> = best(holdings)
         .into_iter()
@@ -36,10 +41,15 @@ pub(super) async fn locate(
             (group.file, peers)
         })
         .collect();
-    let mut ids: Vec<i64> = drawn.iter().flat_map(|(_, peers)| peers).copied().collect();
-    ids.sort_unstable();
-    ids.dedup();
-    let known = known(&client, &ids).await?;
+    let known = match peers {
+        Some(peers) => peers,
+        None => {
+            let mut ids: Vec<i64> = drawn.iter().flat_map(|(_, peers)| peers).copied().collect();
+            ids.sort_unstable();
+            ids.dedup();
+            known(&client, &ids).await?
+        }
+    };
     let candidates = drawn.into_iter().map(|(file, ids)| {
         let mut sources: Vec<PeerRecord> = ids.iter().filter_map(|id| known.get(id)).cloned().collect();
         sources.sort_by(|a, b| a.key.cmp(&b.key));

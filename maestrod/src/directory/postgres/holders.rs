@@ -7,11 +7,15 @@ use std::ops::Range;
 use super::connections::Failure;
 use super::lent::Client;
 use super::names::holding;
+use super::peers;
+use crate::directory::PeerRecord;
 use crate::directory::group::{HOLDERS, Holding};
 use crate::directory::walking::Budget;
 
 /// Holders of each name that are asked for together with those of other names. Who has more is asked for alone.
 const TOGETHER: usize = 100;
+/// Columns that [`holding`] reads.
+const HOLDING_COLUMNS: usize = 6;
 /// Names whose holders are asked for at once.
 const NAMES: usize = 1000;
 
@@ -95,6 +99,33 @@ async fn first(client: &Client, name: &[u8], own: Option<i64>) -> Result<Vec<Hol
         holdings.extend(some(client, Key::Name(name), own..own.saturating_add(1), HOLDERS).await?);
     }
     Ok(holdings)
+}
+
+/// Who has it visibly, in the order of peers, and who they are; `None` where they are more than [`TOGETHER`], of whom only some
+/// are worth looking up.
+pub(super) async fn few(
+    client: &Client,
+    key: Key<'_>,
+) -> Result<Option<(Vec<Holding>, HashMap<i64, PeerRecord>)>, Failure> {
+    let (column, value) = match key {
+        Key::Name(name) => ("name", name),
+        Key::Content(content) => ("content", content),
+    };
+    let sql = format!(
+        "SELECT f.peer, f.share, f.name, f.content, f.size, f.modified_ms, {} FROM
+         (SELECT peer, share, name, content, size, modified_ms FROM files
+          WHERE {column} = $1 ORDER BY peer LIMIT $2) AS f
+         JOIN peers p ON p.id = f.peer WHERE p.visible ORDER BY f.peer LIMIT $3",
+        peers::RECORD_OF_P
+    );
+    let statement = client.prepare_cached(&sql).await?;
+    let (rows, most) = (Budget::ROWS as i64, TOGETHER as i64 + 1);
+    let rows = client.query(&statement, &[&value, &rows, &most]).await?;
+    if rows.len() > TOGETHER {
+        return Ok(None);
+    }
+    let peers = rows.iter().map(|row| (row.get(0), peers::record_from(row, HOLDING_COLUMNS))).collect();
+    Ok(Some((rows.iter().map(holding).collect::<Result<_, _>>()?, peers)))
 }
 
 /// Who has it visibly, in the order of peers; drawn where there are more than [`HOLDERS`].

@@ -17,6 +17,9 @@ const PLAIN: i32 = 1;
 /// Columns that [`record`] reads, in its order.
 const RECORD: &str =
     "kind, key, name, addresses, rest_url, grpc_port, version, visible, files, bytes, last_seen_ms";
+/// The same of a table that is called p.
+pub(super) const RECORD_OF_P: &str = "p.kind, p.key, p.name, p.addresses, p.rest_url, p.grpc_port, p.version, p.visible, \
+    p.files, p.bytes, p.last_seen_ms";
 /// Columns that [`standing`] reads, in its order.
 const STANDING: &str = "id, session, epoch, applied, generation, sweeping, files, bytes, digest";
 
@@ -255,7 +258,12 @@ pub(super) async fn after(
 }
 
 fn record(row: &Row) -> PeerRecord {
-    let (kind, bytes): (i32, &[u8]) = (row.get(0), row.get(1));
+    record_from(row, 0)
+}
+
+/// What the columns of [`RECORD`] say, the first of which is `from`.
+pub(super) fn record_from(row: &Row, from: usize) -> PeerRecord {
+    let (kind, bytes): (i32, &[u8]) = (row.get(from), row.get(from + 1));
     let key = match bytes.try_into() {
         Ok(id) if kind == SYNCED => PeerKey::Synced(PeerId::from_bytes(id)),
         _ => PeerKey::Plain(String::from_utf8_lossy(bytes).into_owned()),
@@ -263,17 +271,17 @@ fn record(row: &Row) -> PeerRecord {
     PeerRecord {
         key,
         profile: Profile {
-            name: row.get(2),
+            name: row.get(from + 2),
             // Written by `introduce`, so it reads.
-            addresses: serde_json::from_str(row.get(3)).unwrap_or_default(),
-            rest_url: row.get(4),
-            grpc_port: u16::try_from(row.get::<_, i32>(5)).unwrap_or(0),
-            version: row.get(6),
+            addresses: serde_json::from_str(row.get(from + 3)).unwrap_or_default(),
+            rest_url: row.get(from + 4),
+            grpc_port: u16::try_from(row.get::<_, i32>(from + 5)).unwrap_or(0),
+            version: row.get(from + 6),
         },
-        visible: row.get(7),
-        files: row.get::<_, i64>(8).cast_unsigned(),
-        bytes: row.get::<_, i64>(9).cast_unsigned(),
-        last_seen_ms: row.get(10),
+        visible: row.get(from + 7),
+        files: row.get::<_, i64>(from + 8).cast_unsigned(),
+        bytes: row.get::<_, i64>(from + 9).cast_unsigned(),
+        last_seen_ms: row.get(from + 10),
     }
 }
 

@@ -176,28 +176,23 @@ struct Catalog<'t> {
     standing: Standing,
     /// The last name that is in the text index.
     indexed_through: i64,
+    /// The last name that was interned was.
+    names_are_new: bool,
 }
 
 impl<'t> Catalog<'t> {
     fn of(transaction: &'t Transaction<'t>, standing: Standing) -> rusqlite::Result<Catalog<'t>> {
         let indexed_through = text::through(transaction)?;
-        Ok(Catalog { transaction, standing, indexed_through })
+        Ok(Catalog { transaction, standing, indexed_through, names_are_new: true })
     }
 
     fn upsert(&mut self, file: &FileRecord) -> rusqlite::Result<()> {
-        let name_id = self.intern(&file.name)?;
+        let Name { id: name_id, is_new } = self.intern(&file.name)?;
         let (peer, generation) = (self.standing.id, self.standing.generation);
         let content = file.content.as_ref().map(ContentHash::as_bytes);
         let size = file.size.cast_signed();
-        let old = self
-            .transaction
-            .prepare_cached(
-                "SELECT content, size FROM files WHERE peer = ?1 AND share = ?2 AND name_id = ?3",
-            )?
-            .query_row(params![peer, file.share, name_id], |row| {
-                Ok((row.get::<_, Option<[u8; 32]>>(0)?, row.get::<_, i64>(1)?.cast_unsigned()))
-            })
-            .optional()?;
+        // Nobody has a file under a name that is new.
+        let old = if is_new { None } else { self.held(&file.share, name_id)? };
         let sql = match &old {
             None => {
                 "INSERT INTO files (peer, share, name_id, modified_ms, generation, size, content)
@@ -232,6 +227,17 @@ impl<'t> Catalog<'t> {
             None => self.standing.put_in(file),
         }
         Ok(())
+    }
+
+    /// Content and size of a file as it is now.
+    fn held(&self, share: &str, name_id: i64) -> rusqlite::Result<Option<(Option<[u8; 32]>, u64)>> {
+        let sql = "SELECT content, size FROM files WHERE peer = ?1 AND share = ?2 AND name_id = ?3";
+        self.transaction
+            .prepare_cached(sql)?
+            .query_row(params![self.standing.id, share, name_id], |row| {
+                Ok((row.get(0)?, row.get::<_, i64>(1)?.cast_unsigned()))
+            })
+            .optional()
     }
 
     fn remove(&mut self, share: &str, name: &str) -> rusqlite::Result<()> {
@@ -353,23 +359,45 @@ impl<'t> Catalog<'t> {
     }
 
     /// The row of a name, made if it is new.
-    fn intern(&self, name: &str) -> rusqlite::Result<i64> {
+    fn intern(&mut self, name: &str) -> rusqlite::Result<Name> {
+        // Names that are new come together, and so do those that are known: each is looked for once.
+        if self.names_are_new {
+            if let Some(id) = self.add(name)? {
+                return Ok(Name { id, is_new: true });
+            }
+            self.names_are_new = false;
+        }
         let known = self
             .transaction
             .prepare_cached("SELECT id FROM names WHERE name = ?1")?
             .query_row([name], |row| row.get(0))
             .optional()?;
         if let Some(id) = known {
-            return Ok(id);
+            return Ok(Name { id, is_new: false });
         }
-        self.transaction.prepare_cached("INSERT INTO names (name) VALUES (?1)")?.execute([name])?;
+        self.names_are_new = true;
+        self.intern(name)
+    }
+
+    /// Adds a name, if it is not there.
+    fn add(&self, name: &str) -> rusqlite::Result<Option<i64>> {
+        let sql = "INSERT INTO names (name) VALUES (?1) ON CONFLICT DO NOTHING";
+        if self.transaction.prepare_cached(sql)?.execute([name])? == 0 {
+            return Ok(None);
+        }
         let id = self.transaction.last_insert_rowid();
         // The row of a name that was the last and is forgotten is given again: the index has passed it already.
         if id <= self.indexed_through {
             text::add(self.transaction, id, name)?;
         }
-        Ok(id)
+        Ok(Some(id))
     }
+}
+
+/// A row of a name.
+struct Name {
+    id: i64,
+    is_new: bool,
 }
 
 /// A row that is to be forgotten.

@@ -18,8 +18,8 @@ use crate::directory::DirectoryError;
 
 /// Changes that may wait for their thread, and questions for theirs; whoever has more waits before it is queued.
 const QUEUE_LEN: usize = 64;
-/// No change for so long is a quiet moment: between two batches of one stream there is less.
-const QUIET: Duration = Duration::from_millis(5);
+/// No change for so long is a quiet moment: between two batches of one stream there is less, on a busy machine too.
+const QUIET: Duration = Duration::from_millis(100);
 /// Who had nothing to do for so long gives its page cache back: a maestro at rest holds no more than it needs.
 const REST: Duration = Duration::from_secs(10);
 /// Connections that read.
