@@ -278,7 +278,7 @@ pub(crate) async fn draws_from_all_of_very_many(directory: &dyn Directory) {
     let number = |source: &PeerRecord| match source.key {
         PeerKey::Synced(id) => {
             let bytes = id.as_bytes();
-            usize::from(bytes[30]) << 8 | usize::from(bytes[31])
+            (usize::from(bytes[30]) << 8) | usize::from(bytes[31])
         }
         PeerKey::Plain(_) => panic!("nobody is a plain peer"),
     };
