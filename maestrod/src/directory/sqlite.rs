@@ -20,6 +20,7 @@ use super::{
 };
 
 mod backup;
+mod carrier;
 mod catalog;
 mod connections;
 mod copies;
@@ -106,7 +107,7 @@ impl SqliteDirectory {
         connection.pragma_update(None, "synchronous", "NORMAL").map_err(failed)?;
         schema::migrate(&mut connection, path)?;
         Ok(SqliteDirectory {
-            writer: Writer::start(connection)?,
+            writer: Writer::start(connection, path)?,
             readers: Readers::start(path)?,
             changes: AtomicU64::new(0),
         })

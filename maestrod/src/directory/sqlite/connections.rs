@@ -13,6 +13,8 @@ use rusqlite::Connection;
 use rusqlite::config::DbConfig;
 use tokio::sync::{Semaphore, oneshot};
 
+use super::OpenError;
+use super::carrier::{Carrier, MARKS};
 use super::text::{self, Turns};
 use crate::directory::DirectoryError;
 
@@ -28,8 +30,6 @@ const READERS: usize = 4;
 pub(super) const WRITER_CACHE_KIB: i64 = 48 * 1024;
 /// Page cache of each connection that reads, in KiB.
 const READER_CACHE_KIB: i64 = 8 * 1024;
-/// Pages in the write-ahead log that are carried into the database at once: 16 MiB.
-const CHECKPOINT_PAGES: i64 = 4096;
 /// Statements that each connection keeps prepared.
 const STATEMENTS: usize = 64;
 
@@ -43,7 +43,8 @@ pub(super) fn tune(connection: &Connection, cache_kib: i64) -> rusqlite::Result<
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     connection.pragma_update(None, "journal_mode", "WAL")?;
     connection.pragma_update(None, "cache_size", -cache_kib)?;
-    connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
+    // The log is carried into the database by the `Carrier`.
+    connection.pragma_update(None, "wal_autocheckpoint", 0)?;
     connection.pragma_update(None, "temp_store", "MEMORY")
 }
 
@@ -64,7 +65,9 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    pub(super) fn start(mut connection: Connection) -> std::io::Result<Writer> {
+    /// Starts the thread with this connection to the database at `path`.
+    pub(super) fn start(mut connection: Connection, path: &Path) -> Result<Writer, OpenError> {
+        let mut carrier = Carrier::start(path, MARKS)?;
         let (jobs, queue) = mpsc::channel::<Job>();
         let heart = Arc::new(OnceLock::<Heartbeat>::new());
         let beating = Arc::clone(&heart);
@@ -112,6 +115,7 @@ impl Writer {
                     });
                     turns.indexed(began.elapsed(), more, Instant::now());
                 }
+                carrier.look(&connection);
                 heart.inspect(|heart| heart.rest());
             }
         })?;
@@ -353,6 +357,13 @@ mod tests {
 
     use super::*;
 
+    /// Those of a database that is there, as the thread that writes leaves it.
+    fn readers(dir: &tempfile::TempDir) -> Readers {
+        let path = dir.path().join("d.sqlite");
+        drop(open_reader(&path).unwrap());
+        Readers::start(&path).unwrap()
+    }
+
     fn one(connection: &Connection) -> Result<i64, DirectoryError> {
         Ok(connection.query_row("SELECT 1", [], |row| row.get(0))?)
     }
@@ -360,7 +371,7 @@ mod tests {
     #[tokio::test]
     async fn however_many_ask_all_are_answered() {
         let dir = tempfile::tempdir().unwrap();
-        let readers = Readers::start(&dir.path().join("d.sqlite")).unwrap();
+        let readers = readers(&dir);
         let answers = join_all((0..20 * QUEUE_LEN).map(|_| readers.call(one))).await;
         assert!(answers.into_iter().all(|answer| answer.unwrap() == 1));
     }
@@ -381,7 +392,7 @@ mod tests {
     #[tokio::test]
     async fn a_question_that_panics_costs_nobody_else_an_answer() {
         let dir = tempfile::tempdir().unwrap();
-        let readers = Readers::start(&dir.path().join("d.sqlite")).unwrap();
+        let readers = readers(&dir);
         for _ in 0..2 * READERS {
             readers.call(|_| -> Result<(), _> { panic!("on purpose") }).await.unwrap_err();
         }
@@ -391,7 +402,7 @@ mod tests {
     #[tokio::test]
     async fn who_leaves_keeps_no_place() {
         let dir = tempfile::tempdir().unwrap();
-        let readers = Readers::start(&dir.path().join("d.sqlite")).unwrap();
+        let readers = readers(&dir);
         for _ in 0..2 * QUEUE_LEN {
             let slow = readers.call(|_| {
                 std::thread::sleep(Duration::from_millis(1));
