@@ -1,6 +1,6 @@
-//! Channels to other peers, shared by whoever needs one: to each peer one for messages, and one for file data. What is said
-//! on a channel comes after what was said before it, and on a slow link that is some hundred KiB of data: who has which
-//! piece would be known a second too late.
+//! Channels to other peers, shared by whoever needs one: to each peer one for messages, one for pieces of files, and one for
+//! short files. What is said on a channel comes after what was said before it, and on a slow link that is some hundred KiB of
+//! data: who has which piece would be known a second too late.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -36,7 +36,9 @@ pub struct Connections {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Carries {
     Messages,
-    Data,
+    Pieces,
+    /// Whole files, many after each other. They are taken in batches, so that more of them must be on their way.
+    Files,
 }
 
 /// Why a peer cannot be asked.
@@ -84,12 +86,20 @@ impl Connections {
         metadata
     }
 
-    /// The channel for this peer's file data: the open one, or a new one.
+    /// The channel for pieces of this peer's files: the open one, or a new one.
     ///
     /// # Errors
     /// Where no address answers in time, or somebody else answers.
-    pub async fn bulk(&self, peer: &PeerRef) -> Result<Channel, ReachError> {
-        self.channel(peer, Carries::Data).await
+    pub async fn pieces(&self, peer: &PeerRef) -> Result<Channel, ReachError> {
+        self.channel(peer, Carries::Pieces).await
+    }
+
+    /// The channel for this peer's short files: the open one, or a new one.
+    ///
+    /// # Errors
+    /// Where no address answers in time, or somebody else answers.
+    pub async fn files(&self, peer: &PeerRef) -> Result<Channel, ReachError> {
+        self.channel(peer, Carries::Files).await
     }
 
     async fn channel(&self, peer: &PeerRef, carries: Carries) -> Result<Channel, ReachError> {
@@ -100,7 +110,12 @@ impl Connections {
         let channel = match known {
             Some(connection) => connection.channel,
             None => {
-                let connect = wire::connect(&self.identity, addresses, Some(*id));
+                let connect = async {
+                    match carries {
+                        Carries::Pieces => wire::connect_lean(&self.identity, addresses, Some(*id)).await,
+                        _ => wire::connect(&self.identity, addresses, Some(*id)).await,
+                    }
+                };
                 let connection = tokio::time::timeout(CONNECT_TIMEOUT, connect)
                     .await
                     .map_err(|_| ReachError::Silent(peer.to_string()))?

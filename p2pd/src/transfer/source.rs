@@ -124,7 +124,7 @@ impl SourceTask {
 
     async fn pull(&mut self) -> Result<(), Gone> {
         let connected =
-            tokio::try_join!(self.connections.bulk(&self.peer), self.connections.peer(&self.peer));
+            tokio::try_join!(self.connections.pieces(&self.peer), self.connections.peer(&self.peer));
         let (channel, mut teller) = connected.map_err(|error| Gone::Lost(error.to_string()))?;
         let (up, outgoing) = mpsc::channel(64);
         let request = AvailabilityRequest {

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::stream::{FuturesUnordered, StreamExt};
 use hyper_util::rt::TokioIo;
@@ -19,13 +19,16 @@ use tokio_rustls::rustls::pki_types::ServerName;
 use tonic::transport::{Channel, Endpoint};
 
 use super::{
-    CONNECTION_WINDOW, FRAME_LEN, HANDSHAKE_TIMEOUT, KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT, STREAM_WINDOW,
+    CONNECTION_WINDOW, FRAME_LEN, HANDSHAKE_TIMEOUT, KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT,
+    NEAR_STREAM_WINDOW, STREAM_WINDOW,
 };
 
 /// How long one address may take to answer before it counts as silent.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(5);
 /// Head start of each address over the next (RFC 8305, section 5: "Connection Attempt Delay").
 const HEAD_START: Duration = Duration::from_millis(250);
+/// Who answers so soon is near: the window for those bounds no transfer below 6 Gbit/s.
+const NEAR: Duration = Duration::from_millis(1);
 
 /// An open channel. It does not reconnect by itself: who needs it again calls [`connect`] again.
 #[derive(Debug, Clone)]
@@ -78,6 +81,29 @@ pub async fn connect(
     addresses: &[String],
     expected: Option<PeerId>,
 ) -> Result<Connection, ConnectError> {
+    connect_with(identity, addresses, expected, |_| STREAM_WINDOW).await
+}
+
+/// Connects like [`connect`], for long data that is taken as it comes: of that, only little is on its way from somebody
+/// near. Who takes it in fits and starts would have to wait for it.
+///
+/// # Errors
+/// Those of [`connect`].
+pub async fn connect_lean(
+    identity: &Identity,
+    addresses: &[String],
+    expected: Option<PeerId>,
+) -> Result<Connection, ConnectError> {
+    let window = |is_near: bool| if is_near { NEAR_STREAM_WINDOW } else { STREAM_WINDOW };
+    connect_with(identity, addresses, expected, window).await
+}
+
+async fn connect_with(
+    identity: &Identity,
+    addresses: &[String],
+    expected: Option<PeerId>,
+    stream_window: impl Fn(bool) -> u32,
+) -> Result<Connection, ConnectError> {
     let connector = TlsConnector::from(client_config(identity, expected)?);
     let mut attempts: FuturesUnordered<_> = (0u32..)
         .zip(addresses)
@@ -92,10 +118,10 @@ pub async fn connect(
     let (mut silent, mut wrong) = (Vec::new(), None);
     while let Some(attempt) = attempts.next().await {
         match attempt {
-            Ok((stream, peer, address)) => {
+            Ok(Dialled { stream, peer, address, is_near }) => {
                 let alive = Arc::new(());
                 let open = Arc::downgrade(&alive);
-                return match channel(stream, alive).await {
+                return match channel(stream, stream_window(is_near), alive).await {
                     Ok(channel) => Ok(Connection { channel, peer, address, open }),
                     Err(error) => Err(ConnectError::Unreachable(vec![format!("{address}: {error}")])),
                 };
@@ -167,11 +193,23 @@ fn probed(error: &io::Error) -> Probed {
 
 type Tls = TlsStream<BufReader<TcpStream>>;
 
-async fn dial(connector: &TlsConnector, address: &str) -> io::Result<(Tls, PeerId, SocketAddr)> {
+/// A connection whose handshake is done.
+struct Dialled {
+    stream: Tls,
+    peer: PeerId,
+    address: SocketAddr,
+    /// Whether it is with this machine or one that answers as soon as those on the same wire do.
+    is_near: bool,
+}
+
+async fn dial(connector: &TlsConnector, address: &str) -> io::Result<Dialled> {
     let silent = || io::Error::new(io::ErrorKind::TimedOut, "no answer within 5 s");
+    let began = Instant::now();
     let tcp = timeout(DIAL_TIMEOUT, TcpStream::connect(address)).await.map_err(|_| silent())??;
+    let answered_after = began.elapsed();
     tcp.set_nodelay(true)?;
     let address = tcp.peer_addr()?;
+    let is_near = is_near(tcp.local_addr()?.ip() == address.ip(), answered_after);
     let tcp = BufReader::with_capacity(FRAME_LEN as usize, tcp);
     // The name is not sent and proves nothing: the key does.
     let name = ServerName::IpAddress(address.ip().into());
@@ -180,12 +218,21 @@ async fn dial(connector: &TlsConnector, address: &str) -> io::Result<(Tls, PeerI
     let peer = certificate
         .ok_or_else(|| io::Error::other("it showed no certificate"))
         .and_then(|certificate| peer_of(certificate).map_err(io::Error::other))?;
-    Ok((stream, peer, address))
+    Ok(Dialled { stream, peer, address, is_near })
+}
+
+/// On this machine it takes as long as others keep the processor busy until an answer is seen.
+fn is_near(is_here: bool, answered_after: Duration) -> bool {
+    is_here || answered_after < NEAR
 }
 
 /// Hands the one open stream to tonic. A second connect on this channel fails: the identity that was checked was that
 /// of this stream, and callers decide when to try again.
-async fn channel(stream: Tls, alive: Arc<()>) -> Result<Channel, tonic::transport::Error> {
+async fn channel(
+    stream: Tls,
+    stream_window: u32,
+    alive: Arc<()>,
+) -> Result<Channel, tonic::transport::Error> {
     let once = Arc::new(Mutex::new(Some(Held { stream, _alive: alive })));
     let connector = tower::service_fn(move |_| {
         let stream = once.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -193,7 +240,7 @@ async fn channel(stream: Tls, alive: Arc<()>) -> Result<Channel, tonic::transpor
     });
     Endpoint::from_static("http://peer")
         .max_frame_size(FRAME_LEN)
-        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_stream_window_size(stream_window)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
         .keep_alive_timeout(KEEPALIVE_TIMEOUT)
@@ -245,5 +292,17 @@ impl AsyncWrite for Held {
 
     fn is_write_vectored(&self) -> bool {
         self.stream.is_write_vectored()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn near_is_who_is_here_or_answers_at_once() {
+        let (at_once, later) = (Duration::from_micros(300), Duration::from_millis(2));
+        assert!(is_near(false, at_once) && is_near(true, later));
+        assert!(!is_near(false, later), "on a long way, a small window is all that is sent in a round trip");
     }
 }

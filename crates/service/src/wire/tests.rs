@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use http_body_util::Empty;
 use p2p_identity::Identity;
+use tokio::io::AsyncReadExt as _;
 use tokio::net::{TcpListener, TcpStream};
 use tonic::body::Body;
 
@@ -124,4 +125,38 @@ fn loopback_is_loopback_in_every_spelling() {
         assert!(Plaintext::Anyone.admits(address.parse().unwrap()));
         assert!(!Plaintext::Off.admits(address.parse().unwrap()));
     }
+}
+
+/// Bytes that a caller on this machine lets be on their way, as its settings say (RFC 9113, section 6.5).
+async fn window_of_a_caller(is_lean: bool) -> u32 {
+    const INITIAL_WINDOW_SIZE: [u8; 2] = [0, 4];
+    let (server, client) = (Identity::generate().unwrap(), Identity::generate().unwrap());
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let acceptor = tokio_rustls::TlsAcceptor::from(p2p_identity::server_config(&server).unwrap());
+    let accepted = async {
+        let (tcp, _) = listener.accept().await.unwrap();
+        let mut stream = acceptor.accept(tcp).await.unwrap();
+        // The preface, and a frame: three bytes of its length, and six that are not looked at.
+        let mut begin = [0; 24 + 9];
+        stream.read_exact(&mut begin).await.unwrap();
+        let mut settings = vec![0; usize::from(u16::from_be_bytes([begin[25], begin[26]]))];
+        stream.read_exact(&mut settings).await.unwrap();
+        settings
+    };
+    let connected = async {
+        match is_lean {
+            true => connect_lean(&client, &[address], Some(server.id())).await,
+            false => connect(&client, &[address], Some(server.id())).await,
+        }
+    };
+    let (_connection, settings) = tokio::join!(connected, accepted);
+    let window = settings.chunks_exact(6).find(|setting| setting[..2] == INITIAL_WINDOW_SIZE);
+    u32::from_be_bytes(window.unwrap()[2..].try_into().unwrap())
+}
+
+#[tokio::test]
+async fn little_is_on_its_way_from_somebody_near_where_it_is_taken_as_it_comes() {
+    assert_eq!(window_of_a_caller(true).await, NEAR_STREAM_WINDOW);
+    assert_eq!(window_of_a_caller(false).await, STREAM_WINDOW);
 }

@@ -88,7 +88,7 @@ impl StreamTask {
     }
 
     async fn pull(&mut self) -> Result<(), Gone> {
-        let connected = self.connections.bulk(&self.peer).await;
+        let connected = self.connections.files(&self.peer).await;
         let channel = connected.map_err(|error| Gone::Lost(error.to_string()))?;
         let (up, outgoing) = mpsc::channel(REQUESTS);
         let opening = pull_call::open(channel, self.connections.metadata(), outgoing);
