@@ -10,9 +10,10 @@ use p2p_proto::control::{Transfer, TransferState};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::engine::{self, Outcome};
+use super::engine;
 use super::gauge::{Gauge, Phase};
 use super::jobs::Shared;
+use super::outcome::Outcome;
 use super::plain;
 use super::queue::Spot;
 use super::sink;
@@ -23,6 +24,7 @@ use super::tree;
 use crate::discovery::{PeerRef, now_ms};
 
 mod finding;
+mod length;
 mod sources;
 mod turn;
 
@@ -47,6 +49,8 @@ pub(super) struct Job {
     said: Mutex<HashMap<String, String>>,
     /// Others that fetch the same, as sources spoke of them: who fetches is in no directory.
     fetchers: Mutex<Vec<PeerRef>>,
+    /// Sources that gave what does not prove itself, while nobody has proven how long the content is.
+    suspects: Mutex<Vec<length::Suspect>>,
     /// How long it ran in this run of the daemon, and how much of it was there before.
     ran: Mutex<Duration>,
     done_before: u64,
@@ -65,6 +69,7 @@ impl Job {
             gauge: Gauge::default(),
             said: Mutex::default(),
             fetchers: Mutex::default(),
+            suspects: Mutex::default(),
             ran: Mutex::default(),
         }
     }

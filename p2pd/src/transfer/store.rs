@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::discovery::PeerRef;
 
 /// The shape of the database, by version.
-const MIGRATIONS: [&str; 2] = [
+const MIGRATIONS: [&str; 3] = [
     "
     CREATE TABLE transfers (
         id          INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -33,6 +33,7 @@ const MIGRATIONS: [&str; 2] = [
     ) STRICT, WITHOUT ROWID;
 ",
     trees::MIGRATION,
+    "ALTER TABLE transfers ADD COLUMN proven_len INTEGER",
 ];
 
 /// The files of directories that are fetched.
@@ -101,6 +102,8 @@ pub(super) struct Terms {
 pub(super) struct Proven {
     pub(super) manifest: Manifest,
     pub(super) pieces: Bitmap,
+    /// Whether the length that the manifest is for was proven, and not only told.
+    pub(super) is_len_proven: bool,
 }
 
 impl Store {
@@ -168,6 +171,27 @@ impl Store {
         .await
     }
 
+    /// Remembers what a transfer proves its pieces with, and which are proven. The bytes of these are durable by now: the
+    /// caller's duty.
+    pub(super) async fn set_manifest(
+        &self,
+        id: u64,
+        manifest: &Manifest,
+        is_len_proven: bool,
+        pieces: &Bitmap,
+    ) -> Result<(), StoreError> {
+        let (values, pieces) = (manifest.to_bytes(), pieces.to_bytes());
+        let proven_len = is_len_proven.then(|| manifest.pieces().len());
+        self.run(move |connection| {
+            connection.execute(
+                "UPDATE transfers SET manifest = ?2, proven_len = ?3, proven = ?4 WHERE id = ?1",
+                params![id, values, proven_len, pieces],
+            )?;
+            Ok(())
+        })
+        .await
+    }
+
     /// Remembers what is proven of a transfer. The bytes of these pieces are durable by now: the caller's duty.
     pub(super) async fn set_proven(
         &self,
@@ -197,25 +221,36 @@ impl Store {
         .await
     }
 
-    /// What is proven of a transfer; `None` where its manifest is not known yet.
+    /// What is proven of a transfer, of whose content somebody told that it has so many bytes; `None` where its manifest is
+    /// not known yet.
     pub(super) async fn proven(
         &self,
         id: u64,
         content: ContentHash,
-        size: u64,
+        told: u64,
     ) -> Result<Option<Proven>, StoreError> {
         self.run(move |connection| {
             let row = connection
-                .query_row("SELECT manifest, proven FROM transfers WHERE id = ?1", [id], |row| {
-                    Ok((row.get::<_, Option<Vec<u8>>>(0)?, row.get::<_, Option<Vec<u8>>>(1)?))
+                .query_row("SELECT manifest, proven, proven_len FROM transfers WHERE id = ?1", [id], |row| {
+                    Ok((
+                        row.get::<_, Option<Vec<u8>>>(0)?,
+                        row.get::<_, Option<Vec<u8>>>(1)?,
+                        row.get::<_, Option<u64>>(2)?,
+                    ))
                 })
                 .optional()?;
-            let Some((Some(manifest), Some(pieces))) = row else { return Ok(None) };
+            let Some((Some(manifest), Some(pieces), proven_len)) = row else { return Ok(None) };
+            let (size, is_len_proven) = (proven_len.unwrap_or(told), proven_len.is_some());
             let damaged = |error: &dyn std::fmt::Display| StoreError::Damaged(error.to_string());
-            let manifest = Manifest::from_bytes(content, size, &manifest).map_err(|error| damaged(&error))?;
+            let manifest = match Manifest::from_bytes(content, size, &manifest) {
+                Ok(manifest) => manifest,
+                // It was for another length, which was told then.
+                Err(_) if !is_len_proven => return Ok(None),
+                Err(error) => return Err(damaged(&error)),
+            };
             let pieces =
                 Bitmap::from_bytes(manifest.pieces().count(), &pieces).map_err(|error| damaged(&error))?;
-            Ok(Some(Proven { manifest, pieces }))
+            Ok(Some(Proven { manifest, pieces, is_len_proven }))
         })
         .await
     }

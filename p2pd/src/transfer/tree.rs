@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use p2p_content::{ContentHash, FileName};
 use tokio_util::sync::CancellationToken;
 
-use super::engine::Outcome;
+use super::outcome::Outcome;
 use super::job::Job;
 use super::jobs::Shared;
 use super::sink::{self, blocking};
@@ -60,12 +60,6 @@ impl Tally {
 pub(super) async fn run(shared: &Arc<Shared>, job: &Arc<Job>, stop: &CancellationToken) -> Outcome {
     match try_run(shared, job, stop).await {
         Ok(outcome) | Err(outcome) => outcome,
-    }
-}
-
-impl From<StoreError> for Outcome {
-    fn from(error: StoreError) -> Self {
-        Self::Blocked(error.to_string())
     }
 }
 

@@ -180,6 +180,24 @@ impl Store {
         .await
     }
 
+    /// This file has another length than was told.
+    pub(in crate::transfer) async fn resize_file(
+        &self,
+        id: u64,
+        name: FileName,
+        content: ContentHash,
+        size: u64,
+    ) -> Result<(), StoreError> {
+        self.run(move |connection| {
+            connection.execute(
+                "UPDATE tree_files SET size = ?4 WHERE transfer = ?1 AND name = ?2 AND content = ?3",
+                params![id, name.as_str(), content.as_bytes(), size],
+            )?;
+            Ok(())
+        })
+        .await
+    }
+
     /// What is left of a directory.
     pub(in crate::transfer) async fn files_left(&self, id: u64) -> Result<TreeLeft, StoreError> {
         self.run(move |connection| {

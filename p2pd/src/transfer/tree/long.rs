@@ -11,7 +11,7 @@ use p2p_content::{ContentHash, FileName};
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
-use super::super::engine::Outcome;
+use super::super::outcome::Outcome;
 use super::super::fetch::fresh;
 use super::super::job::Job;
 use super::super::jobs::Shared;

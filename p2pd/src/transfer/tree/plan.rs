@@ -206,6 +206,17 @@ impl Plan {
         }
     }
 
+    /// What a source says of a file is in doubt. Whether it is to be settled: nobody is asked for the file then, until it is
+    /// told to [lack](Self::lacks) or is removed.
+    pub(super) fn doubted(&mut self, source: SourceKey, key: FileKey) -> bool {
+        let Some(file) = self.files.get_mut(&key) else { return false };
+        if let Some(from) = self.sources.get_mut(&source) {
+            from.owes_no_more(key, file.size);
+        }
+        file.asked.retain(|asked| *asked != source);
+        !std::mem::replace(&mut file.has_come, true)
+    }
+
     /// Others that owe a file that has come: they need not give it.
     pub(super) fn others(&self, key: FileKey) -> Vec<SourceKey> {
         self.files.get(&key).map(|file| file.asked.clone()).unwrap_or_default()
@@ -403,6 +414,22 @@ mod tests {
         plan.leave(1);
         plan.lacks(1);
         plan.join(2);
+        assert_eq!(plan.requests(2, now), [1]);
+    }
+
+    #[test]
+    fn what_is_in_doubt_is_asked_of_nobody_until_it_is_settled() {
+        let (mut plan, now) = (Plan::default(), Instant::now());
+        plan.add(1, 10);
+        plan.join(1);
+        plan.join(2);
+        assert_eq!(plan.requests(1, now), [1]);
+        assert!(plan.doubted(1, 1));
+        assert!(!plan.doubted(2, 1), "once is enough");
+        assert!(plan.requests(2, now).is_empty() && plan.waiting() == 0 && !plan.is_empty());
+        plan.refused(1, 1);
+        plan.lacks(1);
+        assert!(plan.requests(1, now).is_empty());
         assert_eq!(plan.requests(2, now), [1]);
     }
 

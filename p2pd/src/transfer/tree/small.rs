@@ -1,7 +1,7 @@
 //! One run over the short files of a directory: a loop that owns the plan and the sources, reads the list page by page, has
 //! what comes proven and written, and hands it on to be named, a batch at a time.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
-use super::super::engine::Outcome;
+use super::super::outcome::Outcome;
 use super::super::job::Job;
 use super::super::jobs::Shared;
 use super::super::plan::SourceKey;
@@ -27,6 +27,7 @@ use super::{LONGEST, Tally};
 use crate::discovery::PeerRef;
 use crate::shares::Together;
 
+mod doubts;
 mod sources;
 
 /// Files of the list that are read at once, and how few may wait before more are read.
@@ -96,6 +97,11 @@ struct Run<'a> {
     looking: JoinSet<(FileKey, Vec<PeerRef>)>,
     /// Files for which sources were looked for.
     looked_for: HashSet<FileKey>,
+    /// Files that are false, or refused, where that may be the fault of who told their length.
+    doubts: VecDeque<doubts::Doubt>,
+    asking: JoinSet<doubts::Settled>,
+    /// How many of those each source has.
+    in_doubt: HashMap<SourceKey, usize>,
     /// How often each source was lost since a file last came.
     losses: HashMap<PeerId, u32>,
     /// Files in a row that nobody has.
@@ -151,6 +157,9 @@ pub(super) async fn run(
         left_parts,
         looking: JoinSet::new(),
         looked_for: HashSet::new(),
+        doubts: VecDeque::new(),
+        asking: JoinSet::new(),
+        in_doubt: HashMap::new(),
         losses: HashMap::new(),
         missing_in_a_row: 0,
         why: None,
@@ -176,6 +185,7 @@ impl Run<'_> {
             self.write();
             self.name();
             self.look_for_sources();
+            self.ask_for_proofs();
             if self.is_done() {
                 self.tally.show(self.job, 0);
                 return Ok(self.why);
@@ -208,6 +218,9 @@ impl Run<'_> {
                     if let Ok((key, peers)) = found {
                         self.found(key, peers);
                     }
+                }
+                Some(settled) = self.asking.join_next(), if !self.asking.is_empty() => {
+                    self.settled(settled.map_err(|_| ended())?).await?;
                 }
                 _ = shown.tick() => {
                     self.tally.show(self.job, self.batch_len + self.naming_len);
@@ -252,10 +265,7 @@ impl Run<'_> {
         for (file, found) in page {
             match found {
                 Found::Nothing => {
-                    let key = self.next_file;
-                    self.next_file += 1;
-                    self.plan.add(key, file.size);
-                    self.files.insert(key, file);
+                    self.add(file);
                 }
                 Found::Proven(proven) => self.add_to_batch(proven),
                 Found::Taken => {
@@ -266,6 +276,24 @@ impl Run<'_> {
         }
         self.ask_everyone();
         Ok(())
+    }
+
+    /// A file is to be fetched.
+    fn add(&mut self, file: TreeFile) {
+        let key = self.next_file;
+        self.next_file += 1;
+        self.plan.add(key, file.size);
+        self.files.insert(key, file);
+    }
+
+    /// A file is not to be fetched any more.
+    fn forget(&mut self, key: FileKey) {
+        for other in self.plan.others(key) {
+            self.order(other, Order::Leave(key));
+        }
+        self.plan.remove(key);
+        self.files.remove(&key);
+        self.looked_for.remove(&key);
     }
 
     /// Hands what has come to a writer, where one is free.
@@ -294,12 +322,13 @@ impl Run<'_> {
                     *gave.entry(source).or_default() += size;
                     self.missing_in_a_row = 0;
                     self.losses.clear();
+                    self.job.told_rightly(proven.file.content);
                     self.plan.remove(key);
                     self.files.remove(&key);
                     self.looked_for.remove(&key);
                     self.add_to_batch(proven);
                 }
-                None => self.lied(source, key, size),
+                None => self.is_false(source, key, size),
             }
         }
         for (source, bytes) in gave {
@@ -359,7 +388,8 @@ impl Run<'_> {
                 files.into_iter().for_each(|(key, chunks)| self.arrived(source, key, chunks));
                 self.ask(source);
             }
-            Event::Refused { source, key } => {
+            Event::Refused { source, key, is_range: true } => self.is_shorter(source, key),
+            Event::Refused { source, key, is_range: false } => {
                 self.plan.refused(source, key);
                 self.ask_everyone();
             }
@@ -396,6 +426,9 @@ impl Run<'_> {
     }
 
     fn ask(&mut self, source: SourceKey) {
+        if self.in_doubt.contains_key(&source) {
+            return;
+        }
         let keys = self.plan.requests(source, Instant::now()).into_iter();
         let wanted =
             |key| self.files.get(&key).map(|file| Wanted { key, content: file.content, size: file.size });

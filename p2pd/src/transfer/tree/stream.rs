@@ -32,8 +32,8 @@ pub(super) enum Event {
     Ready(SourceKey),
     /// Whole files have come; nothing is proven yet.
     Files { source: SourceKey, files: Vec<(FileKey, Vec<Bytes>)> },
-    /// It does not give this file.
-    Refused { source: SourceKey, key: FileKey },
+    /// It does not give this file; `is_range`: since it is not as long.
+    Refused { source: SourceKey, key: FileKey, is_range: bool },
     /// It was told to leave a file, and has not given all of it; so many bytes had come.
     Withdrawn { source: SourceKey, key: FileKey, len: u64 },
     /// It gives nothing more.
@@ -203,12 +203,14 @@ impl StreamTask {
                     Ok(Took::Refusal(Event::Withdrawn { source, key, len: file.len() }))
                 }
                 // A disk that is away says nothing of the other files; whoever has it gives it.
-                // Where the range is none, the length was told falsely by whoever told it.
-                Reason::NotFound
+                reason @ (Reason::NotFound
                 | Reason::Changed
                 | Reason::NotYet
                 | Reason::Unreadable
-                | Reason::BadRange => Ok(Took::Refusal(Event::Refused { source, key })),
+                | Reason::BadRange) => {
+                    let is_range = reason == Reason::BadRange;
+                    Ok(Took::Refusal(Event::Refused { source, key, is_range }))
+                }
                 _ => Err(Gone::Lost(format!("it refused: {}", refusal.message))),
             };
         }

@@ -11,19 +11,6 @@ use crate::transfer::tree::plan::FileKey;
 use crate::transfer::tree::stream::StreamTask;
 
 impl Run<'_> {
-    pub(super) fn lied(&mut self, source: SourceKey, key: FileKey, len: u64) {
-        self.job.wasted(len);
-        if let Some(running) = self.sources.remove(&source)
-            && let Some(file) = self.files.get(&key)
-        {
-            let why = format!("it sent false bytes for {}", file.name);
-            self.job.source_dropped(&running.peer, &why, file.content);
-        }
-        self.plan.leave(source);
-        self.plan.lacks(key);
-        self.ask_everyone();
-    }
-
     pub(super) fn gone(&mut self, source: SourceKey, why: &Gone) {
         self.plan.leave(source);
         let Some(running) = self.sources.remove(&source) else { return };
