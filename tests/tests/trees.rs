@@ -292,3 +292,30 @@ async fn a_file_that_came_meanwhile_is_not_replaced() {
     .await
     .unwrap();
 }
+
+/// Files that nobody gives come first in the list: more of them than were ever given up after.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_others_have_comes_whatever_is_missing_before_it() {
+    const MISSING: u64 = 700;
+    for is_gone in [false, true] {
+        let network = Network::builder().peers(1).start().await.unwrap();
+        let lost = (0..MISSING).map(|number| (format!("set/a/{number}.bin"), random_bytes(100, number)));
+        let lost = LyingPeer::start("vacía", Conduct::Empty, lost).await.unwrap();
+        let there = (0..40).map(|number| (format!("set/b/{number}.bin"), random_bytes(100, 5000 + number)));
+        let there = LyingPeer::start("llena", Conduct::Honest, there).await.unwrap();
+        for source in [&lost, &there] {
+            source.join(&network.maestro().unwrap().address()).await.unwrap();
+        }
+        let peer = network.peer(1).unwrap();
+        let begun = begin(peer).await;
+        if is_gone {
+            drop(lost);
+        }
+        let waits = |transfer: &Transfer| transfer.state == TransferState::Waiting;
+        let waiting = peer.transfer_until(begun.id, TRANSFERRED, "it waits", waits).await.unwrap();
+        assert_eq!(waiting.files_done, Some(40), "what others have is here: {waiting:?}");
+        let why = waiting.reason.unwrap();
+        assert!(why.contains(&format!("{MISSING} files are missing (set/a/0.bin, ")), "{why}");
+        assert!(why.contains("and 697 more"), "{why}");
+    }
+}

@@ -88,7 +88,12 @@ async fn try_run(shared: &Arc<Shared>, job: &Arc<Job>, stop: &CancellationToken)
         (missing, _) => {
             let why =
                 why_small.or(why_long).unwrap_or_else(|| "nobody who can be reached has them".to_owned());
-            Outcome::NoSources { why: format!("{missing} files are missing: {why}"), serving: None }
+            let others = match missing - left.first.len() as u64 {
+                0 => String::new(),
+                others => format!(" and {others} more"),
+            };
+            let named = format!("{missing} files are missing ({}{others})", left.first.join(", "));
+            Outcome::NoSources { why: format!("{named}: {why}"), serving: None }
         }
     })
 }

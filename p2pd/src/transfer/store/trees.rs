@@ -23,6 +23,9 @@ pub(super) const MIGRATION: &str = "
     CREATE INDEX transfers_parts ON transfers (part_of) WHERE part_of IS NOT NULL;
 ";
 
+/// Files that are named of those that are to be fetched.
+const NAMED: usize = 3;
+
 /// A file of a directory that is fetched.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::transfer) struct TreeFile {
@@ -41,6 +44,8 @@ pub(in crate::transfer) struct TreeLeft {
     pub(in crate::transfer) files: u64,
     /// Bytes of all that is not here, also of what cannot get its name.
     pub(in crate::transfer) bytes: u64,
+    /// The names of the first of them.
+    pub(in crate::transfer) first: Vec<String>,
     /// Files that cannot get their names.
     pub(in crate::transfer) failed: u64,
     /// The first of them, with why.
@@ -206,9 +211,13 @@ impl Store {
                 [id],
                 |row| {
                     let (files, bytes, failed) = (row.get(0)?, row.get(1)?, row.get(2)?);
-                    Ok(TreeLeft { files, bytes, failed, first_failed: None })
+                    Ok(TreeLeft { files, bytes, failed, ..TreeLeft::default() })
                 },
             )?;
+            let sql = "SELECT name FROM tree_files WHERE transfer = ?1 AND failed IS NULL ORDER BY name LIMIT ?2";
+            let mut first = connection.prepare_cached(sql)?;
+            left.first =
+                first.query_map(params![id, NAMED], |row| row.get(0))?.collect::<Result<_, _>>()?;
             if left.failed > 0 {
                 left.first_failed = Some(connection.query_row(
                     "SELECT name, failed FROM tree_files WHERE transfer = ?1 AND failed IS NOT NULL LIMIT 1",
@@ -303,7 +312,7 @@ mod tests {
         store.strike_files(id, vec![key(&files[0]), key(&files[1])]).await.unwrap();
         store.fail_file(id, files[2].name.clone(), files[2].content, "taken".to_owned()).await.unwrap();
         let left = store.files_left(id).await.unwrap();
-        assert_eq!((left.files, left.bytes, left.failed), (1, 5, 1));
+        assert_eq!((left.files, left.bytes, left.failed, left.first), (1, 5, 1, vec!["c".to_owned()]));
         assert_eq!(left.first_failed, Some(("b".to_owned(), "taken".to_owned())));
     }
 

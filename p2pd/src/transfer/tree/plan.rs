@@ -127,10 +127,15 @@ impl Plan {
         self.files.is_empty()
     }
 
-    /// One that has not come, for which sources can be looked for.
+    /// Those that have not come, for which sources can be looked for; the first that waits before the others.
+    pub(super) fn lacking(&self) -> impl Iterator<Item = FileKey> {
+        let asked = self.files.iter().filter(|(_, file)| !file.has_come).map(|(key, _)| *key);
+        self.waiting.iter().copied().chain(asked)
+    }
+
+    /// One of them.
     pub(super) fn any(&self) -> Option<FileKey> {
-        let lacking = || self.files.iter().find(|(_, file)| !file.has_come).map(|(key, _)| *key);
-        self.waiting.front().copied().or_else(lacking)
+        self.lacking().next()
     }
 
     /// A source is there.

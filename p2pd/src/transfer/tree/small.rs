@@ -54,8 +54,9 @@ const SHOWN_EVERY: Duration = Duration::from_millis(200);
 const LOOK_EVERY: Duration = Duration::from_secs(10);
 /// Files for which somebody is looked for at once.
 const LOOKS: usize = 4;
-/// Files in a row that nobody has before a run gives up for now.
-const GIVEN_UP: usize = 256;
+/// Files in a row that nobody has before each look waits for so long: then it is at most 200 a second.
+const MANY_MISSING: u64 = 256;
+const PACED: Duration = Duration::from_millis(20);
 /// Times that a source may be lost, and no file comes, before it is left alone until the next run.
 const LOSSES: u32 = 2;
 
@@ -104,8 +105,10 @@ struct Run<'a> {
     in_doubt: HashMap<SourceKey, usize>,
     /// How often each source was lost since a file last came.
     losses: HashMap<PeerId, u32>,
-    /// Files in a row that nobody has.
-    missing_in_a_row: usize,
+    being_looked_for: HashSet<FileKey>,
+    /// Files that nobody has: in all, and since one last came.
+    missing: u64,
+    missing_in_a_row: u64,
     why: Option<String>,
 }
 
@@ -161,6 +164,8 @@ pub(super) async fn run(
         asking: JoinSet::new(),
         in_doubt: HashMap::new(),
         losses: HashMap::new(),
+        being_looked_for: HashSet::new(),
+        missing: 0,
         missing_in_a_row: 0,
         why: None,
     };
@@ -224,6 +229,10 @@ impl Run<'_> {
                 }
                 _ = shown.tick() => {
                     self.tally.show(self.job, self.batch_len + self.naming_len);
+                    if self.missing > 0 {
+                        let so_far = format!("{} files so far that nobody who can be reached has", self.missing);
+                        self.job.change(|transfer| transfer.reason = Some(so_far));
+                    }
                     // Who gives nothing makes no events: what it owes is taken over here.
                     self.ask_everyone();
                 }
