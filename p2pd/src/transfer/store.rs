@@ -39,7 +39,7 @@ const MIGRATIONS: [&str; 3] = [
 /// The files of directories that are fetched.
 mod trees;
 
-pub(super) use trees::TreeFile;
+pub(super) use trees::{TreeFile, TreeLeft};
 
 /// Ended transfers that are remembered.
 const ENDED_KEPT: u32 = 1000;

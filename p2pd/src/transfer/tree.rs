@@ -17,7 +17,7 @@ use super::outcome::Outcome;
 use super::job::Job;
 use super::jobs::Shared;
 use super::sink::{self, blocking};
-use super::store::{Store, StoreError};
+use super::store::{Store, StoreError, TreeLeft};
 
 mod batch;
 mod list;
@@ -56,6 +56,24 @@ impl Tally {
     }
 }
 
+/// Why files are missing still after a run over them.
+#[derive(Default)]
+struct Lacking {
+    /// What is said of one that nobody gave.
+    why: Option<String>,
+    /// Files that do not fit on the disk, and what is said of the first of them.
+    full: u64,
+    first_full: Option<String>,
+}
+
+impl Lacking {
+    /// This file does not fit; the others may.
+    fn is_full(&mut self, name: &FileName, why: &str) {
+        self.full += 1;
+        self.first_full.get_or_insert_with(|| format!("{name}: {why}"));
+    }
+}
+
 /// Runs a directory's transfer until something ends it.
 pub(super) async fn run(shared: &Arc<Shared>, job: &Arc<Job>, stop: &CancellationToken) -> Outcome {
     match try_run(shared, job, stop).await {
@@ -72,8 +90,9 @@ async fn try_run(shared: &Arc<Shared>, job: &Arc<Job>, stop: &CancellationToken)
         files: AtomicU64::new(files.saturating_sub(left.files + left.failed)),
     };
     tally.show(job, 0);
-    let why_small = small::run(shared, job, &tally, stop).await?;
-    let why_long = long::run(shared, job, &tally, stop).await?;
+    let mut lacking = Lacking::default();
+    small::run(shared, job, &tally, &mut lacking, stop).await?;
+    long::run(shared, job, &tally, &mut lacking, stop).await?;
     tally.show(job, 0);
     let left = shared.store.files_left(job.id).await?;
     Ok(match (left.files, left.first_failed) {
@@ -86,16 +105,33 @@ async fn try_run(shared: &Arc<Shared>, job: &Arc<Job>, stop: &CancellationToken)
             Outcome::Failed(format!("{name}: {why}{others}; all other files are here"))
         }
         (missing, _) => {
-            let why =
-                why_small.or(why_long).unwrap_or_else(|| "nobody who can be reached has them".to_owned());
-            let others = match missing - left.first.len() as u64 {
-                0 => String::new(),
-                others => format!(" and {others} more"),
-            };
-            let named = format!("{missing} files are missing ({}{others})", left.first.join(", "));
-            Outcome::NoSources { why: format!("{named}: {why}"), serving: None }
+            let others = missing.saturating_sub(lacking.full);
+            let why = lacking.why.unwrap_or_else(|| "nobody who can be reached has them".to_owned());
+            match lacking.first_full {
+                None => Outcome::NoSources { why: format!("{}: {why}", named(&left)), serving: None },
+                Some(full) => {
+                    let fits = match others {
+                        0 => "all others are here".to_owned(),
+                        others => format!("{others} others are missing: {why}"),
+                    };
+                    let wait = match lacking.full {
+                        1 => "1 of its files waits".to_owned(),
+                        some => format!("{some} of its files wait"),
+                    };
+                    Outcome::Full(format!("{wait} for room on the disk; {full}; {fits}"))
+                }
+            }
         }
     })
+}
+
+/// `300 files are missing (a, b, c and 297 more)`.
+fn named(left: &TreeLeft) -> String {
+    let others = match left.files - left.first.len() as u64 {
+        0 => String::new(),
+        others => format!(" and {others} more"),
+    };
+    format!("{} files are missing ({}{others})", left.files, left.first.join(", "))
 }
 
 /// The directory that the files are in.

@@ -137,16 +137,6 @@ impl Store {
         .await
     }
 
-    /// Bytes of the files that are to be fetched and have at most so many each.
-    pub(in crate::transfer) async fn bytes_of_files(&self, id: u64, longest: u64) -> Result<u64, StoreError> {
-        self.run(move |connection| {
-            let sql = "SELECT CAST(min(total(size), 9e18) AS INTEGER) FROM tree_files
-                       WHERE transfer = ?1 AND failed IS NULL AND size <= ?2";
-            Ok(connection.query_row(sql, params![id, longest], |row| row.get(0))?)
-        })
-        .await
-    }
-
     /// These files need not be fetched any more.
     pub(in crate::transfer) async fn strike_files(
         &self,

@@ -23,7 +23,7 @@ use super::super::store::TreeFile;
 use super::batch::{self, Came, Found, Kept, Named, Proven};
 use super::plan::{Arrival, FileKey, Plan};
 use super::stream::{Event, Order, Wanted};
-use super::{LONGEST, Tally};
+use super::{LONGEST, Lacking, Tally};
 use crate::discovery::PeerRef;
 use crate::shares::Together;
 
@@ -49,6 +49,8 @@ const WAITING_LEN: u64 = 8 << 20;
 const BATCH: usize = 2048;
 const BATCH_LEN: u64 = 64 << 20;
 const BATCH_EVERY: Duration = Duration::from_secs(1);
+/// What a disk gives at least to a file.
+const BLOCK: u64 = 4096;
 /// How often what is shown is brought up to date, and how often more sources are looked for.
 const SHOWN_EVERY: Duration = Duration::from_millis(200);
 const LOOK_EVERY: Duration = Duration::from_secs(10);
@@ -109,29 +111,48 @@ struct Run<'a> {
     /// Files that nobody has: in all, and since one last came.
     missing: u64,
     missing_in_a_row: u64,
-    why: Option<String>,
+    room: Room,
+    lacking: &'a mut Lacking,
 }
 
-/// Works off the list until it is done or nobody has what is left: then it is said why.
+/// What the disk had room for when the run began, and what is left of it.
+struct Room {
+    free: u64,
+    reserve: u64,
+    left: u64,
+}
+
+impl Room {
+    /// Takes what a file needs.
+    ///
+    /// # Errors
+    /// Where there is not so much; then others may fit that are shorter.
+    fn take(&mut self, size: u64) -> Result<(), String> {
+        let Self { free, reserve, left } = self;
+        match left.checked_sub(size.next_multiple_of(BLOCK)) {
+            Some(rest) => {
+                *left = rest;
+                Ok(())
+            }
+            None => Err(format!(
+                "it needs {size} bytes, and {free} were free before the others, of which {reserve} are kept free \
+                 ([transfers] reserve_bytes)"
+            )),
+        }
+    }
+}
+
+/// Works off the list until it is done or nobody has what is left, or it does not fit: then it is said why.
 pub(super) async fn run(
     shared: &Arc<Shared>,
     job: &Arc<Job>,
     tally: &Tally,
+    lacking: &mut Lacking,
     stop: &CancellationToken,
-) -> Result<Option<String>, Outcome> {
-    let bytes = shared.store.bytes_of_files(job.id, LONGEST).await?;
+) -> Result<(), Outcome> {
     let (dir, reserve) = (shared.shares.downloads(), shared.settings.borrow().reserve_bytes);
-    let opening = move || {
-        let free = dir.free_bytes()?;
-        if bytes > 0 && free.saturating_sub(bytes) < reserve {
-            return Err(SinkError::Full(format!(
-                "its files need {bytes} bytes, and {free} are free, of which {reserve} are kept free ([transfers] \
-                 reserve_bytes)"
-            )));
-        }
-        Ok(dir.together()?)
-    };
-    let together = Arc::new(blocking(opening).await?);
+    let (free, together) = blocking(move || Ok((dir.free_bytes()?, dir.together()?))).await?;
+    let together = Arc::new(together);
     let left_parts = Arc::new(batch::left_parts(shared, job.id).await?);
     let (events, incoming) = mpsc::channel(EVENTS);
     let run = Run {
@@ -167,7 +188,8 @@ pub(super) async fn run(
         being_looked_for: HashSet::new(),
         missing: 0,
         missing_in_a_row: 0,
-        why: None,
+        room: Room { free, reserve, left: free.saturating_sub(reserve) },
+        lacking,
     };
     run.work(incoming, stop).await
 }
@@ -177,7 +199,7 @@ impl Run<'_> {
         mut self,
         mut incoming: mpsc::Receiver<Event>,
         stop: &CancellationToken,
-    ) -> Result<Option<String>, Outcome> {
+    ) -> Result<(), Outcome> {
         let (mut shown, mut look) = (interval(SHOWN_EVERY), interval(LOOK_EVERY));
         shown.set_missed_tick_behavior(MissedTickBehavior::Delay);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -193,7 +215,7 @@ impl Run<'_> {
             self.ask_for_proofs();
             if self.is_done() {
                 self.tally.show(self.job, 0);
-                return Ok(self.why);
+                return Ok(());
             }
             tokio::select! {
                 () = stop.cancelled() => {
@@ -273,9 +295,10 @@ impl Run<'_> {
         self.after = page.last().map(|(file, _)| (file.name.clone(), file.content)).or(self.after.take());
         for (file, found) in page {
             match found {
-                Found::Nothing => {
-                    self.add(file);
-                }
+                Found::Nothing => match self.room.take(file.size) {
+                    Ok(()) => self.add(file),
+                    Err(why) => self.lacking.is_full(&file.name, &why),
+                },
                 Found::Proven(proven) => self.add_to_batch(proven),
                 Found::Taken => {
                     let why = batch::TAKEN.to_owned();

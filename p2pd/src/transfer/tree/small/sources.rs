@@ -28,7 +28,7 @@ impl Run<'_> {
         if let Some(id) = running.peer.id() {
             *self.losses.entry(id).or_default() += 1;
         }
-        self.why = Some(format!("{}: {reason}", running.peer));
+        self.lacking.why = Some(format!("{}: {reason}", running.peer));
     }
 
     /// Somebody has to be found for files that all who are there have refused, and for any where nobody is there.
@@ -110,7 +110,7 @@ impl Run<'_> {
         self.looked_for.remove(&key);
         let Some(file) = self.files.remove(&key) else { return };
         // Why a source was lost tells more than that there is none.
-        self.why.get_or_insert_with(|| format!("nobody who can be reached has {} now", file.name));
+        self.lacking.why.get_or_insert_with(|| format!("nobody who can be reached has {} now", file.name));
         self.missing += 1;
         self.missing_in_a_row += 1;
     }
