@@ -319,3 +319,30 @@ async fn what_others_have_comes_whatever_is_missing_before_it() {
         assert!(why.contains("and 697 more"), "{why}");
     }
 }
+
+/// What a directory's transfer finds in its place when it goes on is proven without being held in memory.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_here_already_is_proven_in_little_memory() {
+    const COUNT: u64 = 160;
+    let zeros = bytes::Bytes::from(vec![0; 4 << 20]);
+    let file = |number: u64| {
+        let len = zeros.len() - usize::try_from(number).unwrap();
+        (format!("set/{number}.bin"), zeros.slice(..len))
+    };
+    let mut network = Network::builder().peers(1).start().await.unwrap();
+    let source = LyingPeer::start("muda", Conduct::Silent, (0..COUNT).map(file)).await.unwrap();
+    source.join(&network.maestro().unwrap().address()).await.unwrap();
+    let begun = begin(network.peer(1).unwrap()).await;
+    let peer = network.peer_mut(1).unwrap();
+    peer.daemon_mut().kill_9().await.unwrap();
+    std::fs::create_dir_all(peer.shared("set")).unwrap();
+    for (name, bytes) in (0..COUNT).map(file) {
+        // Holes take no room on the disk.
+        std::fs::File::create(peer.shared(&name)).unwrap().set_len(bytes.len() as u64).unwrap();
+    }
+    peer.daemon_mut().restart().await.unwrap();
+    peer.transfer_done(begun.id, TRANSFERRED).await.unwrap();
+    let peak = peer.daemon().peak_memory().unwrap();
+    println!("it took {} MiB", peak / MIB);
+    assert!(peak < 200 * MIB, "{} MiB for {} MiB of files", peak / MIB, COUNT * 4);
+}

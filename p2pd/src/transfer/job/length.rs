@@ -71,11 +71,16 @@ impl Job {
         by: &PeerRef,
     ) -> Result<(), StoreError> {
         shared.store.resize_file(self.id, name.clone(), content, len).await?;
+        self.resized(told, len);
+        self.say_who_told(shared, name, content, told, len, by).await;
+        Ok(())
+    }
+
+    /// A file of a directory has so many bytes, and not those that were told.
+    pub(in crate::transfer) fn resized(&self, told: u64, len: u64) {
         self.change(|transfer| {
             transfer.size = transfer.size.map(|size| size.saturating_sub(told).saturating_add(len));
         });
-        self.say_who_told(shared, name, content, told, len, by).await;
-        Ok(())
     }
 
     async fn say_who_told(

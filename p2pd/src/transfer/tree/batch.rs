@@ -13,7 +13,7 @@ use super::super::plan::SourceKey;
 use super::super::sink::{SinkError, blocking};
 use super::super::store::TreeFile;
 use super::plan::FileKey;
-use super::{discard, part_key};
+use super::{LONGEST, discard, part_key};
 use crate::shares::{PublishError, ReadyFile, Together, Under};
 
 /// The bytes of a file, as a source gave them.
@@ -90,19 +90,20 @@ pub(super) fn look(
     files: Vec<TreeFile>,
     parts: &HashSet<String>,
 ) -> Result<Vec<(TreeFile, Found)>, SinkError> {
-    let under = together.under(files.iter().map(|file| (&file.name, file.size)))?;
+    let under = together.under(files.iter().map(|file| &file.name), LONGEST)?;
     let mut found = Vec::with_capacity(files.len());
     for (file, under) in files.into_iter().zip(under) {
-        let (bytes, has_name) = match under {
-            Under::Bytes(bytes) => (Some(bytes), true),
+        let (held, has_name) = match under {
+            Under::File(manifest) => (Some(manifest), true),
             Under::Other => (None, true),
             Under::Nothing => {
                 let key = part_key(id, &file.name);
-                let bytes = if parts.contains(&key) { together.read(&key, file.size)? } else { None };
-                (bytes, false)
+                let held = if parts.contains(&key) { together.read(&key, LONGEST)? } else { None };
+                (held, false)
             }
         };
-        let manifest = bytes.and_then(|bytes| proof(&file.content, &bytes));
+        // Its length is proven by its bytes, whatever was told.
+        let manifest = held.filter(|manifest| manifest.content() == file.content);
         let what = match manifest {
             Some(manifest) => Found::Proven(Proven { file: file.clone(), manifest, has_name }),
             None if has_name => Found::Taken,
@@ -111,13 +112,6 @@ pub(super) fn look(
         found.push((file, what));
     }
     Ok(found)
-}
-
-fn proof(content: &ContentHash, bytes: &[u8]) -> Option<Manifest> {
-    let mut hasher = ContentHasher::new();
-    hasher.update(bytes);
-    let (found, manifest) = hasher.finish();
-    (found == *content).then_some(manifest)
 }
 
 /// Why a file has no name that another one has.
@@ -187,9 +181,9 @@ pub(super) async fn finish(
 async fn is_under(together: &Arc<Together>, file: &TreeFile) -> Result<bool, SinkError> {
     let (together, file) = (Arc::clone(together), file.clone());
     blocking(move || {
-        let under = together.under(std::iter::once((&file.name, file.size)));
+        let under = together.under(std::iter::once(&file.name), LONGEST);
         let under = under.ok().and_then(|mut under| under.pop());
-        Ok(matches!(under, Some(Under::Bytes(bytes)) if proof(&file.content, &bytes).is_some()))
+        Ok(matches!(under, Some(Under::File(manifest)) if manifest.content() == file.content))
     })
     .await
 }

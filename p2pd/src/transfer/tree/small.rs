@@ -299,7 +299,11 @@ impl Run<'_> {
                     Ok(()) => self.add(file),
                     Err(why) => self.lacking.is_full(&file.name, &why),
                 },
-                Found::Proven(proven) => self.add_to_batch(proven),
+                Found::Proven(mut proven) => {
+                    proven.file.size = proven.manifest.pieces().len();
+                    self.job.resized(file.size, proven.file.size);
+                    self.add_to_batch(proven);
+                }
                 Found::Taken => {
                     let why = batch::TAKEN.to_owned();
                     batch::fail(self.shared, self.job.id, file.name, file.content, why).await?;
