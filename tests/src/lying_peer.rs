@@ -49,6 +49,8 @@ pub enum Conduct {
     Empty,
     /// It ends the stream after so many bytes of each request.
     Breaks(u32),
+    /// All that it sends is false, and it ends the stream after each answer.
+    FalseAndGone,
     /// It stands by the length that it announced, whatever its files have: in its manifest, and in what it refuses.
     FalseLength,
 }
@@ -84,6 +86,8 @@ struct Shelf {
     files: BTreeMap<ContentHash, Held>,
     conduct: watch::Receiver<Conduct>,
     given: AtomicU64,
+    /// Pull streams that others opened.
+    streams: AtomicU64,
     /// Contents and offsets of the ranges that it gave to their ends.
     given_ranges: Mutex<BTreeSet<(Bytes, u64)>>,
     /// Whoever fetches from it and gives what it gets.
@@ -162,6 +166,7 @@ impl LyingPeer {
             files,
             conduct: seen,
             given: AtomicU64::new(0),
+            streams: AtomicU64::new(0),
             given_ranges: Mutex::default(),
             fetchers: watch::Sender::default(),
         });
@@ -196,6 +201,11 @@ impl LyingPeer {
     /// How many bytes it gave to others, true and false ones.
     pub fn given_bytes(&self) -> u64 {
         self.shelf.given.load(Ordering::Relaxed)
+    }
+
+    /// How many streams others opened to ask it for bytes.
+    pub fn streams(&self) -> u64 {
+        self.shelf.streams.load(Ordering::Relaxed)
     }
 
     /// How many different ranges it gave to their ends.

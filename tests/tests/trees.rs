@@ -242,6 +242,41 @@ async fn a_liar_among_the_sources_is_named_and_nothing_false_is_kept() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_liar_that_goes_at_once_is_named_too() {
+    const COUNT: u64 = 400;
+    let network = Network::builder().peers(1).start().await.unwrap();
+    let _honest = set_of("honrada", Conduct::slow(16 << 20), COUNT, &network).await;
+    let _liar = set_of("falsa", Conduct::FalseAndGone, COUNT, &network).await;
+    let peer = network.peer(1).unwrap();
+    let begun = begin(peer).await;
+    let done = peer.transfer_done(begun.id, TRANSFERRED).await.unwrap();
+    is_whole(peer, COUNT).unwrap();
+    let liar = done.sources.iter().find(|source| source.peer.name == "falsa").unwrap();
+    assert_eq!((liar.state, liar.bytes), (SourceState::Dropped, 0), "{done:?}");
+    assert!(liar.reason.as_ref().unwrap().contains("false bytes"), "{liar:?}");
+}
+
+/// It is found again with each file that somebody is looked for, and others give files all the while.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_gives_nothing_is_left_alone_however_much_others_give() {
+    const COUNT: u64 = 400;
+    let network = Network::builder().peers(1).start().await.unwrap();
+    let some = |which: u64| (0..COUNT).filter(move |number| number % 2 == which).map(small);
+    let honest = LyingPeer::start("honrada", Conduct::slow(4 << 20), some(0)).await.unwrap();
+    let empty = LyingPeer::start("vacía", Conduct::Empty, some(1)).await.unwrap();
+    let broken = LyingPeer::start("rota", Conduct::Breaks(0), some(1)).await.unwrap();
+    for source in [&honest, &empty, &broken] {
+        source.join(&network.maestro().unwrap().address()).await.unwrap();
+    }
+    let peer = network.peer(1).unwrap();
+    let begun = begin(peer).await;
+    let waits = |transfer: &Transfer| transfer.state == TransferState::Waiting;
+    let waiting = peer.transfer_until(begun.id, TRANSFERRED, "it waits", waits).await.unwrap();
+    assert_eq!(waiting.files_done, Some(COUNT / 2), "{waiting:?}");
+    assert!(broken.streams() <= 4, "it was asked again and again: {} streams", broken.streams());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_directory_waits_for_its_only_source() {
     const COUNT: u64 = 300;
     let network = Network::builder().peers(2).files(|number, shared| match number {

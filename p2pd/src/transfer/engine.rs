@@ -29,13 +29,14 @@ use super::swarm::Serving;
 use crate::catalog::Viewer;
 use crate::discovery::{PeerRef, Query};
 
+mod durable;
+
+use durable::Durable;
+
 /// Pieces that are being proven and written at once.
 const WRITES: usize = 4;
 /// How often what is shown of the transfer is brought up to date.
 const SHOWN_EVERY: Duration = Duration::from_millis(200);
-/// Bytes, and time, after which the bitmap is made durable.
-const REMEMBER_LEN: u64 = 64 << 20;
-const REMEMBER_EVERY: Duration = Duration::from_secs(1);
 /// Sources that are asked at once; the others wait until one is gone. Of them, those that only other sources speak of.
 const SOURCES: usize = 32;
 const INTRODUCED: usize = 16;
@@ -69,9 +70,17 @@ pub(super) struct Engine<'a> {
     sources: HashMap<SourceKey, Running>,
     next_key: SourceKey,
     events: mpsc::Sender<Event>,
-    writes: JoinSet<(SourceKey, u32, Result<Kept, SinkError>)>,
+    writes: JoinSet<Written>,
     /// Ends the source tasks with the run.
     tasks: JoinSet<()>,
+}
+
+/// What became of a piece; from whom it was is known, wherever that source is by now.
+struct Written {
+    source: SourceKey,
+    peer: Option<PeerRef>,
+    piece: u32,
+    result: Result<Kept, SinkError>,
 }
 
 struct Running {
@@ -252,7 +261,7 @@ impl Engine<'_> {
                     }
                 },
                 Some(written) = self.writes.join_next() => {
-                    let Ok((source, piece, result)) = written else {
+                    let Ok(Written { source, peer, piece, result }) = written else {
                         return Ok(Outcome::Failed("a piece could not be written".to_owned()));
                     };
                     match result {
@@ -262,10 +271,10 @@ impl Engine<'_> {
                             self.measured.got();
                             self.kept(piece);
                             durable.wrote(manifest.pieces().piece_len());
-                            self.gave(source, piece, &manifest);
+                            self.gave(peer, piece, &manifest);
                         }
                         Ok(Kept::False(false_piece)) => {
-                            self.false_piece(source, piece, &false_piece.to_string(), &manifest)?;
+                            self.false_piece(source, peer, piece, &false_piece.to_string())?;
                             self.ask_everyone();
                         }
                         Err(error) => {
@@ -383,8 +392,12 @@ impl Engine<'_> {
                 // Where it cannot be told, its copy comes for nothing.
                 self.order(other, Order::Leave(piece));
             }
-            let sink = Arc::clone(sink);
-            self.writes.spawn(async move { (source, piece, sink.keep(piece, chunks).await) });
+            let (sink, peer) =
+                (Arc::clone(sink), self.sources.get(&source).map(|running| running.peer.clone()));
+            self.writes.spawn(async move {
+                let result = sink.keep(piece, chunks).await;
+                Written { source, peer, piece, result }
+            });
         } else {
             let len = chunks.iter().map(bytes::Bytes::len).sum::<usize>();
             self.job.wasted(len as u64);
@@ -395,10 +408,10 @@ impl Engine<'_> {
         }
     }
 
-    fn gave(&self, source: SourceKey, piece: u32, manifest: &Manifest) {
+    fn gave(&self, peer: Option<PeerRef>, piece: u32, manifest: &Manifest) {
         let range = manifest.pieces().range(piece);
-        if let Some(running) = self.sources.get(&source) {
-            self.job.source_gave(&running.peer, range.end - range.start);
+        if let Some(peer) = peer {
+            self.job.source_gave(&peer, range.end - range.start);
         }
     }
 
@@ -415,22 +428,22 @@ impl Engine<'_> {
         }
     }
 
+    /// Who sent it may have gone since: whoever goes at once after a lie is named as one that stays.
     fn false_piece(
         &mut self,
         source: SourceKey,
+        peer: Option<PeerRef>,
         piece: u32,
         why: &str,
-        manifest: &Manifest,
     ) -> Result<(), Doubt> {
-        let range = manifest.pieces().range(piece);
+        let range = Pieces::of(self.size).range(piece);
         self.job.wasted(range.end - range.start);
-        self.plan.leave(source);
-        self.measured.left(source);
-        self.plan.lacks(piece);
-        match self.sources.remove(&source) {
-            Some(Running { peer, .. }) => self.drop_source(peer, format!("it sent false bytes: {why}")),
-            None => Ok(()),
+        if self.sources.remove(&source).is_some() {
+            self.plan.leave(source);
+            self.measured.left(source);
         }
+        self.plan.lacks(piece);
+        peer.map_or(Ok(()), |peer| self.drop_source(peer, format!("it sent false bytes: {why}")))
     }
 
     /// A source breaks the protocol, or seems to: where the length may be false, that is to be settled first.
@@ -471,41 +484,5 @@ impl Engine<'_> {
         let short = u64::from(self.pieces.count()) * piece_len - self.size;
         let done = if self.pieces.get(last) { whole.saturating_sub(short) } else { whole };
         self.job.progressed(done);
-    }
-}
-
-/// When the bitmap was last made durable, and the task that does it.
-struct Durable {
-    task: JoinSet<Result<(), SinkError>>,
-    since: Instant,
-    len: u64,
-}
-
-impl Durable {
-    fn new() -> Self {
-        Self { task: JoinSet::new(), since: Instant::now(), len: 0 }
-    }
-
-    fn wrote(&mut self, len: u64) {
-        self.len += len;
-    }
-
-    /// Starts to make what is written durable, where enough has come together; one at a time.
-    fn go_on(&mut self, sink: &Arc<Sink>, pieces: &Bitmap) {
-        let enough = self.len >= REMEMBER_LEN || (self.len > 0 && self.since.elapsed() >= REMEMBER_EVERY);
-        if enough && self.task.is_empty() {
-            let (sink, pieces) = (Arc::clone(sink), pieces.clone());
-            self.task.spawn(async move { sink.remember(pieces).await });
-            (self.since, self.len) = (Instant::now(), 0);
-        }
-    }
-
-    /// Makes all that is written durable, before the run ends.
-    async fn settle(&mut self, sink: &Arc<Sink>, pieces: &Bitmap) {
-        while self.task.join_next().await.is_some() {}
-        if let Err(error) = sink.remember(pieces.clone()).await {
-            let id = sink.id();
-            tracing::warn!(transfer_id = id, %error, "what is here of transfer {id} could not be remembered: {error}");
-        }
     }
 }

@@ -133,6 +133,7 @@ impl Peer for Service {
         &self,
         request: Request<Streaming<PullRequest>>,
     ) -> Result<Response<Self::PullStream>, Status> {
+        self.shelf.streams.fetch_add(1, Ordering::Relaxed);
         let (answers, stream) = mpsc::channel(4);
         let service = Service { shelf: Arc::clone(&self.shelf), ended: self.ended.clone() };
         let mut requests = request.into_inner();
@@ -215,7 +216,7 @@ impl Service {
             if offset >= end {
                 let mut given = self.shelf.given_ranges.lock().unwrap_or_else(PoisonError::into_inner);
                 given.insert((request.content.clone(), request.offset));
-                return Some(());
+                return (conduct != Conduct::FalseAndGone).then_some(());
             }
         }
     }
@@ -241,7 +242,11 @@ fn at(offset: u64) -> usize {
 
 fn chunk(held: &Held, range: Range<u64>, conduct: Conduct) -> Bytes {
     let honest = held.bytes.slice(at(range.start)..at(range.end));
-    let Conduct::FalsePieces(every) = conduct else { return honest };
+    let every = match conduct {
+        Conduct::FalsePieces(every) => every,
+        Conduct::FalseAndGone => NonZeroU32::MIN,
+        _ => return honest,
+    };
     let pieces = held.manifest.pieces();
     let lies: Vec<u64> = (0..pieces.count())
         .step_by(at(u64::from(NonZeroU32::get(every))))

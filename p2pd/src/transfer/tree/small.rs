@@ -81,6 +81,8 @@ struct Run<'a> {
     next_file: FileKey,
     sources: HashMap<SourceKey, Running>,
     next_source: SourceKey,
+    /// Those that are gone, of whom something is to be proven still.
+    gone: HashMap<SourceKey, PeerRef>,
     events: mpsc::Sender<Event>,
     tasks: JoinSet<()>,
     /// What came and no writer has taken.
@@ -105,7 +107,7 @@ struct Run<'a> {
     asking: JoinSet<doubts::Settled>,
     /// How many of those each source has.
     in_doubt: HashMap<SourceKey, usize>,
-    /// How often each source was lost since a file last came.
+    /// How often each source was lost since a file last came from it.
     losses: HashMap<PeerId, u32>,
     being_looked_for: HashSet<FileKey>,
     /// Files that nobody has: in all, and since one last came.
@@ -165,6 +167,7 @@ pub(super) async fn run(
         next_file: 0,
         sources: HashMap::new(),
         next_source: 0,
+        gone: HashMap::new(),
         events,
         tasks: JoinSet::new(),
         came: Vec::new(),
@@ -357,7 +360,6 @@ impl Run<'_> {
                 Some(proven) => {
                     *gave.entry(source).or_default() += size;
                     self.missing_in_a_row = 0;
-                    self.losses.clear();
                     self.job.told_rightly(proven.file.content);
                     self.plan.remove(key);
                     self.files.remove(&key);
@@ -368,10 +370,19 @@ impl Run<'_> {
             }
         }
         for (source, bytes) in gave {
-            if let Some(running) = self.sources.get(&source) {
-                self.job.source_gave(&running.peer, bytes);
-            }
+            let Some(peer) = self.who(source).cloned() else { continue };
+            self.job.source_gave(&peer, bytes);
+            // That it gives says nothing of the others.
+            peer.id().and_then(|id| self.losses.remove(&id));
         }
+        if self.came.is_empty() && self.writing.is_empty() {
+            self.gone.clear();
+        }
+    }
+
+    /// Who that is or was.
+    fn who(&self, source: SourceKey) -> Option<&PeerRef> {
+        self.sources.get(&source).map(|running| &running.peer).or_else(|| self.gone.get(&source))
     }
 
     fn add_to_batch(&mut self, proven: Proven) {

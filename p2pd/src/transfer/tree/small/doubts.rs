@@ -45,13 +45,10 @@ impl Run<'_> {
     }
 
     fn doubt(&mut self, source: SourceKey, key: FileKey, lie: Option<String>) {
-        match self.sources.get(&source) {
-            Some(running) => {
-                self.doubts.push_back(Doubt { source, peer: running.peer.clone(), key, lie });
-                *self.in_doubt.entry(source).or_default() += 1;
-            }
-            None => self.plan.lacks(key),
-        }
+        // Who goes at once after a lie is asked as one that stays.
+        let Some(peer) = self.who(source).cloned() else { return self.plan.lacks(key) };
+        self.doubts.push_back(Doubt { source, peer, key, lie });
+        *self.in_doubt.entry(source).or_default() += 1;
     }
 
     /// Asks for the proofs that are due.

@@ -29,6 +29,7 @@ impl Run<'_> {
             *self.losses.entry(id).or_default() += 1;
         }
         self.lacking.why = Some(format!("{}: {reason}", running.peer));
+        self.gone.insert(source, running.peer);
     }
 
     /// Somebody has to be found for files that all who are there have refused, and for any where nobody is there.
