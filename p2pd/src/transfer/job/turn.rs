@@ -39,7 +39,7 @@ impl Job {
 
     async fn show_place(&self, shared: &Shared, place: Place) {
         let why = behind(shared, place);
-        if self.snapshot().state != TransferState::Queued {
+        if self.known.borrow().state != TransferState::Queued {
             self.set_state(shared, TransferState::Queued, Some(why.clone())).await;
         }
         self.change(|transfer| {
