@@ -222,7 +222,11 @@ impl Transfers {
             story::prioritized(&before, priority, by);
             job.prioritize(&self.shared, priority).await;
         }
-        Ok(job.snapshot())
+        match job.snapshot() {
+            // It came to its end meanwhile.
+            after if after.state.is_ended() => Err(ChangeError::Ended(id)),
+            after => Ok(after),
+        }
     }
 
     /// So many run at once from now on, at least one: where it is fewer, the last ones yield.

@@ -1,5 +1,6 @@
 //! What is remembered of transfers, and of files on their way to others: one SQLite database.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -48,6 +49,8 @@ const ENDED_KEPT: u32 = 1000;
 #[derive(Clone)]
 pub struct Store {
     connection: Arc<Mutex<Connection>>,
+    /// The versions of open transfers that were written last.
+    versions: Arc<Mutex<HashMap<u64, u64>>>,
 }
 
 /// Why the database cannot be used.
@@ -124,7 +127,7 @@ impl Store {
             let migrate = format!("BEGIN; {migration}; PRAGMA user_version = {version}; COMMIT;");
             connection.execute_batch(&migrate).map_err(failed)?;
         }
-        Ok(Self { connection: Arc::new(Mutex::new(connection)) })
+        Ok(Self { connection: Arc::new(Mutex::new(connection)), versions: Arc::default() })
     }
 
     /// Remembers a new transfer, and gives it its number.
@@ -140,15 +143,26 @@ impl Store {
         .await
     }
 
-    /// Remembers where a transfer stands. What was proven of an ended one is forgotten.
-    pub(super) async fn update(&self, transfer: Transfer) -> Result<(), StoreError> {
+    /// Remembers where a transfer stands, unless a later version is remembered: those that are written at the same time come
+    /// here in any order. What was proven of an ended one is forgotten, and it stays ended.
+    pub(super) async fn update(&self, version: u64, transfer: Transfer) -> Result<(), StoreError> {
+        let versions = Arc::clone(&self.versions);
         self.run(move |connection| {
+            let mut versions = versions.lock().unwrap_or_else(PoisonError::into_inner);
+            if versions.get(&transfer.id).is_some_and(|written| *written >= version) {
+                return Ok(());
+            }
             let (ended, body) = (transfer.state.is_ended(), to_json(&transfer)?);
             connection.execute(
                 "UPDATE transfers SET ended = ?2, body = ?3, manifest = iif(?2, NULL, manifest),
-                 proven = iif(?2, NULL, proven) WHERE id = ?1",
+                 proven = iif(?2, NULL, proven) WHERE id = ?1 AND (ended = 0 OR ?2)",
                 params![transfer.id, ended, body],
             )?;
+            match ended {
+                // Nothing older opens it again.
+                true => versions.remove(&transfer.id),
+                false => versions.insert(transfer.id, version),
+            };
             if ended {
                 trees::forget(connection, transfer.id)?;
                 connection.execute(
@@ -381,6 +395,27 @@ mod tests {
         let full: i64 = wanted.await.unwrap();
         // Of a log that is not flushed with each change, a power cut takes back an unbounded part.
         assert_eq!(full, 2);
+    }
+
+    #[tokio::test]
+    async fn the_newest_is_kept_in_whatever_order_they_come() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("transfers.sqlite")).unwrap();
+        let transfer = fresh(FileName::parse("a.bin").unwrap(), None, None);
+        let transfer = store.add(transfer, Terms::default()).await.unwrap();
+        let of = |priority, state| Transfer { priority, state, ..transfer.clone() };
+        let kept = async || {
+            let kept = store.all().await.unwrap().remove(0).transfer;
+            (kept.priority, kept.state)
+        };
+        use p2p_proto::control::Priority::{High, Low, Normal};
+        use p2p_proto::control::TransferState::{Done, Running};
+        store.update(2, of(High, Running)).await.unwrap();
+        store.update(1, of(Low, Running)).await.unwrap();
+        assert_eq!(kept().await, (High, Running));
+        store.update(4, of(High, Done)).await.unwrap();
+        store.update(3, of(Normal, Running)).await.unwrap();
+        assert_eq!(kept().await, (High, Done), "what has ended is not open again");
     }
 
     #[tokio::test]

@@ -327,7 +327,7 @@ mod tests {
         assert_eq!(store.files_left(begun).await.unwrap().files, 1);
         assert_eq!(store.files_left(unbegun).await.unwrap().files, 0);
         let ended = Transfer { state: p2p_proto::control::TransferState::Cancelled, ..transfer };
-        store.update(ended).await.unwrap();
+        store.update(1, ended).await.unwrap();
         assert_eq!(store.files_left(begun).await.unwrap().files, 0);
         assert!(store.parts_of(begun).await.unwrap().is_empty());
     }
