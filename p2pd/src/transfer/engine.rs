@@ -173,7 +173,7 @@ async fn run_on(
         plan: Plan::new(&pieces),
         pieces,
         serving,
-        measured: job.gauge.pulls(sink.work()),
+        measured: job.meter().pulls(sink.work()),
         subnets: subnets(),
         fetcher,
         sources: HashMap::new(),

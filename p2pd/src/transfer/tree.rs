@@ -14,8 +14,10 @@ use p2p_content::{ContentHash, FileName};
 use tokio_util::sync::CancellationToken;
 
 use super::outcome::Outcome;
+use super::gauge::Pulling;
 use super::job::Job;
 use super::jobs::Shared;
+use super::measure::Work;
 use super::sink::{self, blocking};
 use super::store::{Store, StoreError, TreeLeft};
 
@@ -56,6 +58,19 @@ impl Tally {
     }
 }
 
+/// A run of a directory's transfer.
+#[derive(Clone, Copy)]
+struct Run<'a> {
+    shared: &'a Arc<Shared>,
+    job: &'a Arc<Job>,
+    tally: &'a Tally,
+    /// Whom it asks, and what they wait for.
+    measured: &'a Pulling<'a>,
+    /// What is done with what they give.
+    work: &'a Arc<Work>,
+    stop: &'a CancellationToken,
+}
+
 /// Why files are missing still after a run over them.
 #[derive(Default)]
 struct Lacking {
@@ -91,8 +106,12 @@ async fn try_run(shared: &Arc<Shared>, job: &Arc<Job>, stop: &CancellationToken)
     };
     tally.show(job, 0);
     let mut lacking = Lacking::default();
-    small::run(shared, job, &tally, &mut lacking, stop).await?;
-    long::run(shared, job, &tally, &mut lacking, stop).await?;
+    let work = Arc::new(Work::default());
+    let measured = job.gauge.pulls(Arc::clone(&work));
+    let run = Run { shared, job, tally: &tally, measured: &measured, work: &work, stop };
+    small::run(&run, &mut lacking).await?;
+    long::run(&run, &mut lacking).await?;
+    drop(measured);
     tally.show(job, 0);
     let left = shared.store.files_left(job.id).await?;
     Ok(match (left.files, left.first_failed) {

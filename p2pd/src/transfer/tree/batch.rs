@@ -4,11 +4,13 @@
 use std::collections::HashSet;
 use std::io;
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use p2p_content::{ContentHash, ContentHasher, FileName, Manifest};
 
 use super::super::jobs::Shared;
+use super::super::measure::Work;
 use super::super::plan::SourceKey;
 use super::super::sink::{SinkError, blocking};
 use super::super::store::TreeFile;
@@ -60,15 +62,23 @@ pub(super) struct Named {
 }
 
 /// Proves the files, and writes those that are what they should be. Waits for the disk.
-pub(super) fn keep(together: &Together, id: u64, came: Vec<Came>) -> Result<Vec<Kept>, SinkError> {
+pub(super) fn keep(
+    together: &Together,
+    id: u64,
+    came: Vec<Came>,
+    work: &Work,
+) -> Result<Vec<Kept>, SinkError> {
     let mut kept = Vec::with_capacity(came.len());
     for Came { key, source, file, chunks } in came {
-        let mut hasher = ContentHasher::new();
+        let (mut hasher, began) = (ContentHasher::new(), Instant::now());
         chunks.iter().for_each(|chunk| hasher.update(chunk));
         let (content, manifest) = hasher.finish();
         let size = file.size;
+        work.proved(size, began.elapsed());
         let proven = (content == file.content && manifest.pieces().len() == file.size).then(|| {
+            let began = Instant::now();
             together.write(&part_key(id, &file.name), &chunks)?;
+            work.wrote(size, began.elapsed());
             Ok::<_, SinkError>(Proven { file, manifest, has_name: false })
         });
         kept.push(Kept { key, source, size, proven: proven.transpose()? });
@@ -123,13 +133,15 @@ pub(super) async fn finish(
     id: u64,
     together: Arc<Together>,
     batch: Vec<Proven>,
+    work: &Work,
 ) -> Result<Named, SinkError> {
-    let flushed = Arc::clone(&together);
+    let (flushed, began) = (Arc::clone(&together), Instant::now());
     if let Err(error) = blocking(move || Ok(flushed.flush()?)).await {
         // The kernel tells of a lost write once, and what it still has of it in memory would prove itself.
         discard(shared, super::beginning(id)).await?;
         return Err(error);
     }
+    work.flushed(began.elapsed());
     let (known, unnamed): (Vec<_>, Vec<_>) = batch.into_iter().partition(|proven| proven.has_name);
     let ready = |proven: Proven| ReadyFile {
         key: part_key(id, &proven.file.name),

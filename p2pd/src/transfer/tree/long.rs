@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
@@ -13,11 +13,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::super::outcome::Outcome;
 use super::super::fetch::fresh;
+use super::super::gauge::Missing;
 use super::super::job::Job;
 use super::super::jobs::Shared;
 use super::super::sink;
 use super::super::store::{StoreError, Terms, TreeFile};
-use super::{LONGEST, Lacking, Tally, batch};
+use super::{LONGEST, Lacking, Run, batch};
 
 /// Files that are fetched at once.
 const AT_ONCE: usize = 3;
@@ -27,13 +28,8 @@ const PAGE: usize = 64;
 const SHOWN_EVERY: Duration = Duration::from_millis(200);
 
 /// Works off the list until it is done or nobody has what is left, or it does not fit: then it is said why.
-pub(super) async fn run(
-    shared: &Arc<Shared>,
-    job: &Arc<Job>,
-    tally: &Tally,
-    lacking: &mut Lacking,
-    stop: &CancellationToken,
-) -> Result<(), Outcome> {
+pub(super) async fn run(run: &Run<'_>, lacking: &mut Lacking) -> Result<(), Outcome> {
+    let Run { shared, job, tally, measured, stop, .. } = *run;
     let mut known: HashMap<(String, Option<String>), Arc<Job>> = HashMap::new();
     for part in shared.store.parts_of(job.id).await? {
         let key = (part.transfer.name.clone(), part.transfer.content.clone());
@@ -72,6 +68,8 @@ pub(super) async fn run(
                 },
                 _ = shown.tick() => {
                     tally.show(job, parts.iter().map(|part| part.snapshot().done_bytes).sum());
+                    // Whom the files' own runs ask, they tell themselves.
+                    measured.look(Instant::now(), Missing::default, |_| 0);
                 }
             }
         }

@@ -14,8 +14,10 @@ use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use super::super::outcome::Outcome;
+use super::super::gauge::{Missing, Pulling};
 use super::super::job::Job;
 use super::super::jobs::Shared;
+use super::super::measure::Work;
 use super::super::plan::SourceKey;
 use super::super::sink::{SinkError, blocking};
 use super::super::source::Gone;
@@ -75,6 +77,8 @@ struct Run<'a> {
     shared: &'a Arc<Shared>,
     job: &'a Job,
     tally: &'a Tally,
+    measured: &'a Pulling<'a>,
+    work: &'a Arc<Work>,
     together: Arc<Together>,
     plan: Plan,
     files: HashMap<FileKey, TreeFile>,
@@ -145,13 +149,8 @@ impl Room {
 }
 
 /// Works off the list until it is done or nobody has what is left, or it does not fit: then it is said why.
-pub(super) async fn run(
-    shared: &Arc<Shared>,
-    job: &Arc<Job>,
-    tally: &Tally,
-    lacking: &mut Lacking,
-    stop: &CancellationToken,
-) -> Result<(), Outcome> {
+pub(super) async fn run(of: &super::Run<'_>, lacking: &mut Lacking) -> Result<(), Outcome> {
+    let super::Run { shared, job, tally, measured, work, stop } = *of;
     let (dir, reserve) = (shared.shares.downloads(), shared.settings.borrow().reserve_bytes);
     let (free, together) = blocking(move || Ok((dir.free_bytes()?, dir.together()?))).await?;
     let together = Arc::new(together);
@@ -161,6 +160,8 @@ pub(super) async fn run(
         shared,
         job,
         tally,
+        measured,
+        work,
         together,
         plan: Plan::default(),
         files: HashMap::new(),
@@ -258,6 +259,7 @@ impl Run<'_> {
                         let so_far = format!("{} files so far that nobody who can be reached has", self.missing);
                         self.job.change(|transfer| transfer.reason = Some(so_far));
                     }
+                    self.measured.look(Instant::now(), Missing::default, |source| self.plan.owed(source));
                     // Who gives nothing makes no events: what it owes is taken over here.
                     self.ask_everyone();
                 }
@@ -349,7 +351,8 @@ impl Run<'_> {
             let taken = std::mem::replace(&mut self.came, rest);
             self.came_len -= taken.iter().map(|came| came.file.size).sum::<u64>();
             let (together, id) = (Arc::clone(&self.together), self.job.id);
-            self.writing.spawn(blocking(move || batch::keep(&together, id, taken)));
+            let work = Arc::clone(self.work);
+            self.writing.spawn(blocking(move || batch::keep(&together, id, taken, &work)));
         }
     }
 
@@ -372,6 +375,7 @@ impl Run<'_> {
         for (source, bytes) in gave {
             let Some(peer) = self.who(source).cloned() else { continue };
             self.job.source_gave(&peer, bytes);
+            self.measured.got();
             // That it gives says nothing of the others.
             peer.id().and_then(|id| self.losses.remove(&id));
         }
@@ -411,8 +415,8 @@ impl Run<'_> {
         let (batch, shared) = (std::mem::replace(&mut self.batch, rest), Arc::clone(self.shared));
         self.naming_len = batch.iter().map(|proven| proven.file.size).sum();
         self.batch_len -= self.naming_len;
-        let (together, id) = (Arc::clone(&self.together), self.job.id);
-        self.naming.spawn(async move { batch::finish(&shared, id, together, batch).await });
+        let (together, id, work) = (Arc::clone(&self.together), self.job.id, Arc::clone(self.work));
+        self.naming.spawn(async move { batch::finish(&shared, id, together, batch, &work).await });
     }
 
     fn named(&mut self, named: Result<Named, SinkError>) -> Result<(), SinkError> {

@@ -112,6 +112,7 @@ impl Run<'_> {
             self.job.source_dropped(peer, why, file.content);
         }
         self.sources.remove(&source);
+        self.measured.left(source);
         self.plan.leave(source);
         self.plan.lacks(key);
         let (of_it, others) =

@@ -15,6 +15,7 @@ use crate::transfer::tree::stream::StreamTask;
 impl Run<'_> {
     pub(super) fn gone(&mut self, source: SourceKey, why: &Gone) {
         self.plan.leave(source);
+        self.measured.left(source);
         let Some(running) = self.sources.remove(&source) else { return };
         let (Gone::Lost(reason) | Gone::Dropped(reason)) = why;
         match why {
@@ -93,6 +94,7 @@ impl Run<'_> {
                 peer: peer.clone(),
                 connections: self.shared.connections.clone(),
                 limits: self.shared.limits.clone(),
+                watch: self.measured.joined(source, &peer),
                 orders: told,
                 events: self.events.clone(),
             };
