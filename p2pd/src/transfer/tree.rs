@@ -114,7 +114,7 @@ async fn try_run(shared: &Arc<Shared>, job: &Arc<Job>, stop: &CancellationToken)
     drop(measured);
     tally.show(job, 0);
     let left = shared.store.files_left(job.id).await?;
-    Ok(match (left.files, left.first_failed) {
+    Ok(match (left.files, &left.first_failed) {
         (0, None) => Outcome::Directory { path: path_of(shared, &before.name) },
         (0, Some((name, why))) => {
             let others = match left.failed - 1 {

@@ -174,7 +174,9 @@ impl Line {
     fn take(&mut self, id: u64) -> Option<Entry> {
         let entry = self.entries.remove(&id)?;
         let rank = (Reverse(entry.priority), id);
-        [&mut self.having, &mut self.waiting, &mut self.displacing].map(|set| set.remove(&rank));
+        for set in [&mut self.having, &mut self.waiting, &mut self.displacing] {
+            set.remove(&rank);
+        }
         Some(entry)
     }
 
