@@ -111,7 +111,7 @@ pub(super) async fn run(
     let mut doubt = None;
     loop {
         let basis = tokio::select! {
-            basis = basis::find(shared, job, &found, content, told, doubt.as_ref()) => basis,
+            basis = basis::find(shared, job, &found, content, told, doubt.as_deref()) => basis,
             () = stop.cancelled() => return Outcome::Stopped,
         };
         let basis = match basis {
@@ -135,7 +135,7 @@ async fn run_on(
     name: FileName,
     before: Option<Serving>,
     stop: &CancellationToken,
-) -> Result<Outcome, Doubt> {
+) -> Result<Outcome, Box<Doubt>> {
     let manifest = Arc::new(manifest);
     let is_remembered = remembered.is_some();
     job.gauge.enters(Phase::Prepares);
@@ -193,7 +193,7 @@ impl Engine<'_> {
         found: Vec<PeerRef>,
         mut incoming: mpsc::Receiver<Event>,
         stop: &CancellationToken,
-    ) -> Result<Outcome, Doubt> {
+    ) -> Result<Outcome, Box<Doubt>> {
         self.add_sources(found, false);
         if self.is_len_proven {
             self.add_sources(self.job.fetchers(), true);
@@ -435,7 +435,7 @@ impl Engine<'_> {
         peer: Option<PeerRef>,
         piece: u32,
         why: &str,
-    ) -> Result<(), Doubt> {
+    ) -> Result<(), Box<Doubt>> {
         let range = Pieces::of(self.size).range(piece);
         self.job.wasted(range.end - range.start);
         if self.sources.remove(&source).is_some() {
@@ -447,15 +447,15 @@ impl Engine<'_> {
     }
 
     /// A source breaks the protocol, or seems to: where the length may be false, that is to be settled first.
-    fn drop_source(&self, peer: PeerRef, why: String) -> Result<(), Doubt> {
+    fn drop_source(&self, peer: PeerRef, why: String) -> Result<(), Box<Doubt>> {
         if !self.is_len_proven {
-            return Err(Doubt { peer, why });
+            return Err(Box::new(Doubt { peer, why }));
         }
         self.job.source_dropped(&peer, &why, self.content);
         Ok(())
     }
 
-    fn gone(&mut self, source: SourceKey, why: Gone) -> Result<Option<String>, Doubt> {
+    fn gone(&mut self, source: SourceKey, why: Gone) -> Result<Option<String>, Box<Doubt>> {
         self.plan.leave(source);
         self.measured.left(source);
         let Some(running) = self.sources.remove(&source) else { return Ok(None) };

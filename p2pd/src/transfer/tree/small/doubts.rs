@@ -6,11 +6,12 @@ use std::sync::Arc;
 
 use p2p_content::Manifest;
 
-use super::Run;
+use super::{LOSSES, Run};
 use crate::discovery::PeerRef;
 use crate::transfer::manifest::{self, NoProof};
 use crate::transfer::plan::SourceKey;
 use crate::transfer::sink::SinkError;
+use crate::transfer::source::Gone;
 use crate::transfer::tree::LONGEST;
 use crate::transfer::tree::plan::FileKey;
 
@@ -94,13 +95,15 @@ impl Run<'_> {
             Err(NoProof::False(error)) => {
                 self.drop_source(source, &peer, &format!("its manifest is false: {error}"), key);
             }
-            Err(NoProof::Silent(_)) => {
+            Err(NoProof::Silent(silence)) => {
+                self.plan.refused(source, key);
+                self.plan.lacks(key);
                 if let Some(why) = lie {
                     // Whoever gives the file, or proves its length, tells whether that was a lie.
                     self.job.suspect(file.content, &peer, &why);
+                    self.gone(source, &Gone::Lost(format!("{why}, and no proof of its length: {silence}")));
+                    peer.id().and_then(|id| self.losses.insert(id, LOSSES));
                 }
-                self.plan.refused(source, key);
-                self.plan.lacks(key);
             }
         }
         self.ask_everyone();

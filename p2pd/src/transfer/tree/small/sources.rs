@@ -38,9 +38,9 @@ impl Run<'_> {
         if self.sources.is_empty() {
             // Whoever has the first has most likely all; where nobody has it, others may be had by others.
             let at_once = if self.missing_in_a_row == 0 { 1 } else { LOOKS };
-            while self.looking.len() < at_once
-                && let Some(key) = self.plan.lacking().find(|key| !self.being_looked_for.contains(key))
-            {
+            while self.looking.len() < at_once {
+                let key = self.plan.lacking().find(|key| !self.being_looked_for.contains(key));
+                let Some(key) = key else { return };
                 self.look_for(key);
             }
             return;
@@ -60,7 +60,7 @@ impl Run<'_> {
     }
 
     pub(super) fn look_for(&mut self, key: FileKey) {
-        let Some(file) = self.files.get(&key) else { return };
+        let Some(file) = self.files.get(&key) else { return self.plan.remove(key) };
         self.looked_for.insert(key);
         self.being_looked_for.insert(key);
         let look = self.job.look(self.shared, file.content);
