@@ -419,6 +419,25 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_is_proven_goes_by_the_proven_length_whatever_was_told() {
+        let mut hasher = ContentHasher::new();
+        hasher.update(&vec![7; (2 << 20) + 5]);
+        let (content, manifest) = hasher.finish();
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("transfers.sqlite")).unwrap();
+        let transfer = fresh(FileName::parse("a.bin").unwrap(), Some(content), Some(9));
+        let id = store.add(transfer, Terms::default()).await.unwrap().id;
+        let told = Manifest::single(content, 9).unwrap();
+        store.set_manifest(id, &told, false, &Bitmap::new(1)).await.unwrap();
+        assert!(!store.proven(id, content, 9).await.unwrap().unwrap().is_len_proven);
+        let (len, pieces) = (manifest.pieces().len(), Bitmap::full(manifest.pieces().count()));
+        assert!(store.proven(id, content, len).await.unwrap().is_none(), "it was for another length");
+        store.set_manifest(id, &manifest, true, &pieces).await.unwrap();
+        let proven = store.proven(id, content, 9).await.unwrap().unwrap();
+        assert_eq!((proven.manifest, proven.pieces, proven.is_len_proven), (manifest, pieces, true));
+    }
+
+    #[tokio::test]
     async fn what_is_forgotten_is_forgotten_on_the_disk() {
         let mut hasher = ContentHasher::new();
         hasher.update(&vec![7; (2 << 20) + 5]);
