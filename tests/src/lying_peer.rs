@@ -49,6 +49,10 @@ pub enum Conduct {
     Empty,
     /// It ends the stream after so many bytes of each request.
     Breaks(u32),
+    /// All that it sends is false, and it ends the stream after each answer.
+    FalseAndGone,
+    /// It stands by the length that it announced, whatever its files have: in its manifest, and in what it refuses.
+    FalseLength,
 }
 
 /// A speed, in bytes per second.
@@ -67,7 +71,7 @@ impl Conduct {
     }
 }
 
-/// A file of a [`LyingPeer`].
+/// A file of a [`LyingPeer`]; what it tells of it is in the entry.
 #[derive(Debug)]
 struct Held {
     entry: FileEntry,
@@ -82,6 +86,8 @@ struct Shelf {
     files: BTreeMap<ContentHash, Held>,
     conduct: watch::Receiver<Conduct>,
     given: AtomicU64,
+    /// Pull streams that others opened.
+    streams: AtomicU64,
     /// Contents and offsets of the ranges that it gave to their ends.
     given_ranges: Mutex<BTreeSet<(Bytes, u64)>>,
     /// Whoever fetches from it and gives what it gets.
@@ -125,6 +131,23 @@ impl LyingPeer {
         conduct: Conduct,
         files: impl IntoIterator<Item = (N, B)>,
     ) -> Result<LyingPeer> {
+        let told = |(name, bytes): (N, B)| {
+            let bytes: Bytes = bytes.into();
+            let len = bytes.len() as u64;
+            (name, bytes, len)
+        };
+        Self::start_telling(name, conduct, files.into_iter().map(told)).await
+    }
+
+    /// The same with files of which it tells that they have so many bytes.
+    ///
+    /// # Errors
+    /// As [`start`](LyingPeer::start).
+    pub async fn start_telling<N: Into<String>, B: Into<Bytes>>(
+        name: &str,
+        conduct: Conduct,
+        files: impl IntoIterator<Item = (N, B, u64)>,
+    ) -> Result<LyingPeer> {
         let identity = Identity::generate()?;
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
@@ -136,13 +159,15 @@ impl LyingPeer {
             grpc_port: u32::from(address.port()),
             version: "0.0.0-test".to_owned(),
         };
-        let files = files.into_iter().map(|(name, bytes)| hold(name.into(), bytes.into())).collect();
+        let files =
+            files.into_iter().map(|(name, bytes, told)| hold(name.into(), bytes.into(), told)).collect();
         let (conduct, seen) = watch::channel(conduct);
         let shelf = Arc::new(Shelf {
             info,
             files,
             conduct: seen,
             given: AtomicU64::new(0),
+            streams: AtomicU64::new(0),
             given_ranges: Mutex::default(),
             fetchers: watch::Sender::default(),
         });
@@ -177,6 +202,11 @@ impl LyingPeer {
     /// How many bytes it gave to others, true and false ones.
     pub fn given_bytes(&self) -> u64 {
         self.shelf.given.load(Ordering::Relaxed)
+    }
+
+    /// How many streams others opened to ask it for bytes.
+    pub fn streams(&self) -> u64 {
+        self.shelf.streams.load(Ordering::Relaxed)
     }
 
     /// How many different ranges it gave to their ends.
@@ -242,7 +272,7 @@ impl Drop for LyingPeer {
     }
 }
 
-fn hold(name: String, bytes: Bytes) -> (ContentHash, Held) {
+fn hold(name: String, bytes: Bytes, told: u64) -> (ContentHash, Held) {
     let mut hasher = ContentHasher::new();
     hasher.update(&bytes);
     let (content, manifest) = hasher.finish();
@@ -250,7 +280,7 @@ fn hold(name: String, bytes: Bytes) -> (ContentHash, Held) {
         share: "shared".to_owned(),
         name,
         content: Bytes::copy_from_slice(content.as_bytes()),
-        size: bytes.len() as u64,
+        size: told,
         modified_ms: 1_700_000_000_000,
     };
     (content, Held { entry, bytes, manifest })

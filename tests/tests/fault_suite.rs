@@ -28,11 +28,23 @@ const SPARE_FILES: usize = 4;
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Fault {
     Conduct(Conduct),
+    /// From the start it announces that the file has so many bytes, and stands by it from the moment on.
+    Length(u64),
     Vanish,
 }
 
-fn fault(random: &mut StdRng) -> Fault {
-    match random.random_range(0..8) {
+impl Fault {
+    fn conduct(self) -> Option<Conduct> {
+        match self {
+            Fault::Conduct(conduct) => Some(conduct),
+            Fault::Length(_) => Some(Conduct::FalseLength),
+            Fault::Vanish => None,
+        }
+    }
+}
+
+fn fault(random: &mut StdRng, len: usize) -> Fault {
+    match random.random_range(0..10) {
         0 => Fault::Conduct(Conduct::Silent),
         1 => Fault::Conduct(Conduct::slow(1024)),
         2 => Fault::Conduct(Conduct::false_pieces(random.random_range(1..4))),
@@ -40,6 +52,13 @@ fn fault(random: &mut StdRng) -> Fault {
         4 => Fault::Conduct(Conduct::Empty),
         5 => Fault::Conduct(Conduct::Breaks(random.random_range(0..1 << 20))),
         6 => Fault::Conduct(Conduct::FalseManifest),
+        7 => Fault::Conduct(Conduct::FalseAndGone),
+        8 => Fault::Length(match random.random_range(0..4) {
+            0 => len as u64 + 1,
+            1 => random.random_range(0..len as u64),
+            2 => 1 << 50,
+            _ => random.random_range(0..16 << 20),
+        }),
         _ => Fault::Vanish,
     }
 }
@@ -54,36 +73,47 @@ async fn run(network: &Network, seed: u64) {
     // So slow that something can go wrong before all is there.
     let speed = Conduct::slow(random.random_range(1 << 20..4 << 20));
     let maestro = network.maestro().unwrap().address();
+    let mut faults: Vec<(usize, Fault, u64)> = (0..SOURCES / 2)
+        .map(|number| (number * 2, fault(&mut random, len), random.random_range(0..400)))
+        .collect();
+    faults.sort_by_key(|(_, _, at)| *at);
+    let told = |number: usize| match faults.iter().find(|(faulty, ..)| *faulty == number) {
+        Some((_, Fault::Length(told), _)) => *told,
+        _ => len as u64,
+    };
     let starting = (0..SOURCES).map(async |number| {
-        let source =
-            LyingPeer::start(&format!("F{number}"), speed, [(name.as_str(), bytes.clone())]).await.unwrap();
+        let (who, files) = (format!("F{number}"), [(name.as_str(), bytes.clone(), told(number))]);
+        let source = LyingPeer::start_telling(&who, speed, files).await.unwrap();
         source.join(&maestro).await.unwrap();
         source
     });
     let mut sources: Vec<Option<LyingPeer>> = join_all(starting).await.into_iter().map(Some).collect();
     let begun: Transfer = peer.ctl_json(&["fetch", &name, "--detach"]).await.unwrap();
-    let mut faults: Vec<(usize, Fault, u64)> = (0..SOURCES / 2)
-        .map(|number| (number * 2, fault(&mut random), random.random_range(0..400)))
-        .collect();
-    faults.sort_by_key(|(_, _, at)| *at);
     let mut now = 0;
     for (number, fault, at) in &faults {
         tokio::time::sleep(Duration::from_millis(at - now)).await;
         now = *at;
-        match fault {
-            Fault::Vanish => sources[*number] = None,
-            Fault::Conduct(conduct) => sources[*number].as_ref().unwrap().behave(*conduct),
+        match fault.conduct() {
+            None => sources[*number] = None,
+            Some(conduct) => sources[*number].as_ref().unwrap().behave(conduct),
         }
     }
     let done = peer.transfer_done(begun.id, TRANSFERRED).await.unwrap();
     assert_eq!((done.state, peer.hash_of(&name).unwrap()), (TransferState::Done, hash));
+    assert_eq!(done.size, Some(len as u64));
     // Whoever is said to be bad is bad.
     for source in done.sources.iter().filter(|source| source.state == SourceState::Dropped) {
         let number: usize = source.peer.name[1..].parse().unwrap();
         let fault = faults.iter().find(|(faulty, ..)| *faulty == number).map(|(_, fault, _)| *fault);
         let lies = matches!(
-            fault,
-            Some(Fault::Conduct(Conduct::FalsePieces(_) | Conduct::TooMuch | Conduct::FalseManifest))
+            fault.and_then(Fault::conduct),
+            Some(
+                Conduct::FalsePieces(_)
+                    | Conduct::TooMuch
+                    | Conduct::FalseManifest
+                    | Conduct::FalseAndGone
+                    | Conduct::FalseLength
+            )
         );
         assert!(lies, "{source:?} did {fault:?}");
     }

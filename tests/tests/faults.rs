@@ -264,6 +264,15 @@ async fn a_source_that_lies_is_dropped_and_named() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_source_that_lies_and_goes_at_once_is_dropped_and_named() {
+    let (_network, liar, done) = fetched_beside(Conduct::FalseAndGone, 8 * MIB).await;
+    let source = done.sources.iter().find(|source| source.peer.name == "mentiroso").unwrap();
+    assert_eq!(source.state, SourceState::Dropped, "{source:?}");
+    assert!(source.reason.as_ref().unwrap().contains("false bytes"), "{source:?}");
+    assert_eq!(liar.streams(), 1, "it was asked again");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_false_manifest_a_silent_and_a_slow_source_hold_nothing_up() {
     for conduct in [Conduct::FalseManifest, Conduct::Silent, Conduct::slow(64 * 1024)] {
         let began = std::time::Instant::now();

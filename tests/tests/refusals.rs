@@ -301,6 +301,16 @@ impl Drop for SmallDisk<'_> {
     }
 }
 
+/// Has what is fetched land there, and so many bytes stay free.
+fn downloads_at(settings: &mut Settings, path: &Path, reserve: i64) {
+    let share = [("name", "small"), ("path", path.to_str().unwrap())];
+    settings.clear_shares().set("transfers.reserve_bytes", reserve);
+    let mut share: toml::Table =
+        share.into_iter().map(|(key, value)| (key.to_owned(), value.into())).collect();
+    share.insert("downloads".to_owned(), true.into());
+    settings.add_share(share);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_pauses_a_fetch_until_there_is_room() {
     let mount = tempfile::tempdir().unwrap();
@@ -311,12 +321,7 @@ async fn a_full_disk_pauses_a_fetch_until_there_is_room() {
     };
     let network = Network::builder().peers(2).peers_with(|number, settings| {
         if number == 2 {
-            let share = [("name", "small"), ("path", disk.0.to_str().unwrap())];
-            settings.clear_shares().set("transfers.reserve_bytes", 0);
-            let mut share: toml::Table =
-                share.into_iter().map(|(key, value)| (key.to_owned(), value.into())).collect();
-            share.insert("downloads".to_owned(), true.into());
-            settings.add_share(share);
+            downloads_at(settings, disk.0, 0);
         }
     });
     let network = network.files(|number, shared| match number {
@@ -346,5 +351,42 @@ async fn a_full_disk_pauses_a_fetch_until_there_is_room() {
     .unwrap();
     let there = p2p_tests::hash_of_file(&disk.0.join("grande.bin")).unwrap();
     assert_eq!(there, network.peer(1).unwrap().hash_of("grande.bin").unwrap());
+    drop(network);
+}
+
+/// One file that is longer than the disk, and others that fit.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_fits_of_a_directory_comes_whatever_does_not() {
+    let mount = tempfile::tempdir().unwrap();
+    let Some(disk) = SmallDisk::mount(mount.path()) else {
+        eprintln!("skipped: only root may mount a small file system");
+        return;
+    };
+    let network = Network::builder().peers(2).peers_with(|number, settings| {
+        if number == 2 {
+            downloads_at(settings, disk.0, MIB.cast_signed());
+        }
+    });
+    let sizes =
+        [("a.bin", 32 * MIB), ("b.bin", 6 * MIB), ("c.bin", 5 * MIB), ("d.bin", 300_000), ("e.bin", 7)];
+    let network = network.files(move |number, shared| match number {
+        1 => sizes
+            .iter()
+            .try_for_each(|(name, size)| random_file(&shared.join("set").join(name), *size, *size).map(drop)),
+        _ => Ok(()),
+    });
+    let network = network.start().await.unwrap();
+    let peer = network.peer(2).unwrap();
+    let transfer: Transfer = peer.ctl_json(&["fetch", "-r", "set", "--detach"]).await.unwrap();
+    let paused = |transfer: &Transfer| transfer.state == TransferState::Paused && transfer.reason.is_some();
+    let paused = peer.transfer_until(transfer.id, SOON, "it waits for room", paused).await.unwrap();
+    let why = paused.reason.unwrap();
+    assert!(why.contains("1 of its files waits for room on the disk; set/a.bin: it needs 33554432"), "{why}");
+    assert!(why.contains("all others are here"), "{why}");
+    assert_eq!(paused.files_done, Some(4), "{why}");
+    for (name, _) in &sizes[1..] {
+        let there = p2p_tests::hash_of_file(&disk.0.join("set").join(name)).unwrap();
+        assert_eq!(there, network.peer(1).unwrap().hash_of(&format!("set/{name}")).unwrap());
+    }
     drop(network);
 }

@@ -242,6 +242,41 @@ async fn a_liar_among_the_sources_is_named_and_nothing_false_is_kept() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_liar_that_goes_at_once_is_named_too() {
+    const COUNT: u64 = 400;
+    let network = Network::builder().peers(1).start().await.unwrap();
+    let _honest = set_of("honrada", Conduct::slow(16 << 20), COUNT, &network).await;
+    let _liar = set_of("falsa", Conduct::FalseAndGone, COUNT, &network).await;
+    let peer = network.peer(1).unwrap();
+    let begun = begin(peer).await;
+    let done = peer.transfer_done(begun.id, TRANSFERRED).await.unwrap();
+    is_whole(peer, COUNT).unwrap();
+    let liar = done.sources.iter().find(|source| source.peer.name == "falsa").unwrap();
+    assert_eq!((liar.state, liar.bytes), (SourceState::Dropped, 0), "{done:?}");
+    assert!(liar.reason.as_ref().unwrap().contains("false bytes"), "{liar:?}");
+}
+
+/// It is found again with each file that somebody is looked for, and others give files all the while.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_gives_nothing_is_left_alone_however_much_others_give() {
+    const COUNT: u64 = 400;
+    let network = Network::builder().peers(1).start().await.unwrap();
+    let some = |which: u64| (0..COUNT).filter(move |number| number % 2 == which).map(small);
+    let honest = LyingPeer::start("honrada", Conduct::slow(4 << 20), some(0)).await.unwrap();
+    let empty = LyingPeer::start("vacía", Conduct::Empty, some(1)).await.unwrap();
+    let broken = LyingPeer::start("rota", Conduct::Breaks(0), some(1)).await.unwrap();
+    for source in [&honest, &empty, &broken] {
+        source.join(&network.maestro().unwrap().address()).await.unwrap();
+    }
+    let peer = network.peer(1).unwrap();
+    let begun = begin(peer).await;
+    let waits = |transfer: &Transfer| transfer.state == TransferState::Waiting;
+    let waiting = peer.transfer_until(begun.id, TRANSFERRED, "it waits", waits).await.unwrap();
+    assert_eq!(waiting.files_done, Some(COUNT / 2), "{waiting:?}");
+    assert!(broken.streams() <= 4, "it was asked again and again: {} streams", broken.streams());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_directory_waits_for_its_only_source() {
     const COUNT: u64 = 300;
     let network = Network::builder().peers(2).files(|number, shared| match number {
@@ -291,4 +326,58 @@ async fn a_file_that_came_meanwhile_is_not_replaced() {
     })
     .await
     .unwrap();
+}
+
+/// Files that nobody gives come first in the list: more of them than were ever given up after.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_others_have_comes_whatever_is_missing_before_it() {
+    const MISSING: u64 = 700;
+    for is_gone in [false, true] {
+        let network = Network::builder().peers(1).start().await.unwrap();
+        let lost = (0..MISSING).map(|number| (format!("set/a/{number}.bin"), random_bytes(100, number)));
+        let lost = LyingPeer::start("vacía", Conduct::Empty, lost).await.unwrap();
+        let there = (0..40).map(|number| (format!("set/b/{number}.bin"), random_bytes(100, 5000 + number)));
+        let there = LyingPeer::start("llena", Conduct::Honest, there).await.unwrap();
+        for source in [&lost, &there] {
+            source.join(&network.maestro().unwrap().address()).await.unwrap();
+        }
+        let peer = network.peer(1).unwrap();
+        let begun = begin(peer).await;
+        if is_gone {
+            drop(lost);
+        }
+        let waits = |transfer: &Transfer| transfer.state == TransferState::Waiting;
+        let waiting = peer.transfer_until(begun.id, TRANSFERRED, "it waits", waits).await.unwrap();
+        assert_eq!(waiting.files_done, Some(40), "what others have is here: {waiting:?}");
+        let why = waiting.reason.unwrap();
+        assert!(why.contains(&format!("{MISSING} files are missing (set/a/0.bin, ")), "{why}");
+        assert!(why.contains("and 697 more"), "{why}");
+    }
+}
+
+/// What a directory's transfer finds in its place when it goes on is proven without being held in memory.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_here_already_is_proven_in_little_memory() {
+    const COUNT: u64 = 160;
+    let zeros = bytes::Bytes::from(vec![0; 4 << 20]);
+    let file = |number: u64| {
+        let len = zeros.len() - usize::try_from(number).unwrap();
+        (format!("set/{number}.bin"), zeros.slice(..len))
+    };
+    let mut network = Network::builder().peers(1).start().await.unwrap();
+    let source = LyingPeer::start("muda", Conduct::Silent, (0..COUNT).map(file)).await.unwrap();
+    source.join(&network.maestro().unwrap().address()).await.unwrap();
+    let begun = begin(network.peer(1).unwrap()).await;
+    let peer = network.peer_mut(1).unwrap();
+    peer.daemon_mut().kill_9().await.unwrap();
+    std::fs::create_dir_all(peer.shared("set")).unwrap();
+    for (name, bytes) in (0..COUNT).map(file) {
+        // Holes take no room on the disk.
+        std::fs::File::create(peer.shared(&name)).unwrap().set_len(bytes.len() as u64).unwrap();
+    }
+    peer.daemon_mut().restart().await.unwrap();
+    peer.transfer_done(begun.id, TRANSFERRED).await.unwrap();
+    let peak = peer.daemon().peak_memory().unwrap();
+    println!("it took {} MiB", peak / MIB);
+    assert!(peak < 200 * MIB, "{} MiB for {} MiB of files", peak / MIB, COUNT * 4);
 }

@@ -180,3 +180,61 @@ async fn a_transfer_that_there_is_not_is_not_found() {
     let said = network.peer(1).unwrap().ctl(["why", "7"]).await.unwrap();
     assert!(said.code == 3 && said.stderr.contains("there is no transfer 7"), "{said:?}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_that_waits_for_its_turn_says_behind_whom_and_how_it_would_go_first() {
+    let network = Network::builder().peers(1).peers_with(|_, settings| {
+        settings.set("transfers.running", 1);
+    });
+    let network = network.start().await.unwrap();
+    let files = [("a.bin", random_bytes(8 << 20, 1)), ("b.bin", random_bytes(1 << 20, 2))];
+    let source = LyingPeer::start("muda", Conduct::Silent, files).await.unwrap();
+    source.join(&network.maestro().unwrap().address()).await.unwrap();
+    let peer = network.peer(1).unwrap();
+    let first: Transfer = peer.ctl_json(&["fetch", "a.bin", "--detach"]).await.unwrap();
+    let second: Transfer = peer.ctl_json(&["fetch", "b.bin", "--detach"]).await.unwrap();
+    let why = bound(peer, second.id, Bound::Queued, |why| why.says.contains("as number")).await;
+    let said = format!(
+        "transfer {} (b.bin) waits for its turn, as number 1 of those that wait: queued behind transfer {} (a.bin), which \
+         runs; one may at once",
+        second.id, first.id
+    );
+    assert!(why.says.starts_with(&said), "{}", why.says);
+    assert!(why.says.contains(&format!("`p2pctl transfers priority {} high`", second.id)), "{}", why.says);
+    peer.ctl(["transfers", "priority", &second.id.to_string(), "high"]).await.unwrap().ok().unwrap();
+    let why = bound(peer, first.id, Bound::Queued, |why| why.says.contains("as number")).await;
+    assert!(why.says.contains("(b.bin), which has a higher priority"), "{}", why.says);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_directory_is_measured_as_a_file_is() {
+    let network = Network::builder().peers(1).start().await.unwrap();
+    let small = (0..400).map(|number| (format!("set/{number}.bin"), random_bytes(40_000, number)));
+    let long = (0..2).map(|number| (format!("set/z{number}.bin"), random_bytes(8 << 20, 1000 + number)));
+    let source = LyingPeer::start("lenta", Conduct::slow(1 << 20), small.chain(long)).await.unwrap();
+    source.join(&network.maestro().unwrap().address()).await.unwrap();
+    let peer = network.peer(1).unwrap();
+    let begun: Transfer = peer.ctl_json(&["fetch", "-r", "set", "--detach"]).await.unwrap();
+    let slow = |why: &Why| {
+        why.bytes_per_sec > MIB / 4
+            && why.bytes_per_sec < 4 * MIB
+            && why.shares.bytes > 0.5
+            && why.sources.iter().any(|source| source.open_requests > 0)
+    };
+    let why = bound(peer, begun.id, Bound::Network, slow).await;
+    assert_eq!((why.sources[0].peer.name.as_str(), why.sources[0].waits_for), ("lenta", WaitsFor::Bytes));
+    assert!(why.says.contains("lenta has") && why.says.contains("of its 402 files are here"), "{}", why.says);
+    limit(peer, "--down", "256KiB").await;
+    bound(peer, begun.id, Bound::OurLimit, |why| why.shares.our_limit > 0.5).await;
+    limit(peer, "--down", "off").await;
+    // Its long files come by runs of their own.
+    source.behave(Conduct::slow(8 << 20));
+    let few = |transfer: &Transfer| transfer.files_done == Some(400);
+    peer.transfer_until(begun.id, TRANSFERRED, "the short files are here", few).await.unwrap();
+    source.behave(Conduct::slow(256 << 10));
+    let why = bound(peer, begun.id, Bound::Network, |why| why.missing_pieces > 0).await;
+    assert!(!why.sources.is_empty() && why.says.contains("400 of its 402 files are here"), "{why:#?}");
+    drop(source);
+    let why = bound(peer, begun.id, Bound::NoSources, |why| why.tries >= 1).await;
+    assert!(why.says.contains("2 files are missing (set/z0.bin, set/z1.bin)"), "{}", why.says);
+}

@@ -188,16 +188,31 @@ fn value_of(values: &[ChainingValue]) -> ChainingValue {
 }
 
 /// BLAKE3's rule for the left subtree, counted in pieces: it holds there too because pieces are powers of two.
-fn left_count(count: usize) -> usize {
+pub(crate) fn left_count(count: usize) -> usize {
     count.div_ceil(2).next_power_of_two()
 }
 
-fn hasher_at(offset: u64) -> Hasher {
+pub(crate) fn hasher_at(offset: u64) -> Hasher {
     let mut hasher = Hasher::new();
     hasher.set_input_offset(offset);
     hasher
 }
 
-fn split_at_most(bytes: &[u8], most: u64) -> (&[u8], &[u8]) {
+/// The value of the subtree over the bytes that this hasher took, which isn't the whole tree.
+pub(crate) fn value_so_far(hasher: &Hasher) -> ChainingValue {
+    hasher.finalize_non_root()
+}
+
+/// The value of the chunk of these bytes, which begins at this offset and isn't the whole content.
+pub(crate) fn chunk_value(offset: u64, chunk: &[u8]) -> ChainingValue {
+    hasher_at(offset).update(chunk).finalize_non_root()
+}
+
+/// The value of two subtrees side by side, which aren't the whole tree.
+pub(crate) fn parent_value(left: &ChainingValue, right: &ChainingValue) -> ChainingValue {
+    merge_subtrees_non_root(left, right, Mode::Hash)
+}
+
+pub(crate) fn split_at_most(bytes: &[u8], most: u64) -> (&[u8], &[u8]) {
     bytes.split_at(usize::try_from(most).map_or(bytes.len(), |most| most.min(bytes.len())))
 }

@@ -5,7 +5,7 @@
 //! must never reach a disk.
 //!
 //! **Owns:** the piece geometry ([`Pieces`]), the manifest and its proofs ([`Manifest`]), the bitmap's layout
-//! ([`Bitmap`]), the rules for names ([`FileName`]) and the buckets of a catalog ([`bucket_of`]). These are agreements between programs: a change here is a
+//! ([`Bitmap`]), what proves a length ([`EndHasher`]), the rules for names ([`FileName`]) and the buckets of a catalog ([`bucket_of`]). These are agreements between programs: a change here is a
 //! change of protocol.
 //!
 //! **May be called by** everyone. It calls nobody: no async, no I/O, no clock, no network, no randomness.
@@ -41,6 +41,7 @@
 
 mod bitmap;
 mod bucket;
+mod ending;
 mod hash;
 mod hasher;
 mod manifest;
@@ -51,6 +52,7 @@ mod proof_tests;
 
 pub use bitmap::{Bitmap, BitmapError};
 pub use bucket::{MAX_BUCKET_BITS, bucket_of};
+pub use ending::EndHasher;
 pub use hash::{ContentHash, ParseHashError};
 pub use hasher::{ContentHasher, NO_VALUE, PieceHasher};
 pub use manifest::{FalsePiece, Manifest, ManifestError};

@@ -9,10 +9,10 @@ use crate::{ContentHash, NO_VALUE, PieceHasher, Pieces};
 /// BLAKE3 paper, section 2.1. So it may come from anybody. The one value of a content of a single piece is the content's
 /// hash.
 ///
-/// What it doesn't prove is the *length*: that is proven when the last piece is. Someone who lies about the length can
-/// make a manifest that proves itself, but no bytes that prove under it, so a lie costs time and never puts a false
-/// byte in a file. When pieces from several sources are refused under one length, suspect who gave the length before
-/// them.
+/// What it doesn't prove is the *length*: that is proven by an ending ([`prove_len`](Manifest::prove_len)), or when the
+/// last piece is. Someone who lies about the length can make a manifest that proves itself, but no ending and no last
+/// piece that prove under it, so a lie never puts a false byte in a file. As long as the length isn't proven, bytes that
+/// don't prove say nothing of who gave them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Manifest {
     content: ContentHash,
@@ -161,6 +161,12 @@ pub enum ManifestError {
         expected: ContentHash,
         /// The content that the values merge to.
         found: ContentHash,
+    },
+    /// What should prove the length doesn't.
+    #[error("that the content is {len} bytes long is not proven")]
+    LengthNotProven {
+        /// The length, in bytes, that the manifest is for.
+        len: u64,
     },
 }
 

@@ -1,5 +1,7 @@
 //! `locate`: who has a file.
 
+use std::collections::BTreeSet;
+
 use p2p_proto::control::{Candidate, LocateAnswer, Origin, SourceRow};
 
 use super::Route;
@@ -34,11 +36,13 @@ pub(super) async fn run(client: &Client, out: &Output, args: cli::Locate) -> Res
     for candidate in &located.candidates {
         show(out, candidate)?;
     }
-    if located.candidates.len() > 1 {
-        out.note(&format!(
-            "There are {} different contents under this name: fetch one by its hash, or with --from PEER.",
-            located.candidates.len()
-        ));
+    let contents: BTreeSet<_> = located.candidates.iter().map(|candidate| &candidate.content).collect();
+    match (contents.len(), located.candidates.len()) {
+        (1, 1) => {}
+        (1, _) => out.note("One content has one length: the others are told falsely. To fetch it finds out which."),
+        (several, _) => out.note(&format!(
+            "There are {several} different contents under this name: fetch one by its hash, or with --from PEER."
+        )),
     }
     Ok(())
 }

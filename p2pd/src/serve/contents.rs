@@ -2,12 +2,13 @@
 
 use std::fs::File;
 use std::ops::Range;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use p2p_content::{ContentHash, Manifest};
+use p2p_content::{ContentHash, EndHasher, Manifest};
 use p2p_identity::PeerId;
+use p2p_proto::PULL_CHUNK_LEN;
 use tonic::Status;
 
 use super::admission::Guest;
@@ -206,6 +207,29 @@ impl Contents {
         }
         let fetched = self.fetched(content, viewer).and_then(|swarm| swarm.part());
         fetched.map(|unfinished| Manifest::clone(&unfinished.manifest)).ok_or(NoBytes::NotFound)
+    }
+
+    /// What proves the length of a content, read from its last piece; `None` where that is not here for the guest.
+    pub(super) async fn ending(&self, manifest: &Manifest, guest: &Guest) -> Option<Vec<u8>> {
+        let (mut finder, guest, content, pieces) =
+            (self.finder(), guest.clone(), manifest.content(), manifest.pieces());
+        let reading = move || {
+            let held = finder.open(content, &guest).ok()?;
+            let range = pieces.range(pieces.count() - 1);
+            if held.size != pieces.len() || !held.has(&range) {
+                return None;
+            }
+            let (mut hasher, mut chunk, mut offset) =
+                (EndHasher::new(pieces), vec![0; PULL_CHUNK_LEN], range.start);
+            while offset < range.end {
+                let len = usize::try_from(range.end - offset).unwrap_or(usize::MAX).min(PULL_CHUNK_LEN);
+                held.file.read_exact_at(&mut chunk[..len], offset).ok()?;
+                hasher.update(&chunk[..len]);
+                offset += len as u64;
+            }
+            hasher.finish().filter(|_| held.is_unchanged())
+        };
+        tokio::task::spawn_blocking(reading).await.ok()?
     }
 
     /// For who opens one content after another.

@@ -168,8 +168,10 @@ impl Peer for PeerService {
         let content = ContentHash::try_from(request.into_inner().content.as_ref())
             .map_err(|error| Status::invalid_argument(error.to_string()))?;
         let manifest = self.contents.manifest(content, guest.viewer, guest.id).await?;
+        // Who has not got the end yet can prove the pieces all the same.
+        let ending = self.contents.ending(&manifest, &guest).await.unwrap_or_default().into();
         let (size, values) = (manifest.pieces().len(), manifest.to_bytes().into());
-        Ok(Response::new(ManifestResponse { size, values }))
+        Ok(Response::new(ManifestResponse { size, values, ending }))
     }
 
     type AvailabilityStream = ReceiverStream<Result<AvailabilityUpdate, Status>>;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use p2p_proto::control::{Bound, SourceState, TimeShares, Transfer, TransferState};
+use p2p_proto::control::{Bound, Priority, SourceState, TimeShares, Transfer, TransferState};
 use p2p_service::status::{counted, duration, size};
 
 use super::gauge::{Missing, Phase, SourceWindow, Window};
@@ -131,7 +131,16 @@ pub(super) fn pace(bytes: u64, time: Duration) -> Option<u64> {
 }
 
 /// The verdict as a sentence, with the figures.
-pub(super) fn say(seen: &Seen<'_>, (bound, was): (Bound, Option<Bound>)) -> String {
+pub(super) fn say(seen: &Seen<'_>, verdict: (Bound, Option<Bound>)) -> String {
+    let said = say_bound(seen, verdict);
+    let Transfer { files, files_done, .. } = seen.transfer;
+    match files {
+        Some(files) => format!("{said}; {} of its {files} files are here", files_done.unwrap_or_default()),
+        None => said,
+    }
+}
+
+fn say_bound(seen: &Seen<'_>, (bound, was): (Bound, Option<Bound>)) -> String {
     let Seen { transfer, window, .. } = seen;
     let what = format!("transfer {} ({})", transfer.id, transfer.name);
     let given = given(window);
@@ -186,10 +195,7 @@ pub(super) fn say(seen: &Seen<'_>, (bound, was): (Bound, Option<Bound>)) -> Stri
             )
         }
         Bound::Paused | Bound::DiskFull | Bound::Failure => format!("{what} is paused: {reason}"),
-        Bound::Queued => {
-            let others = counted(seen.running as u64, "other transfer runs", "other transfers run");
-            format!("{what} waits for its turn: {others} now")
-        }
+        Bound::Queued => queued(&what, seen),
         Bound::Starting => format!("{what} has just begun: its sources are looked for"),
         Bound::Ended => {
             let end = match transfer.state {
@@ -203,6 +209,21 @@ pub(super) fn say(seen: &Seen<'_>, (bound, was): (Bound, Option<Bound>)) -> Stri
             }
         }
     }
+}
+
+/// Where it stands, behind whom, and how it would go first.
+fn queued(what: &str, seen: &Seen<'_>) -> String {
+    let Transfer { id, queue_place, reason, priority, .. } = seen.transfer;
+    let others = counted(seen.running as u64, "other transfer runs", "other transfers run");
+    let place = match (queue_place, reason) {
+        (Some(place), Some(reason)) => format!(", as number {place} of those that wait: {reason}"),
+        _ => format!(": {others} now"),
+    };
+    let hurry = match priority {
+        Priority::High => String::new(),
+        _ => format!("; `p2pctl transfers priority {id} high` lets it go before others"),
+    };
+    format!("{what} waits for its turn{place}{hurry}")
 }
 
 /// `2 sources have 31 requests open and give 11 MiB/s together`.

@@ -4,7 +4,6 @@
 //! for more, makes the bitmap durable as it grows, and looks for new sources while it goes.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -16,11 +15,12 @@ use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
+use super::basis::{self, Basis, Doubt};
 use super::gauge::{Missing, Phase, Pulling};
 use super::job::Job;
 use super::jobs::Shared;
-use super::manifest;
 use super::nearness::{Nearness, Subnet, nearest_first, nearness, subnets};
+use super::outcome::Outcome;
 use super::plan::{Arrival, Plan, SourceKey};
 use super::sink::{Kept, Sink, SinkError};
 use super::source::{Event, Gone, News, Order, SourceTask};
@@ -29,13 +29,14 @@ use super::swarm::Serving;
 use crate::catalog::Viewer;
 use crate::discovery::{PeerRef, Query};
 
+mod durable;
+
+use durable::Durable;
+
 /// Pieces that are being proven and written at once.
 const WRITES: usize = 4;
 /// How often what is shown of the transfer is brought up to date.
 const SHOWN_EVERY: Duration = Duration::from_millis(200);
-/// Bytes, and time, after which the bitmap is made durable.
-const REMEMBER_LEN: u64 = 64 << 20;
-const REMEMBER_EVERY: Duration = Duration::from_secs(1);
 /// Sources that are asked at once; the others wait until one is gone. Of them, those that only other sources speak of.
 const SOURCES: usize = 32;
 const INTRODUCED: usize = 16;
@@ -48,54 +49,19 @@ const STARVED: Duration = Duration::from_secs(15);
 /// How often more sources are looked for while it runs.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
 
-/// How a run ended.
-pub(super) enum Outcome {
-    /// The file is whole, and has its name.
-    Whole {
-        path: PathBuf,
-        manifest: Arc<Manifest>,
-        /// Gives its pieces to others until the file is in the catalog.
-        serving: Option<Serving>,
-    },
-    /// All files of a directory are whole, and have their names.
-    Directory { path: PathBuf },
-    /// There is nobody to ask now.
-    NoSources {
-        why: String,
-        /// Gives its pieces to others meanwhile.
-        serving: Option<Serving>,
-    },
-    /// It cannot go on now; it may later by itself.
-    Blocked(String),
-    /// The same, since the disk is full or would be.
-    Full(String),
-    /// It can never be done.
-    Failed(String),
-    /// The daemon stops, or the transfer was cancelled.
-    Stopped,
-}
-
-impl From<SinkError> for Outcome {
-    fn from(error: SinkError) -> Self {
-        match error {
-            SinkError::NameTaken(_) | SinkError::NoWay(_) => Self::Failed(error.to_string()),
-            SinkError::Full(why) => Self::Full(why),
-            // Whatever is wrong with the disk, what is here is kept, and tried again.
-            other => Self::Blocked(other.to_string()),
-        }
-    }
-}
-
 /// A run.
 pub(super) struct Engine<'a> {
     shared: &'a Shared,
     job: &'a Job,
     content: ContentHash,
     size: u64,
+    /// Whether the size is proven; of what comes in one piece it may not be, until that is here.
+    is_len_proven: bool,
     name: FileName,
     plan: Plan,
     pieces: Bitmap,
-    serving: Serving,
+    /// What of one piece has come is no use to others before it is whole.
+    serving: Option<Serving>,
     measured: Pulling<'a>,
     /// Those that this machine is in.
     subnets: Vec<Subnet>,
@@ -104,9 +70,17 @@ pub(super) struct Engine<'a> {
     sources: HashMap<SourceKey, Running>,
     next_key: SourceKey,
     events: mpsc::Sender<Event>,
-    writes: JoinSet<(SourceKey, u32, Result<Kept, SinkError>)>,
+    writes: JoinSet<Written>,
     /// Ends the source tasks with the run.
     tasks: JoinSet<()>,
+}
+
+/// What became of a piece; from whom it was is known, wherever that source is by now.
+struct Written {
+    source: SourceKey,
+    peer: Option<PeerRef>,
+    piece: u32,
+    result: Result<Kept, SinkError>,
 }
 
 struct Running {
@@ -117,35 +91,51 @@ struct Running {
     orders: mpsc::Sender<Order>,
 }
 
-/// Runs a transfer of this content until something ends it.
+/// Runs a transfer of this content, of which somebody told that it has so many bytes, until something ends it.
 pub(super) async fn run(
     shared: &Shared,
     job: &Job,
     content: ContentHash,
-    size: u64,
+    told: u64,
     name: FileName,
-    before: Option<Serving>,
+    mut before: Option<Serving>,
     stop: &CancellationToken,
 ) -> Outcome {
     job.gauge.enters(Phase::Looks);
     let found = job.find_sources(shared, &Query::Content(content)).await;
-    let known = job.fetchers();
-    if found.is_empty() && known.is_empty() {
+    if found.is_empty() && job.fetchers().is_empty() {
         job.gauge.found_nobody();
         let why = "nobody who can be reached has it now".to_owned();
         return Outcome::NoSources { why, serving: before };
     }
-    let proven = match shared.store.proven(job.id, content, size).await {
-        Ok(proven) => proven,
-        Err(error) => return Outcome::Blocked(error.to_string()),
-    };
-    let (manifest, remembered) = match proven {
-        Some(proven) => (proven.manifest, Some(proven.pieces)),
-        None => match manifest::fetch(shared, job, &found, content, size).await {
-            Ok(manifest) => (manifest, None),
-            Err(why) => return Outcome::NoSources { why, serving: before },
-        },
-    };
+    let mut doubt = None;
+    loop {
+        let basis = tokio::select! {
+            basis = basis::find(shared, job, &found, content, told, doubt.as_deref()) => basis,
+            () = stop.cancelled() => return Outcome::Stopped,
+        };
+        let basis = match basis {
+            Ok(basis) => basis,
+            Err(Outcome::NoSources { why, .. }) => return Outcome::NoSources { why, serving: before },
+            Err(outcome) => return outcome,
+        };
+        match run_on(shared, job, basis, &found, name.clone(), before.take(), stop).await {
+            Ok(outcome) => return outcome,
+            // What is proven now stays so: there is no second time.
+            Err(doubted) => doubt = Some(doubted),
+        }
+    }
+}
+
+async fn run_on(
+    shared: &Shared,
+    job: &Job,
+    Basis { manifest, remembered, is_len_proven, is_new }: Basis,
+    found: &[PeerRef],
+    name: FileName,
+    before: Option<Serving>,
+    stop: &CancellationToken,
+) -> Result<Outcome, Box<Doubt>> {
     let manifest = Arc::new(manifest);
     let is_remembered = remembered.is_some();
     job.gauge.enters(Phase::Prepares);
@@ -156,31 +146,33 @@ pub(super) async fn run(
         Sink::open(job.id, dir, Arc::clone(&manifest), remembered, reserve, shared.store.clone()).await;
     let (sink, pieces) = match opened {
         Ok(opened) => opened,
-        Err(error) => return error.into(),
+        Err(error) => return Ok(error.into()),
     };
-    if !is_remembered {
-        let kept = shared.store.set_proven(job.id, Some(manifest.to_bytes()), pieces.to_bytes()).await;
+    if is_new {
+        let kept = shared.store.set_manifest(job.id, &manifest, is_len_proven, &pieces).await;
         if let Err(error) = kept {
-            return Outcome::Blocked(error.to_string());
+            return Ok(error.into());
         }
     }
     if is_remembered && job.gauge.resumed(sink.resumed()) {
         story::resumes(&job.snapshot(), sink.resumed(), pieces.count());
     }
-    let serving = Serving::begin(&shared.swarms, before, sink.file(), Arc::clone(&manifest), &pieces, &share);
-    let is_shown = shared.shares.shows(&share, Viewer::Network);
+    let serving = is_len_proven
+        .then(|| Serving::begin(&shared.swarms, before, sink.file(), Arc::clone(&manifest), &pieces, &share));
+    let is_shown = is_len_proven && shared.shares.shows(&share, Viewer::Network);
     let fetcher = is_shown.then(|| shared.myself.to_wire());
     let (events, incoming) = mpsc::channel(WRITES);
     let engine = Engine {
         shared,
         job,
-        content,
-        size,
+        content: manifest.content(),
+        size: manifest.pieces().len(),
+        is_len_proven,
         name,
         plan: Plan::new(&pieces),
         pieces,
         serving,
-        measured: job.gauge.pulls(sink.work()),
+        measured: job.meter().pulls(sink.work()),
         subnets: subnets(),
         fetcher,
         sources: HashMap::new(),
@@ -189,7 +181,7 @@ pub(super) async fn run(
         writes: JoinSet::new(),
         tasks: JoinSet::new(),
     };
-    engine.pull(Arc::new(sink), manifest, (found, known), incoming, stop).await
+    engine.pull(Arc::new(sink), manifest, found.to_vec(), incoming, stop).await
 }
 
 impl Engine<'_> {
@@ -197,12 +189,14 @@ impl Engine<'_> {
         mut self,
         sink: Arc<Sink>,
         manifest: Arc<Manifest>,
-        (found, known): (Vec<PeerRef>, Vec<PeerRef>),
+        found: Vec<PeerRef>,
         mut incoming: mpsc::Receiver<Event>,
         stop: &CancellationToken,
-    ) -> Outcome {
+    ) -> Result<Outcome, Box<Doubt>> {
         self.add_sources(found, false);
-        self.add_sources(known, true);
+        if self.is_len_proven {
+            self.add_sources(self.job.fetchers(), true);
+        }
         let (mut shown, mut look) = (interval(SHOWN_EVERY), interval(LOOK_EVERY));
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         shown.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -219,7 +213,7 @@ impl Engine<'_> {
                     heart.rest();
                     durable.settle(&sink, &self.pieces).await;
                     self.show();
-                    return Outcome::NoSources { why, serving: Some(self.serving) };
+                    return Ok(Outcome::NoSources { why, serving: self.serving });
                 }
                 // All are gone: ask once more, at once, before it is said that there is nobody.
                 looked = true;
@@ -232,14 +226,14 @@ impl Engine<'_> {
                 durable.settle(&sink, &self.pieces).await;
                 self.show();
                 let why = "those who can be reached have nothing that is missing here".to_owned();
-                return Outcome::NoSources { why, serving: Some(self.serving) };
+                return Ok(Outcome::NoSources { why, serving: self.serving });
             }
             durable.go_on(&sink, &self.pieces);
             tokio::select! {
                 () = stop.cancelled() => {
                     heart.rest();
                     durable.settle(&sink, &self.pieces).await;
-                    return Outcome::Stopped;
+                    return Ok(Outcome::Stopped);
                 }
                 Some(event) = incoming.recv(), if self.writes.len() < WRITES => match event {
                     Event::Ready(source) => {
@@ -259,40 +253,39 @@ impl Engine<'_> {
                         self.ask(source);
                     }
                     Event::Gone { source, why: gone } => {
-                        if let Some(reason) = self.gone(source, gone) {
+                        if let Some(reason) = self.gone(source, gone)? {
                             why = reason;
                         }
                         self.ask_everyone();
                     }
                 },
                 Some(written) = self.writes.join_next() => {
-                    let Ok((source, piece, result)) = written else {
-                        return Outcome::Failed("a piece could not be written".to_owned());
+                    let Ok(Written { source, peer, piece, result }) = written else {
+                        return Ok(Outcome::Failed("a piece could not be written".to_owned()));
                     };
                     match result {
                         Ok(Kept::Written) => {
                             // Only bytes show that there is somebody: who opens a stream and closes it is nobody.
                             looked = false;
                             self.measured.got();
-                            self.pieces.set(piece);
-                            self.serving.gained(piece);
+                            self.kept(piece);
                             durable.wrote(manifest.pieces().piece_len());
-                            self.gave(source, piece, &manifest);
+                            self.gave(peer, piece, &manifest);
                         }
                         Ok(Kept::False(false_piece)) => {
-                            self.false_piece(source, piece, &false_piece.to_string(), &manifest);
+                            self.false_piece(source, peer, piece, &false_piece.to_string())?;
                             self.ask_everyone();
                         }
                         Err(error) => {
                             heart.rest();
                             durable.settle(&sink, &self.pieces).await;
-                            return error.into();
+                            return Ok(error.into());
                         }
                     }
                 }
                 Some(done) = durable.task.join_next(), if !durable.task.is_empty() => {
                     if let Ok(Err(error)) = done {
-                        return error.into();
+                        return Ok(error.into());
                     }
                 }
                 Some(more) = looking.join_next(), if !looking.is_empty() => {
@@ -315,8 +308,8 @@ impl Engine<'_> {
         drop(heart);
         while durable.task.join_next().await.is_some() {}
         match sink.publish(self.name.clone()).await {
-            Ok(path) => Outcome::Whole { path, manifest, serving: Some(self.serving) },
-            Err(error) => error.into(),
+            Ok(path) => Ok(Outcome::Whole { path, manifest, serving: self.serving }),
+            Err(error) => Ok(error.into()),
         }
     }
 
@@ -398,8 +391,12 @@ impl Engine<'_> {
                 // Where it cannot be told, its copy comes for nothing.
                 self.order(other, Order::Leave(piece));
             }
-            let sink = Arc::clone(sink);
-            self.writes.spawn(async move { (source, piece, sink.keep(piece, chunks).await) });
+            let (sink, peer) =
+                (Arc::clone(sink), self.sources.get(&source).map(|running| running.peer.clone()));
+            self.writes.spawn(async move {
+                let result = sink.keep(piece, chunks).await;
+                Written { source, peer, piece, result }
+            });
         } else {
             let len = chunks.iter().map(bytes::Bytes::len).sum::<usize>();
             self.job.wasted(len as u64);
@@ -410,35 +407,65 @@ impl Engine<'_> {
         }
     }
 
-    fn gave(&self, source: SourceKey, piece: u32, manifest: &Manifest) {
+    fn gave(&self, peer: Option<PeerRef>, piece: u32, manifest: &Manifest) {
         let range = manifest.pieces().range(piece);
-        if let Some(running) = self.sources.get(&source) {
-            self.job.source_gave(&running.peer, range.end - range.start);
+        if let Some(peer) = peer {
+            self.job.source_gave(&peer, range.end - range.start);
         }
     }
 
-    fn false_piece(&mut self, source: SourceKey, piece: u32, why: &str, manifest: &Manifest) {
-        let range = manifest.pieces().range(piece);
+    /// A piece is in the file.
+    fn kept(&mut self, piece: u32) {
+        self.pieces.set(piece);
+        if let Some(serving) = &self.serving {
+            serving.gained(piece);
+        }
+        if !self.is_len_proven {
+            // It came in one piece, which proves its length too.
+            self.is_len_proven = true;
+            self.job.told_rightly(self.content);
+        }
+    }
+
+    /// Who sent it may have gone since: whoever goes at once after a lie is named as one that stays.
+    fn false_piece(
+        &mut self,
+        source: SourceKey,
+        peer: Option<PeerRef>,
+        piece: u32,
+        why: &str,
+    ) -> Result<(), Box<Doubt>> {
+        let range = Pieces::of(self.size).range(piece);
         self.job.wasted(range.end - range.start);
-        self.plan.leave(source);
-        self.measured.left(source);
-        self.plan.lacks(piece);
-        if let Some(running) = self.sources.remove(&source) {
-            self.job.source_dropped(&running.peer, &format!("it sent false bytes: {why}"), self.content);
+        if self.sources.remove(&source).is_some() {
+            self.plan.leave(source);
+            self.measured.left(source);
         }
+        self.plan.lacks(piece);
+        peer.map_or(Ok(()), |peer| self.drop_source(peer, format!("it sent false bytes: {why}")))
     }
 
-    fn gone(&mut self, source: SourceKey, why: Gone) -> Option<String> {
+    /// A source breaks the protocol, or seems to: where the length may be false, that is to be settled first.
+    fn drop_source(&self, peer: PeerRef, why: String) -> Result<(), Box<Doubt>> {
+        if !self.is_len_proven {
+            return Err(Box::new(Doubt { peer, why }));
+        }
+        self.job.source_dropped(&peer, &why, self.content);
+        Ok(())
+    }
+
+    fn gone(&mut self, source: SourceKey, why: Gone) -> Result<Option<String>, Box<Doubt>> {
         self.plan.leave(source);
         self.measured.left(source);
-        let running = self.sources.remove(&source)?;
+        let Some(running) = self.sources.remove(&source) else { return Ok(None) };
         let (Gone::Lost(reason) | Gone::Dropped(reason)) = &why;
+        let said = format!("{}: {reason}", running.peer);
         match why {
             Gone::Lost(_) if running.introduced && !self.job.is_source(&running.peer) => {}
-            Gone::Lost(_) => self.job.source_lost(&running.peer, reason),
-            Gone::Dropped(_) => self.job.source_dropped(&running.peer, reason, self.content),
+            Gone::Lost(reason) => self.job.source_lost(&running.peer, &reason),
+            Gone::Dropped(reason) => self.drop_source(running.peer, reason)?,
         }
-        Some(format!("{}: {reason}", running.peer))
+        Ok(Some(said))
     }
 
     fn measure(&self) {
@@ -456,41 +483,5 @@ impl Engine<'_> {
         let short = u64::from(self.pieces.count()) * piece_len - self.size;
         let done = if self.pieces.get(last) { whole.saturating_sub(short) } else { whole };
         self.job.progressed(done);
-    }
-}
-
-/// When the bitmap was last made durable, and the task that does it.
-struct Durable {
-    task: JoinSet<Result<(), SinkError>>,
-    since: Instant,
-    len: u64,
-}
-
-impl Durable {
-    fn new() -> Self {
-        Self { task: JoinSet::new(), since: Instant::now(), len: 0 }
-    }
-
-    fn wrote(&mut self, len: u64) {
-        self.len += len;
-    }
-
-    /// Starts to make what is written durable, where enough has come together; one at a time.
-    fn go_on(&mut self, sink: &Arc<Sink>, pieces: &Bitmap) {
-        let enough = self.len >= REMEMBER_LEN || (self.len > 0 && self.since.elapsed() >= REMEMBER_EVERY);
-        if enough && self.task.is_empty() {
-            let (sink, pieces) = (Arc::clone(sink), pieces.clone());
-            self.task.spawn(async move { sink.remember(pieces).await });
-            (self.since, self.len) = (Instant::now(), 0);
-        }
-    }
-
-    /// Makes all that is written durable, before the run ends.
-    async fn settle(&mut self, sink: &Arc<Sink>, pieces: &Bitmap) {
-        while self.task.join_next().await.is_some() {}
-        if let Err(error) = sink.remember(pieces.clone()).await {
-            let id = sink.id();
-            tracing::warn!(transfer_id = id, %error, "what is here of transfer {id} could not be remembered: {error}");
-        }
     }
 }

@@ -1,9 +1,9 @@
 //! The measurements of one transfer: of the last seconds, and of all that it ran since the daemon's start.
 //!
 //! A job owns one. Its runs tell it where they are, whom they ask and what their sink does, and have a sample kept every
-//! second; [`why`](super::why) reads it, and [`bound`](super::bound) says what it means.
+//! second; those of a directory's long files are runs beside the one over all of it; [`why`](super::why) reads it, and [`bound`](super::bound) says what it means.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -105,10 +105,13 @@ pub(super) struct Gauge(Mutex<Board>);
 struct Board {
     progress: VecDeque<(Instant, u64)>,
     phase: Phase,
+    /// Those that go on now, and what their sinks have done.
+    runs: BTreeMap<RunKey, Arc<Work>>,
+    next_run: RunKey,
     sources: Vec<Metered>,
-    work: Arc<Work>,
     samples: VecDeque<Sample>,
-    missing: Missing,
+    /// Of the runs that go on; of the last one while there is none.
+    missing: BTreeMap<RunKey, Missing>,
     /// Of sources and runs that are over.
     spent: Spent,
     worked: Worked,
@@ -118,9 +121,12 @@ struct Board {
     waits: Option<Waits>,
 }
 
+/// The number of a run of a job.
+type RunKey = u64;
+
 #[derive(Debug)]
 struct Metered {
-    key: SourceKey,
+    key: (RunKey, SourceKey),
     peer: PeerName,
     meter: Arc<Meter>,
     open: usize,
@@ -133,7 +139,7 @@ struct Sample {
     spent: Spent,
     worked: Worked,
     cpu: Cpu,
-    sources: Vec<(SourceKey, Spent)>,
+    sources: Vec<((RunKey, SourceKey), Spent)>,
 }
 
 impl Board {
@@ -141,7 +147,8 @@ impl Board {
         let sources: Vec<_> =
             self.sources.iter().map(|source| (source.key, source.meter.read(now).2)).collect();
         let spent = sources.iter().fold(self.spent, |sum, (_, spent)| sum + *spent);
-        Sample { at: now, spent, worked: self.worked.plus(self.work.read()), cpu, sources }
+        let worked = self.runs.values().fold(self.worked, |sum, work| sum.plus(work.read()));
+        Sample { at: now, spent, worked, cpu, sources }
     }
 
     fn keep(&mut self, sample: Sample) {
@@ -188,7 +195,7 @@ impl Gauge {
 
     /// There is nobody to ask: what some lacked is of no interest any more.
     pub(super) fn found_nobody(&self) {
-        self.lock().missing.rare = 0;
+        self.lock().missing.values_mut().for_each(|missing| missing.rare = 0);
     }
 
     /// The part file was opened. Whether it was for the first time.
@@ -210,10 +217,18 @@ impl Gauge {
     /// Pieces are pulled from now on, until what this gives is dropped.
     pub(super) fn pulls(&self, work: Arc<Work>) -> Pulling<'_> {
         let board = &mut *self.lock();
-        (board.phase, board.work) = (Phase::Pulls, work);
-        let sample = board.sample(Instant::now(), Cpu::now());
-        board.samples = VecDeque::from([sample]);
-        Pulling(self)
+        if board.runs.is_empty() {
+            board.missing.clear();
+        }
+        let run = board.next_run;
+        board.next_run += 1;
+        board.phase = Phase::Pulls;
+        board.runs.insert(run, work);
+        if board.runs.len() == 1 {
+            let sample = board.sample(Instant::now(), Cpu::now());
+            board.samples = VecDeque::from([sample]);
+        }
+        Pulling { gauge: self, run }
     }
 
     /// What was measured in the last seconds.
@@ -252,35 +267,39 @@ impl Gauge {
 impl Board {
     /// What needs no two moments.
     fn outside(&self) -> Window {
-        let Self { phase, missing, resumed, waits, .. } = *self;
+        let Self { phase, resumed, waits, .. } = *self;
+        let missing = self.missing.values().fold(Missing::default(), |sum, missing| Missing {
+            pieces: sum.pieces.saturating_add(missing.pieces),
+            rare: sum.rare.saturating_add(missing.rare),
+        });
         Window { phase, missing, resumed, waits, ..Window::default() }
     }
 }
 
 /// A run that pulls pieces: what it tells the job's gauge.
 #[derive(Debug)]
-pub(super) struct Pulling<'a>(&'a Gauge);
+pub(super) struct Pulling<'a> {
+    gauge: &'a Gauge,
+    run: RunKey,
+}
 
 impl Pulling<'_> {
     /// A source more.
     pub(super) fn joined(&self, key: SourceKey, peer: &PeerRef) -> Stopwatch {
         let meter = Arc::new(Meter::new(Instant::now()));
-        self.0.lock().sources.push(Metered { key, peer: peer.into(), meter: Arc::clone(&meter), open: 0 });
+        let metered = Metered { key: (self.run, key), peer: peer.into(), meter: Arc::clone(&meter), open: 0 };
+        self.gauge.lock().sources.push(metered);
         Stopwatch::of(meter)
     }
 
     /// A source less.
     pub(super) fn left(&self, key: SourceKey) {
-        let board = &mut *self.0.lock();
-        if let Some(at) = board.sources.iter().position(|source| source.key == key) {
-            let source = board.sources.swap_remove(at);
-            board.spent = board.spent + source.meter.read(Instant::now()).2;
-        }
+        self.gauge.lock().left(|source| source.key == (self.run, key));
     }
 
     /// Bytes of somebody came, and were true: whatever it waited for is over.
     pub(super) fn got(&self) {
-        self.0.lock().waits = None;
+        self.gauge.lock().waits = None;
     }
 
     /// Takes down what is missing and asked for, and keeps a sample where a second has passed since the last.
@@ -290,9 +309,10 @@ impl Pulling<'_> {
         missing: impl FnOnce() -> Missing,
         open: impl Fn(SourceKey) -> usize,
     ) {
-        let board = &mut *self.0.lock();
-        board.missing = missing();
-        board.sources.iter_mut().for_each(|source| source.open = open(source.key));
+        let board = &mut *self.gauge.lock();
+        board.missing.insert(self.run, missing());
+        let own = board.sources.iter_mut().filter(|source| source.key.0 == self.run);
+        own.for_each(|source| source.open = open(source.key.1));
         let last = board.samples.back();
         if last.is_some_and(|last| now.saturating_duration_since(last.at) < SAMPLED_EVERY) {
             return;
@@ -302,19 +322,34 @@ impl Pulling<'_> {
     }
 }
 
+impl Board {
+    /// Sources less. What they spent stays part of the whole.
+    fn left(&mut self, is_it: impl Fn(&Metered) -> bool) {
+        let now = Instant::now();
+        let gone = self.sources.extract_if(.., |source| is_it(source));
+        self.spent = gone.fold(self.spent, |sum, source| sum + source.meter.read(now).2);
+    }
+}
+
 impl Drop for Pulling<'_> {
     fn drop(&mut self) {
-        let board = &mut *self.0.lock();
+        let board = &mut *self.gauge.lock();
         let last = board.sample(Instant::now(), Cpu::now());
-        (board.spent, board.worked) = (last.spent, last.worked);
         board.keep(last);
+        let had_sources = !board.sources.is_empty();
+        board.left(|source| source.key.0 == self.run);
+        if let Some(work) = board.runs.remove(&self.run) {
+            board.worked = board.worked.plus(work.read());
+        }
+        if !board.runs.is_empty() {
+            board.missing.remove(&self.run);
+            return;
+        }
         board.samples.clear();
         // What nobody had is known for as long as there is nobody else.
-        if board.sources.is_empty() {
-            board.missing.rare = 0;
+        if !had_sources {
+            board.missing.values_mut().for_each(|missing| missing.rare = 0);
         }
-        board.sources.clear();
-        board.work = Arc::default();
         // A file that has its name is yet to be entered into the catalog.
         if board.phase != Phase::Publishes {
             board.phase = Phase::Rests;

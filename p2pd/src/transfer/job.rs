@@ -2,17 +2,18 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use p2p_content::{ContentHash, FileName, Manifest};
-use p2p_proto::control::{Transfer, TransferState};
+use p2p_proto::control::{Priority, Transfer, TransferState};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::engine::{self, Outcome};
+use super::engine;
 use super::gauge::{Gauge, Phase};
 use super::jobs::Shared;
+use super::outcome::Outcome;
 use super::plain;
 use super::queue::Spot;
 use super::sink;
@@ -23,6 +24,7 @@ use super::tree;
 use crate::discovery::{PeerRef, now_ms};
 
 mod finding;
+mod length;
 mod sources;
 mod turn;
 
@@ -39,6 +41,8 @@ pub(super) struct Job {
     /// The directory's transfer that this one is a part of.
     part_of: Option<Arc<Job>>,
     known: watch::Sender<Transfer>,
+    /// What is to be written down before it is shown.
+    ahead: Mutex<Ahead>,
     held: watch::Sender<bool>,
     cancel: CancellationToken,
     /// What it spends its time with.
@@ -47,9 +51,22 @@ pub(super) struct Job {
     said: Mutex<HashMap<String, String>>,
     /// Others that fetch the same, as sources spoke of them: who fetches is in no directory.
     fetchers: Mutex<Vec<PeerRef>>,
+    /// Sources that gave what does not prove itself, while nobody has proven how long the content is.
+    suspects: Mutex<Vec<length::Suspect>>,
     /// How long it ran in this run of the daemon, and how much of it was there before.
     ran: Mutex<Duration>,
     done_before: u64,
+}
+
+/// What of a transfer is written down before it is shown: who sees it can rely on it. Several may change it at once, and
+/// what each writes has what all of them changed before.
+struct Ahead {
+    /// Of what is written next. The store keeps the newest, in whatever order they come to it.
+    version: u64,
+    /// The state that it gets, and why.
+    state: Option<(TransferState, Option<String>)>,
+    priority: Priority,
+    held: bool,
 }
 
 impl Job {
@@ -60,11 +77,18 @@ impl Job {
             part_of: None,
             done_before: transfer.done_bytes,
             held: watch::Sender::new(transfer.held),
+            ahead: Mutex::new(Ahead {
+                version: 0,
+                state: None,
+                priority: transfer.priority,
+                held: transfer.held,
+            }),
             known: watch::Sender::new(transfer),
             cancel: CancellationToken::new(),
             gauge: Gauge::default(),
             said: Mutex::default(),
             fetchers: Mutex::default(),
+            suspects: Mutex::default(),
             ran: Mutex::default(),
         }
     }
@@ -98,13 +122,12 @@ impl Job {
 
     /// Pauses it, or lets it go on. It is written down before it takes effect.
     pub(super) async fn hold(&self, shared: &Shared, held: bool) {
-        self.write_down(shared, Transfer { held, ..self.snapshot() }).await;
+        self.ahead().held = held;
+        self.store(shared).await;
+        // Somebody else may have said otherwise meanwhile.
+        let held = self.ahead().held;
         self.change(|transfer| transfer.held = held);
         self.held.send_replace(held);
-        if self.snapshot().state.is_ended() {
-            // It came to its end meanwhile, and that may have been written down before.
-            self.store(shared).await;
-        }
     }
 
     /// Until its user has paused it, or lets it go on.
@@ -377,20 +400,31 @@ impl Job {
         if state != TransferState::Running {
             self.gauge.paused();
         }
-        // Written down before it is shown: who sees it ended can rely on it.
-        let next = Transfer { state, reason: why.clone(), queue_place: None, ..self.snapshot() };
-        self.write_down(shared, next).await;
+        self.ahead().state = Some((state, why.clone()));
+        self.store(shared).await;
         self.change(|transfer| {
             (transfer.state, transfer.reason, transfer.queue_place) = (state, why, None);
         });
+        self.ahead().state = None;
     }
 
+    fn ahead(&self) -> MutexGuard<'_, Ahead> {
+        self.ahead.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Writes down what is known, and what is to be shown once it is written.
     async fn store(&self, shared: &Shared) {
-        self.write_down(shared, self.snapshot()).await;
-    }
-
-    async fn write_down(&self, shared: &Shared, transfer: Transfer) {
-        if let Err(error) = shared.store.update(transfer).await {
+        let (version, transfer) = {
+            let mut ahead = self.ahead();
+            ahead.version += 1;
+            let known = Transfer { priority: ahead.priority, held: ahead.held, ..self.snapshot() };
+            let next = match ahead.state.clone() {
+                Some((state, reason)) => Transfer { state, reason, queue_place: None, ..known },
+                None => known,
+            };
+            (ahead.version, next)
+        };
+        if let Err(error) = shared.store.update(version, transfer).await {
             let id = self.id;
             tracing::error!(
                 transfer_id = id,

@@ -125,6 +125,14 @@ impl Transfers {
         if let Err(error) = sink::discard_all_but(shared.shares.downloads(), keys.collect(), parts).await {
             tracing::info!(%error, "unfinished files were not looked through: {error}");
         }
+        let (queue, token) = (shared.queue.clone(), tasks.token());
+        tasks.spawn("queue", async move {
+            tokio::select! {
+                () = token.cancelled() => {}
+                () = queue.tell_places() => {}
+            }
+            Ok(())
+        });
         let transfers = Self { shared };
         for job in jobs {
             if !job.snapshot().state.is_ended() {
@@ -214,7 +222,11 @@ impl Transfers {
             story::prioritized(&before, priority, by);
             job.prioritize(&self.shared, priority).await;
         }
-        Ok(job.snapshot())
+        match job.snapshot() {
+            // It came to its end meanwhile.
+            after if after.state.is_ended() => Err(ChangeError::Ended(id)),
+            after => Ok(after),
+        }
     }
 
     /// So many run at once from now on, at least one: where it is fewer, the last ones yield.

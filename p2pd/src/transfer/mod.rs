@@ -6,6 +6,7 @@
 //! others what is there already; the [`store`] remembers all of it. Owns `transfers.sqlite`, the part files, and the outbox.
 
 mod assembly;
+mod basis;
 mod bound;
 mod engine;
 mod fetch;
@@ -17,6 +18,7 @@ mod manifest;
 mod measure;
 mod nearness;
 mod outbox;
+mod outcome;
 mod plain;
 mod plan;
 mod pull_call;

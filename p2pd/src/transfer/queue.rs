@@ -1,21 +1,31 @@
-//! Whose turn it is: transfers stand in a [`Line`], and each is told when its place in it changes.
+//! Whose turn it is: transfers stand in a [`Line`], and each is told at once when its turn begins or is asked back.
+//! Where those that wait stand changes for all of them with each that comes and goes: that is told now and then.
 //!
 //! Owned by the transfers; a job takes a [`Spot`] before each of its runs and keeps it until the run is over.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use p2p_proto::control::Priority;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
+use tokio::time::sleep;
 
 mod line;
 
 use line::Line;
 pub(super) use line::{Place, Standing};
 
+/// How often those that wait are told their places at the most. Each is a task that wakes up.
+const TOLD_EVERY: Duration = Duration::from_millis(500);
+
 /// The line of all transfers that run or want to. Clones are handles to the same.
 #[derive(Clone)]
-pub(super) struct Queue(Arc<Mutex<Told>>);
+pub(super) struct Queue {
+    told: Arc<Mutex<Told>>,
+    /// Rings when places may have changed.
+    moved: Arc<Notify>,
+}
 
 struct Told {
     line: Line,
@@ -25,18 +35,26 @@ struct Told {
 impl Queue {
     /// One in which so many run at once, at least one.
     pub(super) fn of(running: usize) -> Self {
-        let line = Line::of(running);
-        Self(Arc::new(Mutex::new(Told { line, standings: BTreeMap::new() })))
+        let told = Told { line: Line::of(running), standings: BTreeMap::new() };
+        Self { told: Arc::new(Mutex::new(told)), moved: Arc::default() }
+    }
+
+    /// Tells those that wait where they stand, until this is dropped.
+    pub(super) async fn tell_places(&self) {
+        loop {
+            self.moved.notified().await;
+            self.lock().tell_all();
+            sleep(TOLD_EVERY).await;
+        }
     }
 
     /// Takes a spot for this transfer. `displaces`: whether one of lower priority that runs is asked to yield for it.
     pub(super) fn enter(&self, id: u64, priority: Priority, displaces: bool) -> Spot {
+        self.change(|line| line.enter(id, priority, displaces));
         let mut told = self.lock();
-        told.line.enter(id, priority, displaces);
         let sender = watch::Sender::new(told.line.standing(id));
         let standing = sender.subscribe();
         told.standings.insert(id, sender);
-        told.tell();
         Spot { queue: self.clone(), id, standing }
     }
 
@@ -50,23 +68,26 @@ impl Queue {
         self.change(|line| line.set_running(running));
     }
 
-    fn change(&self, change: impl FnOnce(&mut Line)) {
+    fn change(&self, change: impl FnOnce(&mut Line) -> Vec<u64>) {
         let mut told = self.lock();
-        change(&mut told.line);
-        told.tell();
+        let turns = change(&mut told.line);
+        turns.into_iter().for_each(|id| told.tell(id, told.line.standing(id)));
+        self.moved.notify_one();
     }
 
     fn lock(&self) -> MutexGuard<'_, Told> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Told {
-    fn tell(&self) {
-        for (id, standing) in self.line.standings() {
-            if let Some(sender) = self.standings.get(&id) {
-                sender.send_if_modified(|last| std::mem::replace(last, standing) != standing);
-            }
+    fn tell_all(&self) {
+        self.line.standings().for_each(|(id, standing)| self.tell(id, standing));
+    }
+
+    fn tell(&self, id: u64, standing: Standing) {
+        if let Some(sender) = self.standings.get(&id) {
+            sender.send_if_modified(|last| std::mem::replace(last, standing) != standing);
         }
     }
 }
@@ -79,7 +100,7 @@ pub(super) struct Spot {
 }
 
 impl Spot {
-    /// Where it stands now.
+    /// Where it stands, as it was told last.
     pub(super) fn standing(&mut self) -> Standing {
         *self.standing.borrow_and_update()
     }
@@ -110,10 +131,8 @@ impl Spot {
 
 impl Drop for Spot {
     fn drop(&mut self) {
-        let mut told = self.queue.lock();
-        told.standings.remove(&self.id);
-        told.line.leave(self.id);
-        told.tell();
+        self.queue.lock().standings.remove(&self.id);
+        self.queue.change(|line| line.leave(self.id));
     }
 }
 
@@ -129,6 +148,7 @@ mod tests {
         let mut third = queue.enter(3, Priority::High, true);
         assert_eq!(first.asked_back().await, Some(3));
         assert_eq!(first.standing(), Standing::Yielding { to: Some(3) });
+        queue.lock().tell_all();
         assert!(matches!(second.standing(), Standing::Waiting(Place { place: 2, .. })));
         drop(first);
         third.changed().await;
@@ -136,5 +156,31 @@ mod tests {
         drop(third);
         second.changed().await;
         assert_eq!(second.standing(), Standing::Running);
+    }
+
+    /// Each of a thousand that go would make all others one step nearer, and each of these a task that wakes up.
+    #[tokio::test(start_paused = true)]
+    async fn places_are_told_now_and_then_and_turns_at_once() {
+        let queue = Queue::of(1);
+        let telling = queue.clone();
+        tokio::spawn(async move { telling.tell_places().await });
+        let mut line: Vec<_> = (1..=1000).map(|id| queue.enter(id, Priority::Normal, true)).collect();
+        let mut last = line.pop().unwrap();
+        assert!(matches!(last.standing(), Standing::Waiting(Place { place: 999, behind: 999, .. })));
+        let told = tokio::spawn(async move {
+            let mut times = 0;
+            while last.standing() != Standing::Running {
+                last.changed().await;
+                times += 1;
+            }
+            times
+        });
+        for first in line {
+            drop(first);
+            // Whoever was told something is let run.
+            sleep(Duration::from_millis(1)).await;
+        }
+        let times = told.await.unwrap();
+        assert!(times <= 4, "it was told {times} times in a second");
     }
 }

@@ -309,6 +309,9 @@ impl SourceTask {
             {
                 return Ok(Some(Event::Withdrawn { source, piece, len: part.len() }));
             }
+            if refusal.reason() == Reason::BadRange {
+                return Err(Gone::Dropped("it says that the content is not as long".to_owned()));
+            }
             let why = match Reason::try_from(refusal.reason) {
                 Ok(Reason::Changed) => "its file changed".to_owned(),
                 Ok(Reason::NotFound) => "it does not have it for this peer".to_owned(),

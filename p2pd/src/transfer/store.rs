@@ -1,5 +1,6 @@
 //! What is remembered of transfers, and of files on their way to others: one SQLite database.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -12,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::discovery::PeerRef;
 
 /// The shape of the database, by version.
-const MIGRATIONS: [&str; 2] = [
+const MIGRATIONS: [&str; 3] = [
     "
     CREATE TABLE transfers (
         id          INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -33,12 +34,13 @@ const MIGRATIONS: [&str; 2] = [
     ) STRICT, WITHOUT ROWID;
 ",
     trees::MIGRATION,
+    "ALTER TABLE transfers ADD COLUMN proven_len INTEGER",
 ];
 
 /// The files of directories that are fetched.
 mod trees;
 
-pub(super) use trees::TreeFile;
+pub(super) use trees::{TreeFile, TreeLeft};
 
 /// Ended transfers that are remembered.
 const ENDED_KEPT: u32 = 1000;
@@ -47,6 +49,8 @@ const ENDED_KEPT: u32 = 1000;
 #[derive(Clone)]
 pub struct Store {
     connection: Arc<Mutex<Connection>>,
+    /// The versions of open transfers that were written last.
+    versions: Arc<Mutex<HashMap<u64, u64>>>,
 }
 
 /// Why the database cannot be used.
@@ -101,6 +105,8 @@ pub(super) struct Terms {
 pub(super) struct Proven {
     pub(super) manifest: Manifest,
     pub(super) pieces: Bitmap,
+    /// Whether the length that the manifest is for was proven, and not only told.
+    pub(super) is_len_proven: bool,
 }
 
 impl Store {
@@ -121,7 +127,7 @@ impl Store {
             let migrate = format!("BEGIN; {migration}; PRAGMA user_version = {version}; COMMIT;");
             connection.execute_batch(&migrate).map_err(failed)?;
         }
-        Ok(Self { connection: Arc::new(Mutex::new(connection)) })
+        Ok(Self { connection: Arc::new(Mutex::new(connection)), versions: Arc::default() })
     }
 
     /// Remembers a new transfer, and gives it its number.
@@ -137,15 +143,26 @@ impl Store {
         .await
     }
 
-    /// Remembers where a transfer stands. What was proven of an ended one is forgotten.
-    pub(super) async fn update(&self, transfer: Transfer) -> Result<(), StoreError> {
+    /// Remembers where a transfer stands, unless a later version is remembered: those that are written at the same time come
+    /// here in any order. What was proven of an ended one is forgotten, and it stays ended.
+    pub(super) async fn update(&self, version: u64, transfer: Transfer) -> Result<(), StoreError> {
+        let versions = Arc::clone(&self.versions);
         self.run(move |connection| {
+            let mut versions = versions.lock().unwrap_or_else(PoisonError::into_inner);
+            if versions.get(&transfer.id).is_some_and(|written| *written >= version) {
+                return Ok(());
+            }
             let (ended, body) = (transfer.state.is_ended(), to_json(&transfer)?);
             connection.execute(
                 "UPDATE transfers SET ended = ?2, body = ?3, manifest = iif(?2, NULL, manifest),
-                 proven = iif(?2, NULL, proven) WHERE id = ?1",
+                 proven = iif(?2, NULL, proven) WHERE id = ?1 AND (ended = 0 OR ?2)",
                 params![transfer.id, ended, body],
             )?;
+            match ended {
+                // Nothing older opens it again.
+                true => versions.remove(&transfer.id),
+                false => versions.insert(transfer.id, version),
+            };
             if ended {
                 trees::forget(connection, transfer.id)?;
                 connection.execute(
@@ -164,6 +181,27 @@ impl Store {
         self.run(|connection| {
             trees::forget_unbegun(connection)?;
             kept(connection, "part_of IS NULL", &[])
+        })
+        .await
+    }
+
+    /// Remembers what a transfer proves its pieces with, and which are proven. The bytes of these are durable by now: the
+    /// caller's duty.
+    pub(super) async fn set_manifest(
+        &self,
+        id: u64,
+        manifest: &Manifest,
+        is_len_proven: bool,
+        pieces: &Bitmap,
+    ) -> Result<(), StoreError> {
+        let (values, pieces) = (manifest.to_bytes(), pieces.to_bytes());
+        let proven_len = is_len_proven.then(|| manifest.pieces().len());
+        self.run(move |connection| {
+            connection.execute(
+                "UPDATE transfers SET manifest = ?2, proven_len = ?3, proven = ?4 WHERE id = ?1",
+                params![id, values, proven_len, pieces],
+            )?;
+            Ok(())
         })
         .await
     }
@@ -197,25 +235,36 @@ impl Store {
         .await
     }
 
-    /// What is proven of a transfer; `None` where its manifest is not known yet.
+    /// What is proven of a transfer, of whose content somebody told that it has so many bytes; `None` where its manifest is
+    /// not known yet.
     pub(super) async fn proven(
         &self,
         id: u64,
         content: ContentHash,
-        size: u64,
+        told: u64,
     ) -> Result<Option<Proven>, StoreError> {
         self.run(move |connection| {
             let row = connection
-                .query_row("SELECT manifest, proven FROM transfers WHERE id = ?1", [id], |row| {
-                    Ok((row.get::<_, Option<Vec<u8>>>(0)?, row.get::<_, Option<Vec<u8>>>(1)?))
+                .query_row("SELECT manifest, proven, proven_len FROM transfers WHERE id = ?1", [id], |row| {
+                    Ok((
+                        row.get::<_, Option<Vec<u8>>>(0)?,
+                        row.get::<_, Option<Vec<u8>>>(1)?,
+                        row.get::<_, Option<u64>>(2)?,
+                    ))
                 })
                 .optional()?;
-            let Some((Some(manifest), Some(pieces))) = row else { return Ok(None) };
+            let Some((Some(manifest), Some(pieces), proven_len)) = row else { return Ok(None) };
+            let (size, is_len_proven) = (proven_len.unwrap_or(told), proven_len.is_some());
             let damaged = |error: &dyn std::fmt::Display| StoreError::Damaged(error.to_string());
-            let manifest = Manifest::from_bytes(content, size, &manifest).map_err(|error| damaged(&error))?;
+            let manifest = match Manifest::from_bytes(content, size, &manifest) {
+                Ok(manifest) => manifest,
+                // It was for another length, which was told then.
+                Err(_) if !is_len_proven => return Ok(None),
+                Err(error) => return Err(damaged(&error)),
+            };
             let pieces =
                 Bitmap::from_bytes(manifest.pieces().count(), &pieces).map_err(|error| damaged(&error))?;
-            Ok(Some(Proven { manifest, pieces }))
+            Ok(Some(Proven { manifest, pieces, is_len_proven }))
         })
         .await
     }
@@ -346,6 +395,46 @@ mod tests {
         let full: i64 = wanted.await.unwrap();
         // Of a log that is not flushed with each change, a power cut takes back an unbounded part.
         assert_eq!(full, 2);
+    }
+
+    #[tokio::test]
+    async fn the_newest_is_kept_in_whatever_order_they_come() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("transfers.sqlite")).unwrap();
+        let transfer = fresh(FileName::parse("a.bin").unwrap(), None, None);
+        let transfer = store.add(transfer, Terms::default()).await.unwrap();
+        let of = |priority, state| Transfer { priority, state, ..transfer.clone() };
+        let kept = async || {
+            let kept = store.all().await.unwrap().remove(0).transfer;
+            (kept.priority, kept.state)
+        };
+        use p2p_proto::control::Priority::{High, Low, Normal};
+        use p2p_proto::control::TransferState::{Done, Running};
+        store.update(2, of(High, Running)).await.unwrap();
+        store.update(1, of(Low, Running)).await.unwrap();
+        assert_eq!(kept().await, (High, Running));
+        store.update(4, of(High, Done)).await.unwrap();
+        store.update(3, of(Normal, Running)).await.unwrap();
+        assert_eq!(kept().await, (High, Done), "what has ended is not open again");
+    }
+
+    #[tokio::test]
+    async fn what_is_proven_goes_by_the_proven_length_whatever_was_told() {
+        let mut hasher = ContentHasher::new();
+        hasher.update(&vec![7; (2 << 20) + 5]);
+        let (content, manifest) = hasher.finish();
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("transfers.sqlite")).unwrap();
+        let transfer = fresh(FileName::parse("a.bin").unwrap(), Some(content), Some(9));
+        let id = store.add(transfer, Terms::default()).await.unwrap().id;
+        let told = Manifest::single(content, 9).unwrap();
+        store.set_manifest(id, &told, false, &Bitmap::new(1)).await.unwrap();
+        assert!(!store.proven(id, content, 9).await.unwrap().unwrap().is_len_proven);
+        let (len, pieces) = (manifest.pieces().len(), Bitmap::full(manifest.pieces().count()));
+        assert!(store.proven(id, content, len).await.unwrap().is_none(), "it was for another length");
+        store.set_manifest(id, &manifest, true, &pieces).await.unwrap();
+        let proven = store.proven(id, content, 9).await.unwrap().unwrap();
+        assert_eq!((proven.manifest, proven.pieces, proven.is_len_proven), (manifest, pieces, true));
     }
 
     #[tokio::test]

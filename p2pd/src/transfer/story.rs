@@ -180,6 +180,30 @@ pub(super) fn source_dropped(id: u64, peer: &PeerRef, reason: &str, content: Con
     );
 }
 
+/// `told` and `len`: what was told falsely, and what this source proves; `tellers`: who says so.
+pub(super) fn length_false(
+    id: u64,
+    name: &str,
+    content: ContentHash,
+    (told, len): (u64, u64),
+    by: &PeerRef,
+    tellers: &[String],
+) {
+    let tellers = match tellers {
+        [] => "nobody says so any more".to_owned(),
+        some => format!("it is {} that says so", some.join(" and ")),
+    };
+    tracing::warn!(
+        transfer_id = id,
+        file = name,
+        content_hash = %content,
+        bytes = len,
+        peer_id = id_of(by),
+        peer = by.name(),
+        "transfer {id} was told a false length of {name}, {told} bytes: it has {len}, as {by} proves; {tellers}",
+    );
+}
+
 pub(super) fn waits(transfer: &Transfer, reason: &str) {
     let (transfer_id, file) = (transfer.id, &transfer.name);
     tracing::info!(transfer_id, file, reason, "{} waits: {reason}", what(transfer));

@@ -13,11 +13,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use p2p_content::{ContentHash, FileName};
 use tokio_util::sync::CancellationToken;
 
-use super::engine::Outcome;
+use super::gauge::Pulling;
 use super::job::Job;
 use super::jobs::Shared;
+use super::measure::Work;
+use super::outcome::Outcome;
 use super::sink::{self, blocking};
-use super::store::{Store, StoreError};
+use super::store::{Store, StoreError, TreeLeft};
 
 mod batch;
 mod list;
@@ -56,16 +58,41 @@ impl Tally {
     }
 }
 
+/// A run of a directory's transfer.
+#[derive(Clone, Copy)]
+struct Run<'a> {
+    shared: &'a Arc<Shared>,
+    job: &'a Arc<Job>,
+    tally: &'a Tally,
+    /// Whom it asks, and what they wait for.
+    measured: &'a Pulling<'a>,
+    /// What is done with what they give.
+    work: &'a Arc<Work>,
+    stop: &'a CancellationToken,
+}
+
+/// Why files are missing still after a run over them.
+#[derive(Default)]
+struct Lacking {
+    /// What is said of one that nobody gave.
+    why: Option<String>,
+    /// Files that do not fit on the disk, and what is said of the first of them.
+    full: u64,
+    first_full: Option<String>,
+}
+
+impl Lacking {
+    /// This file does not fit; the others may.
+    fn is_full(&mut self, name: &FileName, why: &str) {
+        self.full += 1;
+        self.first_full.get_or_insert_with(|| format!("{name}: {why}"));
+    }
+}
+
 /// Runs a directory's transfer until something ends it.
 pub(super) async fn run(shared: &Arc<Shared>, job: &Arc<Job>, stop: &CancellationToken) -> Outcome {
     match try_run(shared, job, stop).await {
         Ok(outcome) | Err(outcome) => outcome,
-    }
-}
-
-impl From<StoreError> for Outcome {
-    fn from(error: StoreError) -> Self {
-        Self::Blocked(error.to_string())
     }
 }
 
@@ -78,11 +105,16 @@ async fn try_run(shared: &Arc<Shared>, job: &Arc<Job>, stop: &CancellationToken)
         files: AtomicU64::new(files.saturating_sub(left.files + left.failed)),
     };
     tally.show(job, 0);
-    let why_small = small::run(shared, job, &tally, stop).await?;
-    let why_long = long::run(shared, job, &tally, stop).await?;
+    let mut lacking = Lacking::default();
+    let work = Arc::new(Work::default());
+    let measured = job.gauge.pulls(Arc::clone(&work));
+    let run = Run { shared, job, tally: &tally, measured: &measured, work: &work, stop };
+    small::run(&run, &mut lacking).await?;
+    long::run(&run, &mut lacking).await?;
+    drop(measured);
     tally.show(job, 0);
     let left = shared.store.files_left(job.id).await?;
-    Ok(match (left.files, left.first_failed) {
+    Ok(match (left.files, &left.first_failed) {
         (0, None) => Outcome::Directory { path: path_of(shared, &before.name) },
         (0, Some((name, why))) => {
             let others = match left.failed - 1 {
@@ -92,11 +124,33 @@ async fn try_run(shared: &Arc<Shared>, job: &Arc<Job>, stop: &CancellationToken)
             Outcome::Failed(format!("{name}: {why}{others}; all other files are here"))
         }
         (missing, _) => {
-            let why =
-                why_small.or(why_long).unwrap_or_else(|| "nobody who can be reached has them".to_owned());
-            Outcome::NoSources { why: format!("{missing} files are missing: {why}"), serving: None }
+            let others = missing.saturating_sub(lacking.full);
+            let why = lacking.why.unwrap_or_else(|| "nobody who can be reached has them".to_owned());
+            match lacking.first_full {
+                None => Outcome::NoSources { why: format!("{}: {why}", named(&left)), serving: None },
+                Some(full) => {
+                    let fits = match others {
+                        0 => "all others are here".to_owned(),
+                        others => format!("{others} others are missing: {why}"),
+                    };
+                    let wait = match lacking.full {
+                        1 => "1 of its files waits".to_owned(),
+                        some => format!("{some} of its files wait"),
+                    };
+                    Outcome::Full(format!("{wait} for room on the disk; {full}; {fits}"))
+                }
+            }
         }
     })
+}
+
+/// `300 files are missing (a, b, c and 297 more)`.
+fn named(left: &TreeLeft) -> String {
+    let others = match left.files - left.first.len() as u64 {
+        0 => String::new(),
+        others => format!(" and {others} more"),
+    };
+    format!("{} files are missing ({}{others})", left.files, left.first.join(", "))
 }
 
 /// The directory that the files are in.

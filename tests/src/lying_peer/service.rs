@@ -7,7 +7,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use p2p_content::ContentHash;
+use p2p_content::{ContentHash, EndHasher, Pieces};
 use p2p_proto::v1::peer_server::Peer;
 use p2p_proto::v1::pull_refusal::Reason;
 use p2p_proto::v1::{
@@ -80,13 +80,20 @@ impl Peer for Service {
         request: Request<ManifestRequest>,
     ) -> Result<Response<ManifestResponse>, Status> {
         let held = self.held(&request.into_inner().content).ok_or_else(|| Status::not_found("not here"))?;
-        let mut values = held.manifest.to_bytes();
-        if *self.shelf.conduct.borrow() == Conduct::FalseManifest
-            && let Some(first) = values.first_mut()
-        {
-            *first ^= 1;
+        let (pieces, mut values) = (held.manifest.pieces(), held.manifest.to_bytes());
+        let (mut size, mut hasher) = (pieces.len(), EndHasher::new(pieces));
+        hasher.update(&held.bytes[at(pieces.range(pieces.count() - 1).start)..]);
+        match *self.shelf.conduct.borrow() {
+            Conduct::FalseManifest => values[0] ^= 1,
+            Conduct::FalseLength => {
+                size = held.entry.size;
+                // What proves itself under that length, where it has as many pieces.
+                values.resize(at(Pieces::of(size).count().into()) * 32, 1);
+            }
+            _ => {}
         }
-        Ok(Response::new(ManifestResponse { size: held.entry.size, values: values.into() }))
+        let ending = hasher.finish().unwrap_or_default().into();
+        Ok(Response::new(ManifestResponse { size, values: values.into(), ending }))
     }
 
     /// It has everything, and introduces all who ask to each other.
@@ -126,6 +133,7 @@ impl Peer for Service {
         &self,
         request: Request<Streaming<PullRequest>>,
     ) -> Result<Response<Self::PullStream>, Status> {
+        self.shelf.streams.fetch_add(1, Ordering::Relaxed);
         let (answers, stream) = mpsc::channel(4);
         let service = Service { shelf: Arc::clone(&self.shelf), ended: self.ended.clone() };
         let mut requests = request.into_inner();
@@ -175,7 +183,11 @@ impl Service {
             return answers.send(refuse(Reason::NotFound)).await.ok();
         };
         let end = request.offset.saturating_add(request.length);
-        if request.length > MAX_PULL_LEN || end > held.entry.size {
+        let len = match *self.shelf.conduct.borrow() {
+            Conduct::FalseLength => held.entry.size.min(held.bytes.len() as u64),
+            _ => held.bytes.len() as u64,
+        };
+        if request.length > MAX_PULL_LEN || end > len {
             return answers.send(refuse(Reason::BadRange)).await.ok();
         }
         if *self.shelf.conduct.borrow() == Conduct::Empty {
@@ -204,7 +216,7 @@ impl Service {
             if offset >= end {
                 let mut given = self.shelf.given_ranges.lock().unwrap_or_else(PoisonError::into_inner);
                 given.insert((request.content.clone(), request.offset));
-                return Some(());
+                return (conduct != Conduct::FalseAndGone).then_some(());
             }
         }
     }
@@ -224,10 +236,17 @@ async fn pace(Trickle(speed): Trickle, due: &mut Instant) -> u64 {
     SLOW_CHUNK_LEN
 }
 
+fn at(offset: u64) -> usize {
+    usize::try_from(offset).unwrap_or(usize::MAX)
+}
+
 fn chunk(held: &Held, range: Range<u64>, conduct: Conduct) -> Bytes {
-    let at = |offset: u64| usize::try_from(offset).unwrap_or(usize::MAX);
     let honest = held.bytes.slice(at(range.start)..at(range.end));
-    let Conduct::FalsePieces(every) = conduct else { return honest };
+    let every = match conduct {
+        Conduct::FalsePieces(every) => every,
+        Conduct::FalseAndGone => NonZeroU32::MIN,
+        _ => return honest,
+    };
     let pieces = held.manifest.pieces();
     let lies: Vec<u64> = (0..pieces.count())
         .step_by(at(u64::from(NonZeroU32::get(every))))

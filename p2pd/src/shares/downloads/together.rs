@@ -9,7 +9,7 @@ use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
 
 use bytes::Bytes;
-use p2p_content::{ContentHash, FileName, Manifest, PARTIAL_DIR};
+use p2p_content::{ContentHash, ContentHasher, FileName, Manifest, PARTIAL_DIR};
 use rustix::fs::{AtFlags, Mode, OFlags, Stat};
 use rustix::io::Errno;
 use rustix::process::Gid;
@@ -21,6 +21,8 @@ use crate::shares::root::{Place, Root, is_gone, split};
 
 /// Directories that are flushed one by one; where there are more, the whole file system is.
 const FLUSHED_SINGLY: usize = 4;
+/// Bytes that are read at once.
+const READ_LEN: usize = 128 << 10;
 
 /// The directory of the parts, held open from the first part of a batch until all have their names: an error of the disk
 /// in between is then told to who flushes it. All its calls block.
@@ -37,8 +39,8 @@ pub struct Together {
 pub enum Under {
     /// Nothing.
     Nothing,
-    /// A file with these bytes.
-    Bytes(Vec<u8>),
+    /// A file with this content.
+    File(Manifest),
     /// Something else: a longer file, a directory, a link, or a file that is being written.
     Other,
 }
@@ -99,32 +101,34 @@ impl Together {
         chunks.iter().try_for_each(|chunk| file.write_all(chunk)).map_err(at)
     }
 
-    /// The bytes of the part `key`; `None` where there is none, or it has another length than `len`.
+    /// What the part `key` holds; `None` where there is none, or it is longer than `longest`.
     ///
     /// # Errors
     /// [`PublishError::Io`].
-    pub fn read(&self, key: &str, len: u64) -> Result<Option<Vec<u8>>, PublishError> {
+    pub fn read(&self, key: &str, longest: u64) -> Result<Option<Manifest>, PublishError> {
         check_key(key)?;
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let file = match rustix::fs::openat(&self.parts, key, flags, Mode::empty()) {
             Err(Errno::NOENT) => return Ok(None),
             opened => opened.map_err(io::Error::from),
         };
-        let bytes = file.and_then(|file| bytes_of(File::from(file), len));
-        bytes.map_err(|source| PublishError::Io { path: self.place.path.join(PARTIAL_DIR).join(key), source })
+        let held = file.and_then(|file| hashed(File::from(file), longest));
+        held.map_err(|source| PublishError::Io { path: self.place.path.join(PARTIAL_DIR).join(key), source })
     }
 
-    /// What is under these names, in their order; of a file the bytes, where they are as many as said.
+    /// What is under these names, in their order. Of a file that is no longer than `longest` it is what it holds: that is
+    /// hashed as it is read, so that many files take no memory.
     ///
     /// # Errors
     /// [`PublishError::Io`].
     pub fn under<'n>(
         &self,
-        names: impl Iterator<Item = (&'n FileName, u64)>,
+        names: impl Iterator<Item = &'n FileName>,
+        longest: u64,
     ) -> Result<Vec<Under>, PublishError> {
         let mut parents: HashMap<&str, Option<OwnedFd>> = HashMap::new();
         let mut all = Vec::new();
-        for (name, len) in names {
+        for name in names {
             let (directories, last) = split(name);
             if !parents.contains_key(directories) {
                 let opened = match self.root.directory(directories) {
@@ -142,17 +146,17 @@ impl Together {
             let is_there = parent.is_some_and(|parent| {
                 !matches!(rustix::fs::statat(parent, last, AtFlags::SYMLINK_NOFOLLOW), Err(Errno::NOENT))
             });
-            all.push(if is_there { self.look(name, len) } else { Under::Nothing });
+            all.push(if is_there { self.look(name, longest) } else { Under::Nothing });
         }
         Ok(all)
     }
 
-    fn look(&self, name: &FileName, len: u64) -> Under {
+    fn look(&self, name: &FileName, longest: u64) -> Under {
         let Ok(Some((file, before))) = self.root.open_file(name) else { return Under::Other };
-        match bytes_of(file, len) {
+        match hashed(file, longest) {
             // It counts only if it was the same file before and after.
-            Ok(Some(bytes)) => match self.root.open_file(name) {
-                Ok(Some((_, after))) if after.same_bytes(&before) => Under::Bytes(bytes),
+            Ok(Some(manifest)) => match self.root.open_file(name) {
+                Ok(Some((_, after))) if after.same_bytes(&before) => Under::File(manifest),
                 _ => Under::Other,
             },
             _ => Under::Other,
@@ -262,12 +266,21 @@ impl Parent {
     }
 }
 
-fn bytes_of(file: File, len: u64) -> io::Result<Option<Vec<u8>>> {
+/// What a file holds; `None` where it is none, or longer.
+fn hashed(mut file: File, longest: u64) -> io::Result<Option<Manifest>> {
     let metadata = file.metadata()?;
-    if !metadata.is_file() || metadata.len() != len {
+    if !metadata.is_file() || metadata.len() > longest {
         return Ok(None);
     }
-    let mut bytes = Vec::with_capacity(usize::try_from(len).unwrap_or_default());
-    file.take(len + 1).read_to_end(&mut bytes)?;
-    Ok((bytes.len() as u64 == len).then_some(bytes))
+    let (mut hasher, mut buffer) = (ContentHasher::new(), vec![0; READ_LEN]);
+    // It may grow meanwhile.
+    while hasher.len() <= longest {
+        match file.read(&mut buffer) {
+            Ok(0) => return Ok(Some(hasher.finish().1)),
+            Ok(len) => hasher.update(&buffer[..len]),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(None)
 }

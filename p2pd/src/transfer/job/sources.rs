@@ -9,12 +9,18 @@ use p2p_proto::control::{PeerName, SourceState, TransferSource};
 
 use super::Job;
 use crate::discovery::PeerRef;
+use crate::transfer::gauge::Gauge;
 use crate::transfer::story;
 
 impl Job {
     /// The transfer that its user knows: of a part of a directory's, that one.
-    fn whole(&self) -> &Job {
+    pub(super) fn whole(&self) -> &Job {
         self.part_of.as_deref().unwrap_or(self)
+    }
+
+    /// Where it is told what sources do: what its user looks at.
+    pub(in crate::transfer) fn meter(&self) -> &Gauge {
+        &self.whole().gauge
     }
 
     /// Bytes that came for nothing.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use p2p_proto::control::{Priority, Transfer, TransferState};
+use p2p_proto::control::{Priority, TransferState};
 use tokio::time::{Instant, sleep_until};
 
 use super::Job;
@@ -39,7 +39,7 @@ impl Job {
 
     async fn show_place(&self, shared: &Shared, place: Place) {
         let why = behind(shared, place);
-        if self.snapshot().state != TransferState::Queued {
+        if self.known.borrow().state != TransferState::Queued {
             self.set_state(shared, TransferState::Queued, Some(why.clone())).await;
         }
         self.change(|transfer| {
@@ -49,13 +49,12 @@ impl Job {
 
     /// Gives it another priority. It is written down before it takes effect.
     pub(in crate::transfer) async fn prioritize(&self, shared: &Shared, priority: Priority) {
-        self.write_down(shared, Transfer { priority, ..self.snapshot() }).await;
+        self.ahead().priority = priority;
+        self.store(shared).await;
+        // Somebody else may have said otherwise meanwhile.
+        let priority = self.ahead().priority;
         self.change(|transfer| transfer.priority = priority);
         shared.queue.prioritize(self.id, priority);
-        if self.snapshot().state.is_ended() {
-            // It came to its end meanwhile, and that may have been written down before.
-            self.store(shared).await;
-        }
     }
 }
 

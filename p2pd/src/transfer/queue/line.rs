@@ -7,16 +7,28 @@
 //! 4. Who got nothing from its last run waits without displacing anybody, until it is told to: a transfer of high priority
 //!    that nobody has anything for would interrupt the others again and again.
 
+//!
+//! A change costs as much as the logarithm of how many stand in line, and tells whose turn it changed. Where all of them
+//! stand is told in one go, and only then costs as much as they are many.
+
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use p2p_proto::control::Priority;
+
+/// Who goes before whom: by priority, then age.
+type Rank = (Reverse<Priority>, u64);
 
 /// The line.
 #[derive(Debug)]
 pub(super) struct Line {
     running: usize,
     entries: BTreeMap<u64, Entry>,
+    /// Those that have their turn, or are to give it back.
+    having: BTreeSet<Rank>,
+    waiting: BTreeSet<Rank>,
+    /// Of those that wait, those for which others are asked to yield.
+    displacing: BTreeSet<Rank>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -62,102 +74,142 @@ pub(in super::super) struct Place {
 impl Line {
     /// One in which so many run at once, at least one.
     pub(super) fn of(running: usize) -> Self {
-        Self { running: running.max(1), entries: BTreeMap::new() }
+        Self {
+            running: running.max(1),
+            entries: BTreeMap::new(),
+            having: BTreeSet::new(),
+            waiting: BTreeSet::new(),
+            displacing: BTreeSet::new(),
+        }
     }
 
-    /// A transfer wants its turn.
-    pub(super) fn enter(&mut self, id: u64, priority: Priority, displaces: bool) {
-        self.entries.insert(id, Entry { priority, state: State::Waiting { displaces } });
-        self.settle();
+    /// A transfer wants its turn. Whose turn begins, or is asked back, by that; so it is with all changes.
+    pub(super) fn enter(&mut self, id: u64, priority: Priority, displaces: bool) -> Vec<u64> {
+        self.put(id, Entry { priority, state: State::Waiting { displaces } });
+        self.settle()
     }
 
     /// It waits no more, or gives its turn back.
-    pub(super) fn leave(&mut self, id: u64) {
-        self.entries.remove(&id);
-        self.settle();
+    pub(super) fn leave(&mut self, id: u64) -> Vec<u64> {
+        self.take(id);
+        self.settle()
     }
 
     /// Where it waits, one of lower priority is asked to yield for it from now on.
-    pub(super) fn displace(&mut self, id: u64) {
-        if let Some(Entry { state: State::Waiting { displaces }, .. }) = self.entries.get_mut(&id) {
-            *displaces = true;
+    pub(super) fn displace(&mut self, id: u64) -> Vec<u64> {
+        if let Some(entry @ Entry { state: State::Waiting { .. }, .. }) = self.entries.get(&id).copied() {
+            self.put(id, Entry { state: State::Waiting { displaces: true }, ..entry });
         }
-        self.settle();
+        self.settle()
     }
 
     /// It has another priority.
-    pub(super) fn prioritize(&mut self, id: u64, priority: Priority) {
-        if let Some(entry) = self.entries.get_mut(&id) {
-            entry.priority = priority;
+    pub(super) fn prioritize(&mut self, id: u64, priority: Priority) -> Vec<u64> {
+        if let Some(entry) = self.take(id) {
+            self.put(id, Entry { priority, ..entry });
         }
-        self.settle();
+        self.settle()
     }
 
     /// So many run at once now.
-    pub(super) fn set_running(&mut self, running: usize) {
+    pub(super) fn set_running(&mut self, running: usize) -> Vec<u64> {
         self.running = running.max(1);
-        self.settle();
+        self.settle()
     }
 
     /// Where this one stands.
     pub(super) fn standing(&self, id: u64) -> Standing {
-        self.standings().find(|(other, _)| *other == id).map_or(Standing::Running, |(_, standing)| standing)
-    }
-
-    /// Where all of them stand, in the order of the line.
-    pub(super) fn standings(&self) -> impl Iterator<Item = (u64, Standing)> {
-        let (mut place, mut before) = (0, None);
-        self.ordered(|_| true).into_iter().map(move |(id, Entry { priority, state })| {
-            let ahead = before.replace((id, priority));
-            let standing = match state {
-                State::Running => Standing::Running,
-                State::Yielding { to } => Standing::Yielding { to },
-                State::Waiting { .. } => {
-                    place += 1;
-                    let (behind, its) = ahead.unwrap_or((id, priority));
-                    let by_priority = its > priority;
-                    Standing::Waiting(Place { place, behind, by_priority, running: self.running })
-                }
-            };
-            (id, standing)
-        })
-    }
-
-    /// Those that have or had their turn go before those that wait in `standings`, so that the place counts those who wait.
-    fn ordered(&self, of: impl Fn(&Entry) -> bool) -> Vec<(u64, Entry)> {
-        let mut all: Vec<_> = self.entries.iter().map(|(id, entry)| (*id, *entry)).collect();
-        all.retain(|(_, entry)| of(entry));
-        all.sort_by_key(|(id, entry)| {
-            (matches!(entry.state, State::Waiting { .. }), Reverse(entry.priority), *id)
-        });
-        all
-    }
-
-    /// Gives turns out, and asks them back.
-    fn settle(&mut self) {
-        let is_waiting = |entry: &Entry| matches!(entry.state, State::Waiting { .. });
-        let free = self.running.saturating_sub(self.ordered(|entry| !is_waiting(entry)).len());
-        for (id, _) in self.ordered(is_waiting).into_iter().take(free) {
-            self.set(id, State::Running);
+        let Some(entry) = self.entries.get(&id) else { return Standing::Running };
+        let rank = (Reverse(entry.priority), id);
+        match self.waiting.last() == Some(&rank) {
+            true => self.stands(rank, self.waiting.len()),
+            false => self.stands(rank, self.waiting.range(..=rank).count()),
         }
-        // Who yields is on its way out: its turn is one that somebody gets.
-        let displaces = |entry: &Entry| entry.state == State::Waiting { displaces: true };
-        let mut wanted = self.ordered(|entry| entry.state == State::Running || displaces(entry));
-        wanted.sort_by_key(|(id, entry)| (Reverse(entry.priority), displaces(entry), *id));
-        let first =
-            wanted.iter().find(|(_, entry)| displaces(entry)).map(|(id, entry)| (*id, entry.priority));
-        for (id, entry) in wanted.into_iter().skip(self.running) {
-            if entry.state == State::Running {
-                let to = first.filter(|(_, priority)| *priority > entry.priority).map(|(to, _)| to);
-                self.set(id, State::Yielding { to });
+    }
+
+    /// Where all of them stand, in the order of the line: those that have or had their turn before those that wait.
+    pub(super) fn standings(&self) -> impl Iterator<Item = (u64, Standing)> {
+        let having = self.having.iter().map(|rank| (rank, 0));
+        let all = having.chain(self.waiting.iter().zip(1..));
+        all.map(|(rank, place)| (rank.1, self.stands(*rank, place)))
+    }
+
+    fn stands(&self, rank: Rank, place: usize) -> Standing {
+        let Some(Entry { priority, state }) = self.entries.get(&rank.1).copied() else {
+            return Standing::Running;
+        };
+        match state {
+            State::Running => Standing::Running,
+            State::Yielding { to } => Standing::Yielding { to },
+            State::Waiting { .. } => {
+                let ahead = self.waiting.range(..rank).next_back().or_else(|| self.having.last());
+                let (Reverse(its), behind) = ahead.copied().unwrap_or(rank);
+                Standing::Waiting(Place {
+                    place: place as u64,
+                    behind,
+                    by_priority: its > priority,
+                    running: self.running,
+                })
             }
         }
     }
 
-    fn set(&mut self, id: u64, state: State) {
-        if let Some(entry) = self.entries.get_mut(&id) {
-            entry.state = state;
+    fn put(&mut self, id: u64, entry: Entry) {
+        self.take(id);
+        let rank = (Reverse(entry.priority), id);
+        match entry.state {
+            State::Waiting { displaces } => {
+                self.waiting.insert(rank);
+                if displaces {
+                    self.displacing.insert(rank);
+                }
+            }
+            State::Running | State::Yielding { .. } => {
+                self.having.insert(rank);
+            }
         }
+        self.entries.insert(id, entry);
+    }
+
+    fn take(&mut self, id: u64) -> Option<Entry> {
+        let entry = self.entries.remove(&id)?;
+        let rank = (Reverse(entry.priority), id);
+        for set in [&mut self.having, &mut self.waiting, &mut self.displacing] {
+            set.remove(&rank);
+        }
+        Some(entry)
+    }
+
+    fn set(&mut self, id: u64, state: State) {
+        if let Some(entry) = self.entries.get(&id).copied() {
+            self.put(id, Entry { state, ..entry });
+        }
+    }
+
+    /// Gives turns out, and asks them back. Whose.
+    fn settle(&mut self) -> Vec<u64> {
+        let mut changed = Vec::new();
+        while self.having.len() < self.running
+            && let Some((_, id)) = self.waiting.first().copied()
+        {
+            self.set(id, State::Running);
+            changed.push(id);
+        }
+        // Who yields is on its way out: its turn is one that somebody gets. More than may run never displace anybody.
+        let is_running = |id: &u64| self.entries.get(id).is_some_and(|entry| entry.state == State::Running);
+        let runs = self.having.iter().filter(|(_, id)| is_running(id)).map(|(rank, id)| (*rank, false, *id));
+        let displaces = self.displacing.iter().take(self.running).map(|(rank, id)| (*rank, true, *id));
+        let mut wanted: Vec<_> = runs.chain(displaces).collect();
+        wanted.sort_unstable();
+        let first = self.displacing.first().copied();
+        for (Reverse(priority), displaces, id) in wanted.into_iter().skip(self.running) {
+            if !displaces {
+                let to = first.filter(|(Reverse(other), _)| *other > priority).map(|(_, to)| to);
+                self.set(id, State::Yielding { to });
+                changed.push(id);
+            }
+        }
+        changed
     }
 }
 
@@ -222,7 +274,7 @@ mod tests {
     #[test]
     fn each_that_waits_displaces_one() {
         let mut line = Line::of(3);
-        (1..=3).for_each(|id| line.enter(id, Low, true));
+        (1..=3).for_each(|id| drop(line.enter(id, Low, true)));
         line.enter(4, High, true);
         assert_eq!(running(&line), [1, 2], "the youngest yields");
         line.enter(5, High, true);
@@ -245,9 +297,9 @@ mod tests {
     #[test]
     fn a_priority_that_changes_counts_at_once() {
         let mut line = Line::of(1);
-        line.enter(1, Normal, true);
-        line.enter(2, Normal, true);
-        line.prioritize(2, High);
+        assert_eq!(line.enter(1, Normal, true), [1]);
+        assert_eq!(line.enter(2, Normal, true), [0; 0]);
+        assert_eq!(line.prioritize(2, High), [1], "whose turn it changes is told");
         assert_eq!(line.standing(1), Standing::Yielding { to: Some(2) });
         let mut line = Line::of(1);
         line.enter(1, Normal, true);
@@ -259,7 +311,7 @@ mod tests {
     #[test]
     fn a_lower_limit_makes_the_last_yield_and_a_higher_one_lets_the_next_run() {
         let mut line = Line::of(3);
-        (1..=4).for_each(|id| line.enter(id, Normal, true));
+        (1..=4).for_each(|id| drop(line.enter(id, Normal, true)));
         line.set_running(1);
         assert_eq!(running(&line), [1]);
         assert_eq!(line.standing(3), Standing::Yielding { to: None });
@@ -292,11 +344,21 @@ mod tests {
             let mut line = Line::of(limit);
             for (what, id, priority, displaces) in steps {
                 let priority = [Low, Normal, High][usize::from(priority)];
-                match what {
+                let before: BTreeMap<u64, State> = line.entries.iter().map(|(id, entry)| (*id, entry.state)).collect();
+                let changed = match what {
                     0 | 1 if !line.entries.contains_key(&id) => line.enter(id, priority, displaces),
                     2 => line.leave(id),
                     3 => line.prioritize(id, priority),
                     _ => line.displace(id),
+                };
+                for (id, entry) in &line.entries {
+                    let was = before.get(id).copied();
+                    let is_turn = |state: State| !matches!(state, State::Waiting { .. });
+                    let is_changed = is_turn(entry.state) && was != Some(entry.state);
+                    prop_assert_eq!(is_changed, changed.contains(id), "{:?}", line);
+                }
+                for (other, standing) in line.standings() {
+                    prop_assert_eq!(standing, line.standing(other));
                 }
                 let of = |state: fn(&State) -> bool| {
                     let mut found: Vec<_> = line.entries.values().filter(|entry| state(&entry.state)).collect();

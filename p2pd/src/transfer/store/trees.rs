@@ -23,6 +23,9 @@ pub(super) const MIGRATION: &str = "
     CREATE INDEX transfers_parts ON transfers (part_of) WHERE part_of IS NOT NULL;
 ";
 
+/// Files that are named of those that are to be fetched.
+const NAMED: usize = 3;
+
 /// A file of a directory that is fetched.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::transfer) struct TreeFile {
@@ -41,6 +44,8 @@ pub(in crate::transfer) struct TreeLeft {
     pub(in crate::transfer) files: u64,
     /// Bytes of all that is not here, also of what cannot get its name.
     pub(in crate::transfer) bytes: u64,
+    /// The names of the first of them.
+    pub(in crate::transfer) first: Vec<String>,
     /// Files that cannot get their names.
     pub(in crate::transfer) failed: u64,
     /// The first of them, with why.
@@ -132,16 +137,6 @@ impl Store {
         .await
     }
 
-    /// Bytes of the files that are to be fetched and have at most so many each.
-    pub(in crate::transfer) async fn bytes_of_files(&self, id: u64, longest: u64) -> Result<u64, StoreError> {
-        self.run(move |connection| {
-            let sql = "SELECT CAST(min(total(size), 9e18) AS INTEGER) FROM tree_files
-                       WHERE transfer = ?1 AND failed IS NULL AND size <= ?2";
-            Ok(connection.query_row(sql, params![id, longest], |row| row.get(0))?)
-        })
-        .await
-    }
-
     /// These files need not be fetched any more.
     pub(in crate::transfer) async fn strike_files(
         &self,
@@ -180,6 +175,24 @@ impl Store {
         .await
     }
 
+    /// This file has another length than was told.
+    pub(in crate::transfer) async fn resize_file(
+        &self,
+        id: u64,
+        name: FileName,
+        content: ContentHash,
+        size: u64,
+    ) -> Result<(), StoreError> {
+        self.run(move |connection| {
+            connection.execute(
+                "UPDATE tree_files SET size = ?4 WHERE transfer = ?1 AND name = ?2 AND content = ?3",
+                params![id, name.as_str(), content.as_bytes(), size],
+            )?;
+            Ok(())
+        })
+        .await
+    }
+
     /// What is left of a directory.
     pub(in crate::transfer) async fn files_left(&self, id: u64) -> Result<TreeLeft, StoreError> {
         self.run(move |connection| {
@@ -188,9 +201,13 @@ impl Store {
                 [id],
                 |row| {
                     let (files, bytes, failed) = (row.get(0)?, row.get(1)?, row.get(2)?);
-                    Ok(TreeLeft { files, bytes, failed, first_failed: None })
+                    Ok(TreeLeft { files, bytes, failed, ..TreeLeft::default() })
                 },
             )?;
+            let sql = "SELECT name FROM tree_files WHERE transfer = ?1 AND failed IS NULL ORDER BY name LIMIT ?2";
+            let mut first = connection.prepare_cached(sql)?;
+            left.first =
+                first.query_map(params![id, NAMED], |row| row.get(0))?.collect::<Result<_, _>>()?;
             if left.failed > 0 {
                 left.first_failed = Some(connection.query_row(
                     "SELECT name, failed FROM tree_files WHERE transfer = ?1 AND failed IS NOT NULL LIMIT 1",
@@ -285,7 +302,7 @@ mod tests {
         store.strike_files(id, vec![key(&files[0]), key(&files[1])]).await.unwrap();
         store.fail_file(id, files[2].name.clone(), files[2].content, "taken".to_owned()).await.unwrap();
         let left = store.files_left(id).await.unwrap();
-        assert_eq!((left.files, left.bytes, left.failed), (1, 5, 1));
+        assert_eq!((left.files, left.bytes, left.failed, left.first), (1, 5, 1, vec!["c".to_owned()]));
         assert_eq!(left.first_failed, Some(("b".to_owned(), "taken".to_owned())));
     }
 
@@ -310,7 +327,7 @@ mod tests {
         assert_eq!(store.files_left(begun).await.unwrap().files, 1);
         assert_eq!(store.files_left(unbegun).await.unwrap().files, 0);
         let ended = Transfer { state: p2p_proto::control::TransferState::Cancelled, ..transfer };
-        store.update(ended).await.unwrap();
+        store.update(1, ended).await.unwrap();
         assert_eq!(store.files_left(begun).await.unwrap().files, 0);
         assert!(store.parts_of(begun).await.unwrap().is_empty());
     }

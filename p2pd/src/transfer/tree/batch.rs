@@ -4,16 +4,18 @@
 use std::collections::HashSet;
 use std::io;
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use p2p_content::{ContentHash, ContentHasher, FileName, Manifest};
 
 use super::super::jobs::Shared;
+use super::super::measure::Work;
 use super::super::plan::SourceKey;
 use super::super::sink::{SinkError, blocking};
 use super::super::store::TreeFile;
 use super::plan::FileKey;
-use super::{discard, part_key};
+use super::{LONGEST, discard, part_key};
 use crate::shares::{PublishError, ReadyFile, Together, Under};
 
 /// The bytes of a file, as a source gave them.
@@ -60,15 +62,23 @@ pub(super) struct Named {
 }
 
 /// Proves the files, and writes those that are what they should be. Waits for the disk.
-pub(super) fn keep(together: &Together, id: u64, came: Vec<Came>) -> Result<Vec<Kept>, SinkError> {
+pub(super) fn keep(
+    together: &Together,
+    id: u64,
+    came: Vec<Came>,
+    work: &Work,
+) -> Result<Vec<Kept>, SinkError> {
     let mut kept = Vec::with_capacity(came.len());
     for Came { key, source, file, chunks } in came {
-        let mut hasher = ContentHasher::new();
+        let (mut hasher, began) = (ContentHasher::new(), Instant::now());
         chunks.iter().for_each(|chunk| hasher.update(chunk));
         let (content, manifest) = hasher.finish();
         let size = file.size;
+        work.proved(size, began.elapsed());
         let proven = (content == file.content && manifest.pieces().len() == file.size).then(|| {
+            let began = Instant::now();
             together.write(&part_key(id, &file.name), &chunks)?;
+            work.wrote(size, began.elapsed());
             Ok::<_, SinkError>(Proven { file, manifest, has_name: false })
         });
         kept.push(Kept { key, source, size, proven: proven.transpose()? });
@@ -90,19 +100,20 @@ pub(super) fn look(
     files: Vec<TreeFile>,
     parts: &HashSet<String>,
 ) -> Result<Vec<(TreeFile, Found)>, SinkError> {
-    let under = together.under(files.iter().map(|file| (&file.name, file.size)))?;
+    let under = together.under(files.iter().map(|file| &file.name), LONGEST)?;
     let mut found = Vec::with_capacity(files.len());
     for (file, under) in files.into_iter().zip(under) {
-        let (bytes, has_name) = match under {
-            Under::Bytes(bytes) => (Some(bytes), true),
+        let (held, has_name) = match under {
+            Under::File(manifest) => (Some(manifest), true),
             Under::Other => (None, true),
             Under::Nothing => {
                 let key = part_key(id, &file.name);
-                let bytes = if parts.contains(&key) { together.read(&key, file.size)? } else { None };
-                (bytes, false)
+                let held = if parts.contains(&key) { together.read(&key, LONGEST)? } else { None };
+                (held, false)
             }
         };
-        let manifest = bytes.and_then(|bytes| proof(&file.content, &bytes));
+        // Its length is proven by its bytes, whatever was told.
+        let manifest = held.filter(|manifest| manifest.content() == file.content);
         let what = match manifest {
             Some(manifest) => Found::Proven(Proven { file: file.clone(), manifest, has_name }),
             None if has_name => Found::Taken,
@@ -111,13 +122,6 @@ pub(super) fn look(
         found.push((file, what));
     }
     Ok(found)
-}
-
-fn proof(content: &ContentHash, bytes: &[u8]) -> Option<Manifest> {
-    let mut hasher = ContentHasher::new();
-    hasher.update(bytes);
-    let (found, manifest) = hasher.finish();
-    (found == *content).then_some(manifest)
 }
 
 /// Why a file has no name that another one has.
@@ -129,13 +133,15 @@ pub(super) async fn finish(
     id: u64,
     together: Arc<Together>,
     batch: Vec<Proven>,
+    work: &Work,
 ) -> Result<Named, SinkError> {
-    let flushed = Arc::clone(&together);
+    let (flushed, began) = (Arc::clone(&together), Instant::now());
     if let Err(error) = blocking(move || Ok(flushed.flush()?)).await {
         // The kernel tells of a lost write once, and what it still has of it in memory would prove itself.
         discard(shared, super::beginning(id)).await?;
         return Err(error);
     }
+    work.flushed(began.elapsed());
     let (known, unnamed): (Vec<_>, Vec<_>) = batch.into_iter().partition(|proven| proven.has_name);
     let ready = |proven: Proven| ReadyFile {
         key: part_key(id, &proven.file.name),
@@ -187,9 +193,9 @@ pub(super) async fn finish(
 async fn is_under(together: &Arc<Together>, file: &TreeFile) -> Result<bool, SinkError> {
     let (together, file) = (Arc::clone(together), file.clone());
     blocking(move || {
-        let under = together.under(std::iter::once((&file.name, file.size)));
+        let under = together.under(std::iter::once(&file.name), LONGEST);
         let under = under.ok().and_then(|mut under| under.pop());
-        Ok(matches!(under, Some(Under::Bytes(bytes)) if proof(&file.content, &bytes).is_some()))
+        Ok(matches!(under, Some(Under::File(manifest)) if manifest.content() == file.content))
     })
     .await
 }

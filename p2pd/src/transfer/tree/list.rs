@@ -282,9 +282,10 @@ impl Transfers {
         let mut files = Vec::with_capacity(page.files.len());
         for file in page.files.into_iter().filter(|file| order.what.has(file.name.as_str())) {
             match (file.content, file.size) {
-                // No content is longer: whoever says so of one would only spoil the sums.
-                (Some(content), Some(size)) if size <= LONGEST_CONTENT => {
-                    files.push(TreeFile { name: file.name, content, size })
+                (Some(content), Some(told)) => {
+                    // No content is longer: whoever says so of one would only spoil the sums. Who has it proves its length.
+                    let size = if told <= LONGEST_CONTENT { told } else { 0 };
+                    files.push(TreeFile { name: file.name, content, size });
                 }
                 _ => listed.found.unproven += 1,
             }

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
@@ -11,13 +11,14 @@ use p2p_content::{ContentHash, FileName};
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
-use super::super::engine::Outcome;
 use super::super::fetch::fresh;
+use super::super::gauge::Missing;
 use super::super::job::Job;
 use super::super::jobs::Shared;
+use super::super::outcome::Outcome;
 use super::super::sink;
 use super::super::store::{StoreError, Terms, TreeFile};
-use super::{LONGEST, Tally, batch};
+use super::{LONGEST, Lacking, Run, batch};
 
 /// Files that are fetched at once.
 const AT_ONCE: usize = 3;
@@ -26,24 +27,20 @@ const PAGE: usize = 64;
 /// How often what is shown is brought up to date.
 const SHOWN_EVERY: Duration = Duration::from_millis(200);
 
-/// Works off the list until it is done or nobody has what is left: then it is said why.
-pub(super) async fn run(
-    shared: &Arc<Shared>,
-    job: &Arc<Job>,
-    tally: &Tally,
-    stop: &CancellationToken,
-) -> Result<Option<String>, Outcome> {
+/// Works off the list until it is done or nobody has what is left, or it does not fit: then it is said why.
+pub(super) async fn run(run: &Run<'_>, lacking: &mut Lacking) -> Result<(), Outcome> {
+    let Run { shared, job, tally, measured, stop, .. } = *run;
     let mut known: HashMap<(String, Option<String>), Arc<Job>> = HashMap::new();
     for part in shared.store.parts_of(job.id).await? {
         let key = (part.transfer.name.clone(), part.transfer.content.clone());
         known.insert(key, Arc::new(Job::part(part.transfer, part.terms, Arc::clone(job))));
     }
-    let (mut after, mut why): (Option<(FileName, ContentHash)>, _) = (None, None);
+    let mut after: Option<(FileName, ContentHash)> = None;
     let mut shown = interval(SHOWN_EVERY);
     shown.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let page = shared.store.files_after(job.id, after.take(), LONGEST + 1..=u64::MAX, PAGE).await?;
-        let Some(last) = page.last() else { return Ok(why) };
+        let Some(last) = page.last() else { return Ok(()) };
         after = Some((last.name.clone(), last.content));
         let mut waiting = page.into_iter();
         let mut running = FuturesUnordered::new();
@@ -62,14 +59,17 @@ pub(super) async fn run(
                     Some((ended, part, file)) => {
                         parts.retain(|other| other.id != part.id);
                         match ended? {
-                            Ended::Here => tally.add(1, file.size),
+                            Ended::Here(size) => tally.add(1, size),
                             Ended::Failed => {}
-                            Ended::Missing(reason) => why = Some(format!("{}: {reason}", file.name)),
+                            Ended::Missing(why) => lacking.why = Some(format!("{}: {why}", file.name)),
+                            Ended::Full(why) => lacking.is_full(&file.name, &why),
                         }
                     }
                 },
                 _ = shown.tick() => {
                     tally.show(job, parts.iter().map(|part| part.snapshot().done_bytes).sum());
+                    // Whom the files' own runs ask, they tell themselves.
+                    measured.look(Instant::now(), Missing::default, |_| 0);
                 }
             }
         }
@@ -94,11 +94,14 @@ async fn part(
 
 /// How the run of one file ended, where the others can go on.
 enum Ended {
-    Here,
+    /// It has so many bytes.
+    Here(u64),
     /// It cannot get its name.
     Failed,
     /// Nobody has it now.
     Missing(String),
+    /// It does not fit on the disk now.
+    Full(String),
 }
 
 async fn fetch(
@@ -110,6 +113,7 @@ async fn fetch(
 ) -> Result<Ended, Outcome> {
     match Box::pin(part.once(shared, None, stop)).await {
         Outcome::Whole { path, manifest, serving } => {
+            let size = manifest.pieces().len();
             if let Err(why) = part.entered(shared, path, &manifest).await {
                 return Err(Outcome::Blocked(why));
             }
@@ -118,7 +122,7 @@ async fn fetch(
             }
             shared.store.strike_files(job.id, vec![(file.name.clone(), file.content)]).await?;
             shared.store.remove_part(part.id).await?;
-            Ok(Ended::Here)
+            Ok(Ended::Here(size))
         }
         Outcome::Failed(why) => {
             batch::fail(shared, job.id, file.name.clone(), file.content, why).await?;
@@ -129,6 +133,7 @@ async fn fetch(
             Ok(Ended::Failed)
         }
         Outcome::NoSources { why, .. } => Ok(Ended::Missing(why)),
+        Outcome::Full(why) => Ok(Ended::Full(why)),
         other => Err(other),
     }
 }

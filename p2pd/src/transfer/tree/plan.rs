@@ -127,10 +127,15 @@ impl Plan {
         self.files.is_empty()
     }
 
-    /// One that has not come, for which sources can be looked for.
+    /// Those that have not come, for which sources can be looked for; the first that waits before the others.
+    pub(super) fn lacking(&self) -> impl Iterator<Item = FileKey> {
+        let asked = self.files.iter().filter(|(_, file)| !file.has_come).map(|(key, _)| *key);
+        self.waiting.iter().copied().chain(asked)
+    }
+
+    /// One of them.
     pub(super) fn any(&self) -> Option<FileKey> {
-        let lacking = || self.files.iter().find(|(_, file)| !file.has_come).map(|(key, _)| *key);
-        self.waiting.front().copied().or_else(lacking)
+        self.lacking().next()
     }
 
     /// A source is there.
@@ -206,6 +211,17 @@ impl Plan {
         }
     }
 
+    /// What a source says of a file is in doubt. Whether it is to be settled: nobody is asked for the file then, until it is
+    /// told to [lack](Self::lacks) or is removed.
+    pub(super) fn doubted(&mut self, source: SourceKey, key: FileKey) -> bool {
+        let Some(file) = self.files.get_mut(&key) else { return false };
+        if let Some(from) = self.sources.get_mut(&source) {
+            from.owes_no_more(key, file.size);
+        }
+        file.asked.retain(|asked| *asked != source);
+        !std::mem::replace(&mut file.has_come, true)
+    }
+
     /// Others that owe a file that has come: they need not give it.
     pub(super) fn others(&self, key: FileKey) -> Vec<SourceKey> {
         self.files.get(&key).map(|file| file.asked.clone()).unwrap_or_default()
@@ -232,6 +248,11 @@ impl Plan {
             self.waiting.retain(|waiting| *waiting != key);
             self.orphans.retain(|orphan| *orphan != key);
         }
+    }
+
+    /// How many files a source owes.
+    pub(super) fn owed(&self, source: SourceKey) -> usize {
+        self.sources.get(&source).map_or(0, |source| source.owed.len())
     }
 
     /// Files that all who are there have refused. They are the caller's until it removes them or a source joins.
@@ -309,159 +330,5 @@ impl Plan {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::HashSet;
-
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn ms(ms: u64) -> Duration {
-        Duration::from_millis(ms)
-    }
-
-    #[test]
-    fn many_are_asked_for_at_once_and_none_twice() {
-        let (mut plan, now) = (Plan::default(), Instant::now());
-        (0..100).for_each(|key| plan.add(key, 4096));
-        plan.join(1);
-        plan.join(2);
-        let (one, other) = (plan.requests(1, now), plan.requests(2, now));
-        assert_eq!((one.len(), other.len()), (32, 32));
-        assert!(one.iter().all(|key| !other.contains(key)));
-        assert!(plan.requests(1, now).is_empty(), "its window is full");
-        assert_eq!(plan.arrived(1, one[0], 4096, now + ms(1)), Arrival::Wanted);
-        assert_eq!(plan.arrived(1, one[0], 4096, now + ms(1)), Arrival::Extra);
-        assert!(!plan.requests(1, now + ms(1)).is_empty());
-    }
-
-    #[test]
-    fn a_large_file_is_asked_for_alone() {
-        let (mut plan, now) = (Plan::default(), Instant::now());
-        (0..4).for_each(|key| plan.add(key, 4 << 20));
-        plan.join(1);
-        assert_eq!(plan.requests(1, now), [0]);
-    }
-
-    #[test]
-    fn what_a_source_refuses_others_are_asked_for_and_at_last_nobody() {
-        let (mut plan, now) = (Plan::default(), Instant::now());
-        plan.add(7, 1);
-        plan.join(1);
-        plan.join(2);
-        assert_eq!(plan.requests(1, now), [7]);
-        plan.refused(1, 7);
-        assert!(plan.requests(1, now).is_empty());
-        assert_eq!(plan.requests(2, now), [7]);
-        plan.refused(2, 7);
-        assert_eq!(plan.orphans(), [7]);
-        plan.join(3);
-        assert!(plan.orphans().is_empty());
-        assert_eq!(plan.requests(3, now), [7]);
-    }
-
-    #[test]
-    fn what_waited_for_a_source_that_left_is_an_orphan_where_the_others_refused_it() {
-        let (mut plan, now) = (Plan::default(), Instant::now());
-        plan.add(1, 1);
-        plan.join(1);
-        assert_eq!(plan.requests(1, now), [1]);
-        plan.join(2);
-        plan.refused(1, 1);
-        assert!(plan.orphans().is_empty(), "it waits for the other");
-        plan.leave(2);
-        assert_eq!((plan.orphans(), plan.waiting()), ([1].as_slice(), 0));
-    }
-
-    #[test]
-    fn a_silent_source_loses_what_it_owes_to_others() {
-        let (mut plan, now) = (Plan::default(), Instant::now());
-        (0..32).for_each(|key| plan.add(key, 1000));
-        plan.join(1);
-        assert_eq!(plan.requests(1, now).len(), 32);
-        plan.join(2);
-        assert!(plan.requests(2, now).is_empty(), "it may come any moment");
-        let later = now + ms(500);
-        let taken = plan.requests(2, later);
-        assert_eq!(taken[0], 31, "what would come last");
-        assert!((2..32).contains(&taken.len()), "no more than it can give sooner: {taken:?}");
-        assert_eq!(plan.arrived(2, 31, 1000, later + ms(1)), Arrival::Wanted);
-        assert_eq!(plan.others(31), [1]);
-        plan.withdrawn(1, 31);
-        plan.remove(31);
-        plan.leave(1);
-        assert!(!plan.requests(2, later + ms(3)).is_empty(), "all of it is free again");
-    }
-
-    #[test]
-    fn a_false_file_comes_again_from_another() {
-        let (mut plan, now) = (Plan::default(), Instant::now());
-        plan.add(1, 10);
-        plan.join(1);
-        assert_eq!(plan.requests(1, now), [1]);
-        assert_eq!(plan.arrived(1, 1, 10, now), Arrival::Wanted);
-        plan.leave(1);
-        plan.lacks(1);
-        plan.join(2);
-        assert_eq!(plan.requests(2, now), [1]);
-    }
-
-    proptest! {
-        /// Sources of all manners: whatever they do, every file that an honest one has comes once.
-        #[test]
-        fn everything_comes_once(
-            sizes in prop::collection::vec(0u64..3_000_000, 1..120),
-            manners in prop::collection::vec((1u64..50, 0u8..100, prop::bool::ANY), 1..5),
-            seed: u64,
-        ) {
-            let start = Instant::now();
-            let mut plan = Plan::default();
-            for (key, size) in sizes.iter().enumerate() {
-                plan.add(key as u32, *size);
-            }
-            // The last one has everything and stays.
-            let honest = manners.len() as SourceKey;
-            (0..=honest).for_each(|source| plan.join(source));
-            let mut owed: BTreeMap<SourceKey, VecDeque<FileKey>> = BTreeMap::new();
-            let mut kept = HashSet::new();
-            for step in 0..20_000u64 {
-                let now = start + ms(step);
-                for source in plan.sources() {
-                    for key in plan.requests(source, now) {
-                        let is_refused = source != honest && (u64::from(key) ^ seed) % 100 < u64::from(manners[source as usize].1);
-                        prop_assert!(!kept.contains(&key), "what is here is asked for");
-                        match is_refused {
-                            true => plan.refused(source, key),
-                            false => owed.entry(source).or_default().push_back(key),
-                        }
-                    }
-                }
-                for source in plan.sources() {
-                    let (every, _, leaves) = manners.get(source as usize).copied().unwrap_or((1, 0, false));
-                    if step % every != 0 {
-                        continue;
-                    }
-                    if leaves && step > 200 {
-                        plan.leave(source);
-                        owed.remove(&source);
-                        continue;
-                    }
-                    let Some(key) = owed.entry(source).or_default().pop_front() else { continue };
-                    if plan.arrived(source, key, sizes[key as usize], now) == Arrival::Wanted {
-                        prop_assert!(kept.insert(key), "it came twice");
-                        for other in plan.others(key) {
-                            owed.entry(other).or_default().retain(|owed| *owed != key);
-                            plan.withdrawn(other, key);
-                        }
-                        plan.remove(key);
-                    }
-                }
-                prop_assert!(plan.orphans().is_empty());
-                if plan.is_empty() {
-                    break;
-                }
-            }
-            prop_assert_eq!(kept.len(), sizes.len());
-        }
-    }
-}
+#[path = "plan_tests.rs"]
+mod tests;

@@ -1,7 +1,7 @@
 //! One run over the short files of a directory: a loop that owns the plan and the sources, reads the list page by page, has
 //! what comes proven and written, and hands it on to be named, a batch at a time.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,9 +13,11 @@ use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
-use super::super::engine::Outcome;
+use super::super::gauge::{Missing, Pulling};
 use super::super::job::Job;
 use super::super::jobs::Shared;
+use super::super::measure::Work;
+use super::super::outcome::Outcome;
 use super::super::plan::SourceKey;
 use super::super::sink::{SinkError, blocking};
 use super::super::source::Gone;
@@ -23,10 +25,11 @@ use super::super::store::TreeFile;
 use super::batch::{self, Came, Found, Kept, Named, Proven};
 use super::plan::{Arrival, FileKey, Plan};
 use super::stream::{Event, Order, Wanted};
-use super::{LONGEST, Tally};
+use super::{LONGEST, Lacking, Tally};
 use crate::discovery::PeerRef;
 use crate::shares::Together;
 
+mod doubts;
 mod sources;
 
 /// Files of the list that are read at once, and how few may wait before more are read.
@@ -48,13 +51,16 @@ const WAITING_LEN: u64 = 8 << 20;
 const BATCH: usize = 2048;
 const BATCH_LEN: u64 = 64 << 20;
 const BATCH_EVERY: Duration = Duration::from_secs(1);
+/// What a disk gives at least to a file.
+const BLOCK: u64 = 4096;
 /// How often what is shown is brought up to date, and how often more sources are looked for.
 const SHOWN_EVERY: Duration = Duration::from_millis(200);
 const LOOK_EVERY: Duration = Duration::from_secs(10);
 /// Files for which somebody is looked for at once.
 const LOOKS: usize = 4;
-/// Files in a row that nobody has before a run gives up for now.
-const GIVEN_UP: usize = 256;
+/// Files in a row that nobody has before each look waits for so long: then it is at most 200 a second.
+const MANY_MISSING: u64 = 256;
+const PACED: Duration = Duration::from_millis(20);
 /// Times that a source may be lost, and no file comes, before it is left alone until the next run.
 const LOSSES: u32 = 2;
 
@@ -71,12 +77,16 @@ struct Run<'a> {
     shared: &'a Arc<Shared>,
     job: &'a Job,
     tally: &'a Tally,
+    measured: &'a Pulling<'a>,
+    work: &'a Arc<Work>,
     together: Arc<Together>,
     plan: Plan,
     files: HashMap<FileKey, TreeFile>,
     next_file: FileKey,
     sources: HashMap<SourceKey, Running>,
     next_source: SourceKey,
+    /// Those that are gone, of whom something is to be proven still.
+    gone: HashMap<SourceKey, PeerRef>,
     events: mpsc::Sender<Event>,
     tasks: JoinSet<()>,
     /// What came and no writer has taken.
@@ -96,45 +106,69 @@ struct Run<'a> {
     looking: JoinSet<(FileKey, Vec<PeerRef>)>,
     /// Files for which sources were looked for.
     looked_for: HashSet<FileKey>,
-    /// How often each source was lost since a file last came.
+    /// Files that are false, or refused, where that may be the fault of who told their length.
+    doubts: VecDeque<doubts::Doubt>,
+    asking: JoinSet<doubts::Settled>,
+    /// How many of those each source has.
+    in_doubt: HashMap<SourceKey, usize>,
+    /// How often each source was lost since a file last came from it.
     losses: HashMap<PeerId, u32>,
-    /// Files in a row that nobody has.
-    missing_in_a_row: usize,
-    why: Option<String>,
+    being_looked_for: HashSet<FileKey>,
+    /// Files that nobody has: in all, and since one last came.
+    missing: u64,
+    missing_in_a_row: u64,
+    room: Room,
+    lacking: &'a mut Lacking,
 }
 
-/// Works off the list until it is done or nobody has what is left: then it is said why.
-pub(super) async fn run(
-    shared: &Arc<Shared>,
-    job: &Arc<Job>,
-    tally: &Tally,
-    stop: &CancellationToken,
-) -> Result<Option<String>, Outcome> {
-    let bytes = shared.store.bytes_of_files(job.id, LONGEST).await?;
-    let (dir, reserve) = (shared.shares.downloads(), shared.settings.borrow().reserve_bytes);
-    let opening = move || {
-        let free = dir.free_bytes()?;
-        if bytes > 0 && free.saturating_sub(bytes) < reserve {
-            return Err(SinkError::Full(format!(
-                "its files need {bytes} bytes, and {free} are free, of which {reserve} are kept free ([transfers] \
-                 reserve_bytes)"
-            )));
+/// What the disk had room for when the run began, and what is left of it.
+struct Room {
+    free: u64,
+    reserve: u64,
+    left: u64,
+}
+
+impl Room {
+    /// Takes what a file needs.
+    ///
+    /// # Errors
+    /// Where there is not so much; then others may fit that are shorter.
+    fn take(&mut self, size: u64) -> Result<(), String> {
+        let Self { free, reserve, left } = self;
+        match left.checked_sub(size.next_multiple_of(BLOCK)) {
+            Some(rest) => {
+                *left = rest;
+                Ok(())
+            }
+            None => Err(format!(
+                "it needs {size} bytes, and {free} were free before the others, of which {reserve} are kept free \
+                 ([transfers] reserve_bytes)"
+            )),
         }
-        Ok(dir.together()?)
-    };
-    let together = Arc::new(blocking(opening).await?);
+    }
+}
+
+/// Works off the list until it is done or nobody has what is left, or it does not fit: then it is said why.
+pub(super) async fn run(of: &super::Run<'_>, lacking: &mut Lacking) -> Result<(), Outcome> {
+    let super::Run { shared, job, tally, measured, work, stop } = *of;
+    let (dir, reserve) = (shared.shares.downloads(), shared.settings.borrow().reserve_bytes);
+    let (free, together) = blocking(move || Ok((dir.free_bytes()?, dir.together()?))).await?;
+    let together = Arc::new(together);
     let left_parts = Arc::new(batch::left_parts(shared, job.id).await?);
     let (events, incoming) = mpsc::channel(EVENTS);
     let run = Run {
         shared,
         job,
         tally,
+        measured,
+        work,
         together,
         plan: Plan::default(),
         files: HashMap::new(),
         next_file: 0,
         sources: HashMap::new(),
         next_source: 0,
+        gone: HashMap::new(),
         events,
         tasks: JoinSet::new(),
         came: Vec::new(),
@@ -151,9 +185,15 @@ pub(super) async fn run(
         left_parts,
         looking: JoinSet::new(),
         looked_for: HashSet::new(),
+        doubts: VecDeque::new(),
+        asking: JoinSet::new(),
+        in_doubt: HashMap::new(),
         losses: HashMap::new(),
+        being_looked_for: HashSet::new(),
+        missing: 0,
         missing_in_a_row: 0,
-        why: None,
+        room: Room { free, reserve, left: free.saturating_sub(reserve) },
+        lacking,
     };
     run.work(incoming, stop).await
 }
@@ -163,7 +203,7 @@ impl Run<'_> {
         mut self,
         mut incoming: mpsc::Receiver<Event>,
         stop: &CancellationToken,
-    ) -> Result<Option<String>, Outcome> {
+    ) -> Result<(), Outcome> {
         let (mut shown, mut look) = (interval(SHOWN_EVERY), interval(LOOK_EVERY));
         shown.set_missed_tick_behavior(MissedTickBehavior::Delay);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -176,9 +216,10 @@ impl Run<'_> {
             self.write();
             self.name();
             self.look_for_sources();
+            self.ask_for_proofs();
             if self.is_done() {
                 self.tally.show(self.job, 0);
-                return Ok(self.why);
+                return Ok(());
             }
             tokio::select! {
                 () = stop.cancelled() => {
@@ -209,8 +250,16 @@ impl Run<'_> {
                         self.found(key, peers);
                     }
                 }
+                Some(settled) = self.asking.join_next(), if !self.asking.is_empty() => {
+                    self.settled(settled.map_err(|_| ended())?).await?;
+                }
                 _ = shown.tick() => {
                     self.tally.show(self.job, self.batch_len + self.naming_len);
+                    if self.missing > 0 {
+                        let so_far = format!("{} files so far that nobody who can be reached has", self.missing);
+                        self.job.change(|transfer| transfer.reason = Some(so_far));
+                    }
+                    self.measured.look(Instant::now(), Missing::default, |source| self.plan.owed(source));
                     // Who gives nothing makes no events: what it owes is taken over here.
                     self.ask_everyone();
                 }
@@ -251,13 +300,15 @@ impl Run<'_> {
         self.after = page.last().map(|(file, _)| (file.name.clone(), file.content)).or(self.after.take());
         for (file, found) in page {
             match found {
-                Found::Nothing => {
-                    let key = self.next_file;
-                    self.next_file += 1;
-                    self.plan.add(key, file.size);
-                    self.files.insert(key, file);
+                Found::Nothing => match self.room.take(file.size) {
+                    Ok(()) => self.add(file),
+                    Err(why) => self.lacking.is_full(&file.name, &why),
+                },
+                Found::Proven(mut proven) => {
+                    proven.file.size = proven.manifest.pieces().len();
+                    self.job.resized(file.size, proven.file.size);
+                    self.add_to_batch(proven);
                 }
-                Found::Proven(proven) => self.add_to_batch(proven),
                 Found::Taken => {
                     let why = batch::TAKEN.to_owned();
                     batch::fail(self.shared, self.job.id, file.name, file.content, why).await?;
@@ -266,6 +317,24 @@ impl Run<'_> {
         }
         self.ask_everyone();
         Ok(())
+    }
+
+    /// A file is to be fetched.
+    fn add(&mut self, file: TreeFile) {
+        let key = self.next_file;
+        self.next_file += 1;
+        self.plan.add(key, file.size);
+        self.files.insert(key, file);
+    }
+
+    /// A file is not to be fetched any more.
+    fn forget(&mut self, key: FileKey) {
+        for other in self.plan.others(key) {
+            self.order(other, Order::Leave(key));
+        }
+        self.plan.remove(key);
+        self.files.remove(&key);
+        self.looked_for.remove(&key);
     }
 
     /// Hands what has come to a writer, where one is free.
@@ -282,7 +351,8 @@ impl Run<'_> {
             let taken = std::mem::replace(&mut self.came, rest);
             self.came_len -= taken.iter().map(|came| came.file.size).sum::<u64>();
             let (together, id) = (Arc::clone(&self.together), self.job.id);
-            self.writing.spawn(blocking(move || batch::keep(&together, id, taken)));
+            let work = Arc::clone(self.work);
+            self.writing.spawn(blocking(move || batch::keep(&together, id, taken, &work)));
         }
     }
 
@@ -293,20 +363,30 @@ impl Run<'_> {
                 Some(proven) => {
                     *gave.entry(source).or_default() += size;
                     self.missing_in_a_row = 0;
-                    self.losses.clear();
+                    self.job.told_rightly(proven.file.content);
                     self.plan.remove(key);
                     self.files.remove(&key);
                     self.looked_for.remove(&key);
                     self.add_to_batch(proven);
                 }
-                None => self.lied(source, key, size),
+                None => self.is_false(source, key, size),
             }
         }
         for (source, bytes) in gave {
-            if let Some(running) = self.sources.get(&source) {
-                self.job.source_gave(&running.peer, bytes);
-            }
+            let Some(peer) = self.who(source).cloned() else { continue };
+            self.job.source_gave(&peer, bytes);
+            self.measured.got();
+            // That it gives says nothing of the others.
+            peer.id().and_then(|id| self.losses.remove(&id));
         }
+        if self.came.is_empty() && self.writing.is_empty() {
+            self.gone.clear();
+        }
+    }
+
+    /// Who that is or was.
+    fn who(&self, source: SourceKey) -> Option<&PeerRef> {
+        self.sources.get(&source).map(|running| &running.peer).or_else(|| self.gone.get(&source))
     }
 
     fn add_to_batch(&mut self, proven: Proven) {
@@ -335,8 +415,8 @@ impl Run<'_> {
         let (batch, shared) = (std::mem::replace(&mut self.batch, rest), Arc::clone(self.shared));
         self.naming_len = batch.iter().map(|proven| proven.file.size).sum();
         self.batch_len -= self.naming_len;
-        let (together, id) = (Arc::clone(&self.together), self.job.id);
-        self.naming.spawn(async move { batch::finish(&shared, id, together, batch).await });
+        let (together, id, work) = (Arc::clone(&self.together), self.job.id, Arc::clone(self.work));
+        self.naming.spawn(async move { batch::finish(&shared, id, together, batch, &work).await });
     }
 
     fn named(&mut self, named: Result<Named, SinkError>) -> Result<(), SinkError> {
@@ -359,7 +439,8 @@ impl Run<'_> {
                 files.into_iter().for_each(|(key, chunks)| self.arrived(source, key, chunks));
                 self.ask(source);
             }
-            Event::Refused { source, key } => {
+            Event::Refused { source, key, is_range: true } => self.is_shorter(source, key),
+            Event::Refused { source, key, is_range: false } => {
                 self.plan.refused(source, key);
                 self.ask_everyone();
             }
@@ -396,6 +477,9 @@ impl Run<'_> {
     }
 
     fn ask(&mut self, source: SourceKey) {
+        if self.in_doubt.contains_key(&source) {
+            return;
+        }
         let keys = self.plan.requests(source, Instant::now()).into_iter();
         let wanted =
             |key| self.files.get(&key).map(|file| Wanted { key, content: file.content, size: file.size });

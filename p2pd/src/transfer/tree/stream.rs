@@ -9,11 +9,12 @@ use p2p_content::ContentHash;
 use p2p_proto::pull::Answer;
 use p2p_proto::v1::PullRequest;
 use p2p_proto::v1::pull_refusal::Reason;
-use tokio::sync::mpsc;
+use tokio::sync::mpsc::{self, error::TrySendError};
 use tokio::time::{Instant, sleep_until, timeout};
 use tonic::Status;
 
 use super::super::assembly::Assembly;
+use super::super::measure::{Doing, Stopwatch};
 use super::super::plan::SourceKey;
 use super::super::pull_call;
 use super::super::source::Gone;
@@ -32,8 +33,8 @@ pub(super) enum Event {
     Ready(SourceKey),
     /// Whole files have come; nothing is proven yet.
     Files { source: SourceKey, files: Vec<(FileKey, Vec<Bytes>)> },
-    /// It does not give this file.
-    Refused { source: SourceKey, key: FileKey },
+    /// It does not give this file; `is_range`: since it is not as long.
+    Refused { source: SourceKey, key: FileKey, is_range: bool },
     /// It was told to leave a file, and has not given all of it; so many bytes had come.
     Withdrawn { source: SourceKey, key: FileKey, len: u64 },
     /// It gives nothing more.
@@ -61,6 +62,8 @@ pub(super) struct StreamTask {
     pub(super) peer: PeerRef,
     pub(super) connections: Connections,
     pub(super) limits: Limits,
+    /// What it is at.
+    pub(super) watch: Stopwatch,
     pub(super) orders: mpsc::Receiver<Order>,
     pub(super) events: mpsc::Sender<Event>,
 }
@@ -102,7 +105,13 @@ impl StreamTask {
         // What this peer's own limit holds back.
         let (mut wanted, mut ask_at) = (VecDeque::<PullRequest>::new(), Instant::now());
         let mut way_in = self.limits.way_in(self.peer.id());
+        let mut refused = false;
         loop {
+            self.watch.turn(match (wanted.is_empty(), open.is_empty()) {
+                (false, _) if refused => Doing::OurLimit,
+                (true, true) => Doing::Idle,
+                _ => Doing::Bytes,
+            });
             tokio::select! {
                 order = self.orders.recv() => match order {
                     None => return Ok(()),
@@ -122,8 +131,10 @@ impl StreamTask {
                     }
                 },
                 () = sleep_until(ask_at), if !wanted.is_empty() => {
+                    refused = false;
                     while let Some(length) = wanted.front().map(|request| request.length) {
                         if let Err(wait) = way_in.take(length, Instant::now().into_std()) {
+                            refused = true;
                             ask_at = Instant::now() + wait;
                             break;
                         }
@@ -155,13 +166,19 @@ impl StreamTask {
         sent.map_err(|_| closed())
     }
 
-    async fn tell(&self, event: Event) -> Result<(), Over> {
-        self.events.send(event).await.map_err(|_| Over)
+    async fn tell(&mut self, event: Event) -> Result<(), Over> {
+        match self.events.try_send(event) {
+            Err(TrySendError::Full(event)) => {
+                self.watch.turn(Doing::Sink);
+                self.events.send(event).await.map_err(|_| Over)
+            }
+            sent => sent.map_err(|_| Over),
+        }
     }
 
     /// Takes an answer, and those that came with it, and tells what they come to.
     async fn take_all(
-        &self,
+        &mut self,
         answer: Answer,
         down: &mut pull_call::Answers,
         open: &mut HashMap<FileKey, Assembly>,
@@ -192,7 +209,7 @@ impl StreamTask {
     }
 
     /// Adds an answer to its file.
-    fn take(&self, answer: Answer, open: &mut HashMap<FileKey, Assembly>) -> Result<Took, Gone> {
+    fn take(&mut self, answer: Answer, open: &mut HashMap<FileKey, Assembly>) -> Result<Took, Gone> {
         let unasked = || Gone::Dropped("it answered what was not asked".to_owned());
         let key = FileKey::try_from(answer.id).map_err(|_| unasked())?;
         let source = self.key;
@@ -203,17 +220,19 @@ impl StreamTask {
                     Ok(Took::Refusal(Event::Withdrawn { source, key, len: file.len() }))
                 }
                 // A disk that is away says nothing of the other files; whoever has it gives it.
-                // Where the range is none, the length was told falsely by whoever told it.
-                Reason::NotFound
+                reason @ (Reason::NotFound
                 | Reason::Changed
                 | Reason::NotYet
                 | Reason::Unreadable
-                | Reason::BadRange => Ok(Took::Refusal(Event::Refused { source, key })),
+                | Reason::BadRange) => {
+                    let is_range = reason == Reason::BadRange;
+                    Ok(Took::Refusal(Event::Refused { source, key, is_range }))
+                }
                 _ => Err(Gone::Lost(format!("it refused: {}", refusal.message))),
             };
         }
         let file = open.get_mut(&key).ok_or_else(unasked)?;
-        file.add(answer.data)?;
+        self.watch.received(file.add(answer.data)?);
         let file = file.is_whole().then(|| open.remove(&key)).flatten();
         Ok(file.map_or(Took::Part, |file| Took::Whole(key, file.into_chunks())))
     }

@@ -1,9 +1,11 @@
 //! The sources of a run over short files: how they are found, and what becomes of files that nobody gives.
 
+use std::time::Duration;
+
 use p2p_content::ContentHash;
 use tokio::sync::mpsc;
 
-use super::{GIVEN_UP, LOOKS, LOSSES, ORDERS, Run, Running, SOURCES};
+use super::{LOOKS, LOSSES, MANY_MISSING, ORDERS, PACED, Run, Running, SOURCES};
 use crate::discovery::PeerRef;
 use crate::transfer::plan::SourceKey;
 use crate::transfer::source::Gone;
@@ -11,21 +13,9 @@ use crate::transfer::tree::plan::FileKey;
 use crate::transfer::tree::stream::StreamTask;
 
 impl Run<'_> {
-    pub(super) fn lied(&mut self, source: SourceKey, key: FileKey, len: u64) {
-        self.job.wasted(len);
-        if let Some(running) = self.sources.remove(&source)
-            && let Some(file) = self.files.get(&key)
-        {
-            let why = format!("it sent false bytes for {}", file.name);
-            self.job.source_dropped(&running.peer, &why, file.content);
-        }
-        self.plan.leave(source);
-        self.plan.lacks(key);
-        self.ask_everyone();
-    }
-
     pub(super) fn gone(&mut self, source: SourceKey, why: &Gone) {
         self.plan.leave(source);
+        self.measured.left(source);
         let Some(running) = self.sources.remove(&source) else { return };
         let (Gone::Lost(reason) | Gone::Dropped(reason)) = why;
         match why {
@@ -39,16 +29,18 @@ impl Run<'_> {
         if let Some(id) = running.peer.id() {
             *self.losses.entry(id).or_default() += 1;
         }
-        self.why = Some(format!("{}: {reason}", running.peer));
+        self.lacking.why = Some(format!("{}: {reason}", running.peer));
+        self.gone.insert(source, running.peer);
     }
 
     /// Somebody has to be found for files that all who are there have refused, and for any where nobody is there.
     pub(super) fn look_for_sources(&mut self) {
         if self.sources.is_empty() {
-            // One at a time: whoever has it may have them all.
-            if self.looking.is_empty()
-                && let Some(key) = self.plan.any()
-            {
+            // Whoever has the first has most likely all; where nobody has it, others may be had by others.
+            let at_once = if self.missing_in_a_row == 0 { 1 } else { LOOKS };
+            while self.looking.len() < at_once {
+                let key = self.plan.lacking().find(|key| !self.being_looked_for.contains(key));
+                let Some(key) = key else { return };
                 self.look_for(key);
             }
             return;
@@ -68,19 +60,24 @@ impl Run<'_> {
     }
 
     pub(super) fn look_for(&mut self, key: FileKey) {
-        let Some(file) = self.files.get(&key) else { return };
+        let Some(file) = self.files.get(&key) else { return self.plan.remove(key) };
         self.looked_for.insert(key);
+        self.being_looked_for.insert(key);
         let look = self.job.look(self.shared, file.content);
-        self.looking.spawn(async move { (key, look.await) });
+        // A million files that nobody has are no reason to ask the maestro for nothing else.
+        let pause = if self.missing_in_a_row < MANY_MISSING { Duration::ZERO } else { PACED };
+        self.looking.spawn(async move {
+            tokio::time::sleep(pause).await;
+            (key, look.await)
+        });
     }
 
     pub(super) fn found(&mut self, key: FileKey, peers: Vec<PeerRef>) {
-        let mut are_lost = false;
+        self.being_looked_for.remove(&key);
         for peer in peers {
             let is_running = self.sources.values().any(|running| running.peer.id() == peer.id());
             let is_own = peer.id() == Some(self.shared.myself.id);
             let losses = peer.id().and_then(|id| self.losses.get(&id)).copied().unwrap_or_default();
-            are_lost |= losses >= LOSSES;
             if losses >= LOSSES
                 || is_running
                 || is_own
@@ -97,6 +94,7 @@ impl Run<'_> {
                 peer: peer.clone(),
                 connections: self.shared.connections.clone(),
                 limits: self.shared.limits.clone(),
+                watch: self.measured.joined(source, &peer),
                 orders: told,
                 events: self.events.clone(),
             };
@@ -104,33 +102,19 @@ impl Run<'_> {
             self.job.source_joined(&peer);
             self.sources.insert(source, Running { peer, orders, is_ready: false });
         }
-        match self.sources.is_empty() {
-            // Those who have the files are there, and cannot be reached.
-            true if are_lost => self.give_up(),
-            true => self.missing(key),
-            false => {}
+        if self.sources.is_empty() {
+            self.missing(key);
         }
     }
 
-    /// Nobody has this file now: it stays on the list for a later run.
+    /// Nobody has this file now: it stays on the list for a later run. That says nothing of the others.
     pub(super) fn missing(&mut self, key: FileKey) {
         self.plan.remove(key);
         self.looked_for.remove(&key);
         let Some(file) = self.files.remove(&key) else { return };
         // Why a source was lost tells more than that there is none.
-        self.why.get_or_insert_with(|| format!("nobody who can be reached has {} now", file.name));
+        self.lacking.why.get_or_insert_with(|| format!("nobody who can be reached has {} now", file.name));
+        self.missing += 1;
         self.missing_in_a_row += 1;
-        if self.missing_in_a_row >= GIVEN_UP {
-            self.give_up();
-        }
-    }
-
-    /// The others are most likely missing too.
-    pub(super) fn give_up(&mut self) {
-        self.is_all_read = true;
-        while let Some(key) = self.plan.any() {
-            self.plan.remove(key);
-            self.files.remove(&key);
-        }
     }
 }

@@ -1,0 +1,49 @@
+//! When a run makes its bitmap durable: now and then while it grows, and at the end of the run.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use p2p_content::Bitmap;
+use tokio::task::JoinSet;
+
+use crate::transfer::sink::{Sink, SinkError};
+
+/// Bytes, and time, after which the bitmap is made durable.
+const REMEMBER_LEN: u64 = 64 << 20;
+const REMEMBER_EVERY: Duration = Duration::from_secs(1);
+
+/// When the bitmap was last made durable, and the task that does it.
+pub(super) struct Durable {
+    pub(super) task: JoinSet<Result<(), SinkError>>,
+    since: Instant,
+    len: u64,
+}
+
+impl Durable {
+    pub(super) fn new() -> Self {
+        Self { task: JoinSet::new(), since: Instant::now(), len: 0 }
+    }
+
+    pub(super) fn wrote(&mut self, len: u64) {
+        self.len += len;
+    }
+
+    /// Starts to make what is written durable, where enough has come together; one at a time.
+    pub(super) fn go_on(&mut self, sink: &Arc<Sink>, pieces: &Bitmap) {
+        let enough = self.len >= REMEMBER_LEN || (self.len > 0 && self.since.elapsed() >= REMEMBER_EVERY);
+        if enough && self.task.is_empty() {
+            let (sink, pieces) = (Arc::clone(sink), pieces.clone());
+            self.task.spawn(async move { sink.remember(pieces).await });
+            (self.since, self.len) = (Instant::now(), 0);
+        }
+    }
+
+    /// Makes all that is written durable, before the run ends.
+    pub(super) async fn settle(&mut self, sink: &Arc<Sink>, pieces: &Bitmap) {
+        while self.task.join_next().await.is_some() {}
+        if let Err(error) = sink.remember(pieces.clone()).await {
+            let id = sink.id();
+            tracing::warn!(transfer_id = id, %error, "what is here of transfer {id} could not be remembered: {error}");
+        }
+    }
+}

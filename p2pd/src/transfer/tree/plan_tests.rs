@@ -1,0 +1,172 @@
+//! Who is asked for which file, by sources of all manners.
+
+use std::collections::HashSet;
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn ms(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}
+
+#[test]
+fn many_are_asked_for_at_once_and_none_twice() {
+    let (mut plan, now) = (Plan::default(), Instant::now());
+    (0..100).for_each(|key| plan.add(key, 4096));
+    plan.join(1);
+    plan.join(2);
+    let (one, other) = (plan.requests(1, now), plan.requests(2, now));
+    assert_eq!((one.len(), other.len()), (32, 32));
+    assert!(one.iter().all(|key| !other.contains(key)));
+    assert!(plan.requests(1, now).is_empty(), "its window is full");
+    assert_eq!(plan.arrived(1, one[0], 4096, now + ms(1)), Arrival::Wanted);
+    assert_eq!(plan.arrived(1, one[0], 4096, now + ms(1)), Arrival::Extra);
+    assert!(!plan.requests(1, now + ms(1)).is_empty());
+}
+
+#[test]
+fn a_large_file_is_asked_for_alone() {
+    let (mut plan, now) = (Plan::default(), Instant::now());
+    (0..4).for_each(|key| plan.add(key, 4 << 20));
+    plan.join(1);
+    assert_eq!(plan.requests(1, now), [0]);
+}
+
+#[test]
+fn what_a_source_refuses_others_are_asked_for_and_at_last_nobody() {
+    let (mut plan, now) = (Plan::default(), Instant::now());
+    plan.add(7, 1);
+    plan.join(1);
+    plan.join(2);
+    assert_eq!(plan.requests(1, now), [7]);
+    plan.refused(1, 7);
+    assert!(plan.requests(1, now).is_empty());
+    assert_eq!(plan.requests(2, now), [7]);
+    plan.refused(2, 7);
+    assert_eq!(plan.orphans(), [7]);
+    plan.join(3);
+    assert!(plan.orphans().is_empty());
+    assert_eq!(plan.requests(3, now), [7]);
+}
+
+#[test]
+fn what_waited_for_a_source_that_left_is_an_orphan_where_the_others_refused_it() {
+    let (mut plan, now) = (Plan::default(), Instant::now());
+    plan.add(1, 1);
+    plan.join(1);
+    assert_eq!(plan.requests(1, now), [1]);
+    plan.join(2);
+    plan.refused(1, 1);
+    assert!(plan.orphans().is_empty(), "it waits for the other");
+    plan.leave(2);
+    assert_eq!((plan.orphans(), plan.waiting()), ([1].as_slice(), 0));
+}
+
+#[test]
+fn a_silent_source_loses_what_it_owes_to_others() {
+    let (mut plan, now) = (Plan::default(), Instant::now());
+    (0..32).for_each(|key| plan.add(key, 1000));
+    plan.join(1);
+    assert_eq!(plan.requests(1, now).len(), 32);
+    plan.join(2);
+    assert!(plan.requests(2, now).is_empty(), "it may come any moment");
+    let later = now + ms(500);
+    let taken = plan.requests(2, later);
+    assert_eq!(taken[0], 31, "what would come last");
+    assert!((2..32).contains(&taken.len()), "no more than it can give sooner: {taken:?}");
+    assert_eq!(plan.arrived(2, 31, 1000, later + ms(1)), Arrival::Wanted);
+    assert_eq!(plan.others(31), [1]);
+    plan.withdrawn(1, 31);
+    plan.remove(31);
+    plan.leave(1);
+    assert!(!plan.requests(2, later + ms(3)).is_empty(), "all of it is free again");
+}
+
+#[test]
+fn a_false_file_comes_again_from_another() {
+    let (mut plan, now) = (Plan::default(), Instant::now());
+    plan.add(1, 10);
+    plan.join(1);
+    assert_eq!(plan.requests(1, now), [1]);
+    assert_eq!(plan.arrived(1, 1, 10, now), Arrival::Wanted);
+    plan.leave(1);
+    plan.lacks(1);
+    plan.join(2);
+    assert_eq!(plan.requests(2, now), [1]);
+}
+
+#[test]
+fn what_is_in_doubt_is_asked_of_nobody_until_it_is_settled() {
+    let (mut plan, now) = (Plan::default(), Instant::now());
+    plan.add(1, 10);
+    plan.join(1);
+    plan.join(2);
+    assert_eq!(plan.requests(1, now), [1]);
+    assert!(plan.doubted(1, 1));
+    assert!(!plan.doubted(2, 1), "once is enough");
+    assert!(plan.requests(2, now).is_empty() && plan.waiting() == 0 && !plan.is_empty());
+    plan.refused(1, 1);
+    plan.lacks(1);
+    assert!(plan.requests(1, now).is_empty());
+    assert_eq!(plan.requests(2, now), [1]);
+}
+
+proptest! {
+    /// Sources of all manners: whatever they do, every file that an honest one has comes once.
+    #[test]
+    fn everything_comes_once(
+        sizes in prop::collection::vec(0u64..3_000_000, 1..120),
+        manners in prop::collection::vec((1u64..50, 0u8..100, prop::bool::ANY), 1..5),
+        seed: u64,
+    ) {
+        let start = Instant::now();
+        let mut plan = Plan::default();
+        for (key, size) in sizes.iter().enumerate() {
+            plan.add(key as u32, *size);
+        }
+        // The last one has everything and stays.
+        let honest = manners.len() as SourceKey;
+        (0..=honest).for_each(|source| plan.join(source));
+        let mut owed: BTreeMap<SourceKey, VecDeque<FileKey>> = BTreeMap::new();
+        let mut kept = HashSet::new();
+        for step in 0..20_000u64 {
+            let now = start + ms(step);
+            for source in plan.sources() {
+                for key in plan.requests(source, now) {
+                    let is_refused = source != honest && (u64::from(key) ^ seed) % 100 < u64::from(manners[source as usize].1);
+                    prop_assert!(!kept.contains(&key), "what is here is asked for");
+                    match is_refused {
+                        true => plan.refused(source, key),
+                        false => owed.entry(source).or_default().push_back(key),
+                    }
+                }
+            }
+            for source in plan.sources() {
+                let (every, _, leaves) = manners.get(source as usize).copied().unwrap_or((1, 0, false));
+                if step % every != 0 {
+                    continue;
+                }
+                if leaves && step > 200 {
+                    plan.leave(source);
+                    owed.remove(&source);
+                    continue;
+                }
+                let Some(key) = owed.entry(source).or_default().pop_front() else { continue };
+                if plan.arrived(source, key, sizes[key as usize], now) == Arrival::Wanted {
+                    prop_assert!(kept.insert(key), "it came twice");
+                    for other in plan.others(key) {
+                        owed.entry(other).or_default().retain(|owed| *owed != key);
+                        plan.withdrawn(other, key);
+                    }
+                    plan.remove(key);
+                }
+            }
+            prop_assert!(plan.orphans().is_empty());
+            if plan.is_empty() {
+                break;
+            }
+        }
+        prop_assert_eq!(kept.len(), sizes.len());
+    }
+}
