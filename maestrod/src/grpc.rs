@@ -18,6 +18,7 @@ use p2p_service::wire::Caller;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::body::Body;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::admission::{self, Shown};
@@ -25,6 +26,7 @@ use crate::directory::{
     Candidate, DirectoryError, FileRecord, NamePosition, PeerKey, PeerRecord, Search, Through, Wanted, Which,
     cursor,
 };
+use crate::passage::{Incoming, Outgoing, Place, Room};
 use crate::presence::now_ms;
 use crate::reach::Reach;
 use crate::sync::{self, Answer, SyncContext, status_of};
@@ -50,11 +52,24 @@ pub(crate) struct DirectoryService {
     context: SyncContext,
     tasks: Tasks,
     reach: Reach,
+    /// For answers.
+    room: Room,
 }
 
 impl DirectoryService {
     pub(crate) fn new(context: SyncContext, tasks: Tasks) -> DirectoryService {
-        DirectoryService { context, tasks, reach: Reach::new() }
+        DirectoryService { context, tasks, reach: Reach::new(), room: Room::new() }
+    }
+
+    /// The answer, with its place until it is read.
+    fn answer<T: prost::Message>(&self, answer: T) -> Result<Response<T>, Status> {
+        // Until it is written out it is as it was put together, which takes about as much again.
+        let place = self.room.place(2 * answer.encoded_len());
+        let mut response = Response::new(answer);
+        if let Some(place) = place.map_err(|error| Status::resource_exhausted(error.to_string()))? {
+            response.extensions_mut().insert(place);
+        }
+        Ok(response)
     }
 
     /// Names of files are for the network alone, so who asks must be one who may come in.
@@ -100,7 +115,7 @@ impl Service for DirectoryService {
         };
         let limit = bounded(limit, DEFAULT_SOURCES, MAX_SOURCES);
         let found = in_time(self.context.directory.locate(wanted, limit)).await?;
-        Ok(Response::new(LocateResponse { candidates: fit_candidates(found) }))
+        self.answer(LocateResponse { candidates: fit_candidates(found) })
     }
 
     async fn search(&self, request: Request<SearchRequest>) -> Result<Response<SearchResponse>, Status> {
@@ -124,7 +139,7 @@ impl Service for DirectoryService {
         });
         let (files, next) = fit(items, page.next);
         let next = next.as_ref().map(cursor::encode_name).unwrap_or_default();
-        Ok(Response::new(SearchResponse { files, next }))
+        self.answer(SearchResponse { files, next })
     }
 
     async fn list_peers(
@@ -155,7 +170,7 @@ impl Service for DirectoryService {
         });
         let (peers, next) = fit(items, page.next);
         let next = next.as_ref().map(cursor::encode_peer).unwrap_or_default();
-        Ok(Response::new(ListPeersResponse { peers, next }))
+        self.answer(ListPeersResponse { peers, next })
     }
 
     async fn check_reachable(
@@ -295,4 +310,17 @@ pub(crate) fn server(service: DirectoryService) -> v1::directory_server::Directo
     v1::directory_server::DirectoryServer::from_arc(Arc::new(service))
         .max_decoding_message_size(p2p_proto::MAX_MESSAGE_LEN)
         .max_encoding_message_size(p2p_proto::MAX_MESSAGE_LEN)
+}
+
+/// A call, whose messages come in one after the other.
+pub(crate) fn held_in(room: &Room, request: http::Request<Body>) -> http::Request<Body> {
+    request.map(|body| Body::new(Incoming::new(body, room)))
+}
+
+/// An answer, which goes out piece by piece where it is long.
+pub(crate) fn held_out(tasks: &Tasks, mut response: http::Response<Body>) -> http::Response<Body> {
+    match response.extensions_mut().remove::<Place>() {
+        None => response,
+        Some(place) => response.map(|body| Body::new(Outgoing::new(body, place, tasks))),
+    }
 }

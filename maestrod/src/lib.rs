@@ -18,6 +18,7 @@ pub mod directory;
 pub mod doctor;
 mod grpc;
 mod metrics;
+mod passage;
 pub mod presence;
 pub mod profile;
 mod reach;

@@ -44,6 +44,10 @@ Examples:
   maestrod doctor                            says what is wrong with the one that runs, if anything
   maestrod token                             prints the join token, for `p2pctl join HOST --token TOKEN`
 
+The directory is a file in the state directory, or a PostgreSQL database (store in the configuration), which several maestros
+with the same identity can share: then peers that have all of them in their list need none of them in particular. How is in
+postgresql.md and operations.md, in /usr/share/doc/maestrod.
+
 Exit codes: 0 after SIGTERM or SIGINT, 1 if it cannot start or go on, 2 if the usage or the configuration is not valid.
 SIGHUP reads the configuration again. P2P_LOG replaces the configured log filter.";
 
@@ -74,8 +78,9 @@ Examples:
   maestrod --state-dir ~/maestro backup ~/maestro-$(date +%F).sqlite
 
 The copy is of one moment; maestrod may run meanwhile, and waits for nothing. A file of that name is replaced when the copy
-is whole. A directory in a PostgreSQL database is backed up with pg_dump instead. It has the directory alone: copy identity.key, which is the network, and join-token as well. How to restore it is
-in operations.md, in /usr/share/doc/maestrod.
+is whole. It has the directory alone: copy identity.key, which is the network, and join-token as well. How to restore it is
+in operations.md, in /usr/share/doc/maestrod. A directory in a PostgreSQL database is backed up with pg_dump instead: see
+postgresql.md there.
 
 Exit codes: 0 it is copied, 1 it is not.";
 

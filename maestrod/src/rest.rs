@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use axum::body::{Body, HttpBody as _};
 use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::handler::Handler;
 use axum::http::{HeaderValue, Method, StatusCode, header};
@@ -17,6 +18,7 @@ use p2p_identity::PeerId;
 use p2p_proto::rest::MaestroRoot;
 use p2p_service::http::{LocalOnly, local_only_guard, with_fallbacks};
 use p2p_service::problem::Problem;
+use p2p_service::tasks::Tasks;
 use serde::Serialize;
 use tokio::sync::watch;
 use utoipa::ToSchema;
@@ -26,6 +28,7 @@ use crate::config::Config;
 use crate::directory::cursor::InvalidCursor;
 use crate::directory::{Directory, DirectoryError};
 use crate::metrics::Metrics;
+use crate::passage::{Outgoing, Room};
 use crate::presence::Presence;
 
 mod document;
@@ -92,7 +95,7 @@ fn routes(limits: &Limits, max_body_bytes: usize) -> Vec<Route> {
 }
 
 /// The whole interface, for callers by `local`'s names.
-pub(crate) fn router(state: RestState, local: LocalOnly) -> Router {
+pub(crate) fn router(state: RestState, local: LocalOnly, tasks: &Tasks) -> Router {
     let limits = Limits::new(state.settings.clone(), Arc::clone(&state.metrics));
     let max_body_bytes = state.settings.borrow().rest.max_body_bytes as usize;
     let routes = routes(&limits, max_body_bytes).into_iter();
@@ -100,6 +103,7 @@ pub(crate) fn router(state: RestState, local: LocalOnly) -> Router {
         routes.fold(Router::from(document::page()), |router, route| router.route(route.path, route.handler));
     with_fallbacks(router)
         .layer(middleware::from_fn(in_time))
+        .layer(middleware::from_fn_with_state((Room::new(), tasks.clone()), hand_over))
         .layer(middleware::from_fn_with_state(limits, limits::count_and_limit))
         .layer(middleware::from_fn_with_state(local, local_only_guard))
         .with_state(state)
@@ -132,6 +136,22 @@ async fn healthz(State(state): State<RestState>) -> Result<Json<Health>, Problem
         Ok(_) => Ok(Json(Health { status: "ok".to_owned() })),
         Err(error @ (DirectoryError::Unavailable(_) | DirectoryError::Busy(_))) => Err(problem_of(error)),
         Err(error) => Err(Problem::unavailable("directory-failed", error.to_string())),
+    }
+}
+
+/// Hands a long answer over piece by piece, where there is room for it.
+async fn hand_over(State((room, tasks)): State<(Room, Tasks)>, request: Request, next: Next) -> Response {
+    let response = next.run(request).await;
+    let bytes =
+        response.body().size_hint().exact().and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or(0);
+    match room.place(bytes) {
+        Ok(None) => response,
+        Ok(Some(place)) => response.map(|body| Body::new(Outgoing::new(body, place, &tasks))),
+        Err(error) => limits::retry_after(
+            Problem::unavailable("busy", error.to_string())
+                .hint("ask for less, or try again after the time in Retry-After"),
+            RETRY_AFTER,
+        ),
     }
 }
 

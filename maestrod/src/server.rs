@@ -20,6 +20,8 @@ use p2p_service::tasks::Tasks;
 use p2p_service::{bearer, http, listen, notify, wire};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tonic::body::Body;
+use tower::util::{MapRequestLayer, MapResponseLayer};
 
 use crate::admission::JoinToken;
 use crate::census::Census;
@@ -28,6 +30,7 @@ use crate::directory::postgres::{self, PostgresDirectory};
 use crate::directory::sqlite::{OpenError, SqliteDirectory};
 use crate::directory::{Directory, DirectoryError, Totals};
 use crate::metrics::Metrics;
+use crate::passage::Room;
 use crate::presence::Presence;
 use crate::rest::RestState;
 use crate::sync::SyncContext;
@@ -35,6 +38,10 @@ use crate::{grpc, rest, retention};
 
 /// File of the join token, in the state directory.
 pub const TOKEN_FILE: &str = "join-token";
+/// Bytes of one call of a peer that may come in before they are read: each connection can have so much lie here.
+const STREAM_WINDOW: u32 = 256 * 1024;
+/// Bytes of one connection.
+const CONNECTION_WINDOW: u32 = 1 << 20;
 /// File of the identity.
 pub(crate) const KEY_FILE: &str = "identity.key";
 /// File of the index.
@@ -167,7 +174,7 @@ impl Server {
             started: Instant::now(),
         };
         let (rest, token) =
-            (http::serve(self.rest.0, rest::router(rest_state, local), tasks.token()), tasks.token());
+            (http::serve(self.rest.0, rest::router(rest_state, local, tasks), tasks.token()), tasks.token());
         tasks.spawn("rest", async move {
             rest.await;
             if token.is_cancelled() { Ok(()) } else { Err("the listener is gone".into()) }
@@ -192,12 +199,20 @@ impl Server {
         };
         let service = grpc::server(grpc::DirectoryService::new(context, tasks.clone()));
         let keepalive = self.config.lease() / 3;
-        let token = tasks.token();
+        let (token, messages, answering) = (tasks.token(), Room::new(), tasks.clone());
         tasks.spawn("grpc", async move {
             // Question and patience together are less than the lease: a peer that is silent is found out within it.
             wire::server()
                 .http2_keepalive_interval(Some(keepalive))
                 .http2_keepalive_timeout(Some(keepalive))
+                .initial_stream_window_size(STREAM_WINDOW)
+                .initial_connection_window_size(CONNECTION_WINDOW)
+                .layer(MapRequestLayer::new(move |request: ::http::Request<Body>| {
+                    grpc::held_in(&messages, request)
+                }))
+                .layer(MapResponseLayer::new(move |response: ::http::Response<Body>| {
+                    grpc::held_out(&answering, response)
+                }))
                 .add_service(service)
                 .serve_with_incoming_shutdown(incoming, token.cancelled_owned())
                 .await?;

@@ -3,17 +3,14 @@
 
 mod harness;
 
-use std::io::{BufRead as _, BufReader};
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use bytes::{Buf as _, BufMut as _, Bytes};
+use harness::process::Process;
 use harness::{Maestro, Peer, complete, delta, eventually, file, message, upserts};
-use p2p_proto::v1::directory_client::DirectoryClient;
 use p2p_proto::v1::{CatalogDelta, SyncRequest, sync_request};
 use p2p_service::wire;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
@@ -113,71 +110,6 @@ async fn numbers_that_jump_to_the_end_leave_a_way_back() {
     assert!(!stream.apply(all).await.resync);
     let listed = maestro.get(&format!("/files?peer={}", ada.id())).await;
     assert_eq!(listed["files"], serde_json::json!(["a", "c"]));
-}
-
-/// A maestrod of its own process, so that its memory can be told from the test's.
-struct Process {
-    child: Child,
-    id: p2p_identity::PeerId,
-    rest: String,
-    grpc: String,
-    _dir: TempDir,
-}
-
-impl Process {
-    fn start() -> Process {
-        let dir = TempDir::new().unwrap();
-        let mut child = Command::new(env!("CARGO_BIN_EXE_maestrod"))
-            .args(["--rest-listen", "127.0.0.1:0", "--grpc-listen", "127.0.0.1:0", "--state-dir"])
-            .arg(dir.path().join("state"))
-            .env_remove("NOTIFY_SOCKET")
-            .env_remove("P2P_LOG")
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut log = BufReader::new(child.stderr.take().unwrap()).lines();
-        let ready = log.find_map(|line| {
-            let line = line.unwrap();
-            let (_, told) = line.split_once("is ready: maestro ")?;
-            let [id, rest, grpc]: [&str; 3] = told.split(", ").collect::<Vec<_>>().try_into().unwrap();
-            let after = |text: &str, word| text.strip_prefix(word).unwrap().to_owned();
-            Some((id.parse().unwrap(), after(rest, "REST on "), after(grpc, "gRPC on ")))
-        });
-        let (id, rest, grpc) = ready.expect("it did not start");
-        // Nobody waits for a log that is not read.
-        std::thread::spawn(move || log.for_each(drop));
-        Process { child, id, rest, grpc, _dir: dir }
-    }
-
-    async fn connect(&self, peer: &Peer) -> DirectoryClient<tonic::transport::Channel> {
-        let addresses = [self.grpc.clone()];
-        let connection = wire::connect(&peer.identity, &addresses, Some(self.id)).await.unwrap();
-        DirectoryClient::new(connection.channel)
-    }
-
-    /// Memory that is the process's alone, in MiB.
-    fn private_mib(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
-        line.split_whitespace().next().unwrap().parse::<u64>().unwrap() / 1024
-    }
-
-    /// How long a reader waits for an answer.
-    async fn answers_in(&self) -> Duration {
-        let began = Instant::now();
-        let url = format!("http://{}/locate?file=a", self.rest);
-        assert_eq!(reqwest::Client::new().get(url).send().await.unwrap().status(), 200);
-        began.elapsed()
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
 }
 
 /// A peer that pours out long names and reads none of the answers.

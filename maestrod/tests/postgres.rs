@@ -4,13 +4,20 @@
 
 mod harness;
 
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use harness::{Maestro, Peer, delta, eventually, file, upserts};
+use maestrod::config::Config;
+use maestrod::doctor;
 use maestrod::server::Server;
+use p2p_proto::diagnosis::Verdict;
 use p2p_service::tasks::Tasks;
 use p2p_tests::PostgresServer;
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use reqwest::{Response, StatusCode};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -106,4 +113,108 @@ async fn a_dump_is_restored_and_mends_itself() {
     let mut stream = ada.sync(&maestro, 1, 2).await;
     stream.apply(delta(1, upserts(2, &[file("b", "2")]))).await;
     assert_eq!(maestro.who_has("b").await, ["ada"]);
+}
+
+/// Whoever the certificates of a site come from.
+struct Authority(CertifiedIssuer<'static, KeyPair>);
+
+impl Authority {
+    fn new() -> Authority {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        Authority(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
+    }
+
+    /// A certificate for this host, and its key.
+    fn certify(&self, host: &str) -> (String, String) {
+        let (params, key) =
+            (CertificateParams::new([host.to_owned()]).unwrap(), KeyPair::generate().unwrap());
+        (params.signed_by(&key, &self.0).unwrap().pem(), key.serialize_pem())
+    }
+}
+
+/// A maestro with this configuration that must not start; what it says.
+async fn refusal(config: &Config) -> String {
+    let (tasks, bound) = (Tasks::new(), Server::bind(config.clone()).await.unwrap());
+    let started = tokio::time::timeout(Duration::from_secs(30), bound.run(&tasks)).await;
+    started.expect("it waits").err().expect("it was let in").to_string()
+}
+
+/// A database as a careful administrator has it: reached over the network by TLS alone, and with a password.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs PostgreSQL's programs; `cargo xtask test-large` runs it"]
+async fn a_database_is_entered_by_tls_and_with_a_password() {
+    const PASSWORD: &str = "s3 cret";
+    let (site, other) = (Authority::new(), Authority::new());
+    let (certificate, key) = site.certify("localhost");
+    let server = PostgresServer::start_guarded(&certificate, &key, PASSWORD).unwrap();
+    server.create_database("maestro").unwrap();
+    let files = TempDir::new().unwrap();
+    let keep = |name: &str, text: &str| {
+        let path = files.path().join(name);
+        fs::write(&path, text).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        path
+    };
+    let (right, wrong, none) =
+        (keep("right", &format!("{PASSWORD}\n")), keep("wrong", "s3 cre\n"), PathBuf::new());
+    let (ca, stranger) = (keep("ca.pem", &site.0.pem()), keep("stranger.pem", &other.0.pem()));
+    let address = server.tcp_address("maestro").unwrap();
+    let require = format!("{address}?sslmode=require");
+    let fill = |config: &mut Config, store: &str, password: &PathBuf, ca: &PathBuf| {
+        store.clone_into(&mut config.store);
+        (config.store_password_file, config.store_ca_file) = (password.clone(), ca.clone());
+    };
+
+    let maestro = Maestro::start_with(|config| fill(config, &require, &right, &ca)).await;
+    let _ada = Peer::new("ada").announce(&maestro, &[file("a", "1")]).await;
+    assert_eq!(maestro.who_has("a").await, ["ada"]);
+    let by_tls = "SELECT count(*) > 0, bool_and(ssl) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid)
+                  WHERE application_name = 'maestrod'";
+    assert_eq!(server.sql("maestro", by_tls).unwrap(), "t|t");
+
+    // One that runs goes on trying: somebody may set it right on the server.
+    let cut = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'maestrod'";
+    server.sql("maestro", "ALTER ROLE maestrod PASSWORD 'another'").unwrap();
+    server.sql("maestro", cut).unwrap();
+    // The first answer may still be of the connection that was cut.
+    eventually(true, async || {
+        let lost: Value = ask(&maestro.rest, "/locate?file=a").await.json().await.unwrap();
+        let detail = lost["detail"].as_str().unwrap();
+        detail.contains("password authentication failed") && detail.contains("store_password_file")
+    })
+    .await;
+    server.sql("maestro", &format!("ALTER ROLE maestrod PASSWORD '{PASSWORD}'")).unwrap();
+    assert_eq!(maestro.who_has("a").await, ["ada"]);
+    drop(maestro.stop().await);
+
+    // One that starts says what is wrong, and ends.
+    let numeric = require.replace("localhost", "127.0.0.1");
+    let nobody = server.tcp_address("nobody").unwrap();
+    let refused = async |store: &str, password: &PathBuf, trusted: &PathBuf, words: [&str; 2]| {
+        let dir = TempDir::new().unwrap();
+        let mut config = harness::config(dir.path());
+        fill(&mut config, store, password, trusted);
+        let said = refusal(&config).await;
+        let examined = doctor::examine(&config).await;
+        let found = examined.checks.iter().find(|check| check.name == "database").unwrap();
+        assert_eq!(found.verdict, Verdict::Problem, "{}", found.found);
+        for word in words {
+            assert!(said.contains(word) && found.found.contains(word), "{word}: {said}\n{}", found.found);
+        }
+        assert!(!said.contains("s3 cre"), "{said}");
+    };
+    refused(&require, &wrong, &ca, ["password authentication failed", "store_password_file"]).await;
+    refused(&require, &none, &ca, ["asks for a password", "store_password_file"]).await;
+    refused(&require, &right, &stranger, ["invalid peer certificate", "store_ca_file"]).await;
+    refused(&require, &right, &none, ["invalid peer certificate", "store_ca_file"]).await;
+    refused(&numeric, &right, &ca, ["invalid peer certificate", "name the host"]).await;
+    refused(&format!("{address}?sslmode=disable"), &right, &ca, ["no encryption", "sslmode"]).await;
+    refused(&format!("{nobody}?sslmode=require"), &right, &ca, ["does not exist", "postgresql.md"]).await;
+    // By the default it is TLS all the same, and as strict.
+    refused(&address, &right, &stranger, ["invalid peer certificate", "store_ca_file"]).await;
+    server.sql("postgres", "ALTER SYSTEM SET ssl = off").unwrap();
+    server.sql("postgres", "SELECT pg_reload_conf()").unwrap();
+    eventually("off".to_owned(), async || server.sql("postgres", "SHOW ssl").unwrap()).await;
+    refused(&require, &right, &ca, ["does not support TLS", "ssl = on"]).await;
 }

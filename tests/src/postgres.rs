@@ -1,10 +1,12 @@
-//! A PostgreSQL server for one test: made in a directory of its own, reached by a socket in it, gone with the value.
+//! A PostgreSQL server for one test: made in a directory of its own, reached by a socket in it (and, where a test is about
+//! that, over TCP), gone with the value.
 //!
 //! Its programs come with Debian's package `postgresql` (`/usr/lib/postgresql/*/bin`), or are on the `PATH`. The server
 //! refuses to run as root, so it then runs as `postgres`, or as nobody.
 
 use std::env;
 use std::fs;
+use std::net::TcpListener;
 use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
@@ -28,6 +30,8 @@ pub struct PostgresServer {
     /// User and group that it runs as, where this process is root.
     as_user: Option<(u32, u32)>,
     dir: TempDir,
+    /// Where it listens beside the socket.
+    port: Option<u16>,
     server: Option<Child>,
 }
 
@@ -38,6 +42,44 @@ impl PostgresServer {
     ///
     /// If its programs are not on this machine, or it does not start: with what it said.
     pub fn start() -> Result<PostgresServer> {
+        let mut server = PostgresServer::make()?;
+        server.start_again()?;
+        Ok(server)
+    }
+
+    /// The same, that is also reached over TCP on this machine: there by TLS alone, with this certificate and its key (PEM), and
+    /// with the password, which the server keeps by SCRAM.
+    ///
+    /// # Errors
+    ///
+    /// The same.
+    pub fn start_guarded(certificate: &str, key: &str, password: &str) -> Result<PostgresServer> {
+        let mut server = PostgresServer::make()?;
+        // The server can only be told a number. Whoever takes the port in between makes its start fail.
+        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        server.port = Some(port);
+        server.keep("server.crt", certificate)?;
+        server.keep("server.key", key)?;
+        server.keep("pg_hba.conf", "local all all trust\nhostssl all all all scram-sha-256\n")?;
+        let settings = "listen_addresses = 'localhost'\nssl = on\npassword_encryption = 'scram-sha-256'\n";
+        server.keep("postgresql.conf", &format!("{settings}port = {port}\n"))?;
+        server.start_again()?;
+        server.sql("postgres", &format!("ALTER ROLE {USER} PASSWORD '{password}'"))?;
+        Ok(server)
+    }
+
+    /// The address of a database over TCP; only of a server that is [guarded](PostgresServer::start_guarded).
+    ///
+    /// # Errors
+    ///
+    /// If it is none.
+    pub fn tcp_address(&self, database: &str) -> Result<String> {
+        let port = self.port.context("the server is reached by its socket alone")?;
+        Ok(format!("postgresql://{USER}@localhost:{port}/{database}"))
+    }
+
+    /// A server that does not run yet.
+    fn make() -> Result<PostgresServer> {
         let programs = programs()?;
         let dir = tempfile::Builder::new().prefix("postgres").tempdir()?;
         let as_user = rustix::process::geteuid().is_root().then(unprivileged).transpose()?;
@@ -45,7 +87,7 @@ impl PostgresServer {
             chown(dir.path(), Some(user), Some(group))?;
         }
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755))?;
-        let mut server = PostgresServer { programs, as_user, dir, server: None };
+        let server = PostgresServer { programs, as_user, dir, port: None, server: None };
         let made = server
             .program("initdb")
             .args([
@@ -65,8 +107,19 @@ impl PostgresServer {
             .output()
             .context("cannot run initdb")?;
         ensure!(made.status.success(), "initdb failed: {}", String::from_utf8_lossy(&made.stderr));
-        server.start_again()?;
+        server.keep("postgresql.conf", "listen_addresses = ''\n")?;
         Ok(server)
+    }
+
+    /// Puts a file among the server's own, which nobody else reads.
+    fn keep(&self, name: &str, text: &str) -> Result<()> {
+        let path = self.data().join(name);
+        fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
+        if let Some((user, group)) = self.as_user {
+            chown(&path, Some(user), Some(group))?;
+        }
+        Ok(())
     }
 
     /// The address of a new, empty database, as `store` of a maestro's configuration.
@@ -81,7 +134,8 @@ impl PostgresServer {
 
     /// The address of a database.
     pub fn address(&self, name: &str) -> String {
-        format!("postgresql://{USER}@/{name}?host={}", self.dir.path().display())
+        let port = self.port.map(|port| format!("&port={port}")).unwrap_or_default();
+        format!("postgresql://{USER}@/{name}?host={}{port}", self.dir.path().display())
     }
 
     /// Runs statements by `psql`, and answers what it prints.
@@ -152,7 +206,7 @@ impl PostgresServer {
         let out = fs::OpenOptions::new().create(true).append(true).open(&log)?;
         let mut server = self
             .program("postgres")
-            .args(["-c", "listen_addresses=", "-c", "fsync=off", "-c", "max_connections=200"])
+            .args(["-c", "fsync=off", "-c", "max_connections=200"])
             .arg("-c")
             .arg(format!("unix_socket_directories={}", self.dir.path().display()))
             .arg("-D")
@@ -188,6 +242,9 @@ impl PostgresServer {
         let mut command = Command::new(self.programs.join(name));
         // It writes where it is started, and must be able to.
         command.current_dir(self.dir.path()).env_remove("PGHOST").env("LC_ALL", "C");
+        if let Some(port) = self.port {
+            command.env("PGPORT", port.to_string());
+        }
         if let Some((user, group)) = self.as_user {
             command.uid(user).gid(group);
         }

@@ -21,6 +21,8 @@ pub struct Answer {
     pub status: u16,
     /// Media type, without parameters.
     pub media_type: String,
+    /// After how many seconds to ask again, where it says so.
+    pub retry_after: Option<u64>,
     /// The body, where it is JSON; else null.
     pub json: Value,
     /// The body as it came.
@@ -154,9 +156,11 @@ impl Rest {
         let status = response.status().as_u16();
         let media_type = response.headers().get("content-type").and_then(|value| value.to_str().ok());
         let media_type = media_type.and_then(|value| value.split(';').next()).unwrap_or_default().to_owned();
+        let retry_after =
+            response.headers().get("retry-after").and_then(|value| value.to_str().ok()?.parse().ok());
         let text = response.text().await?;
         let json = serde_json::from_str(&text).unwrap_or(Value::Null);
-        Ok(Answer { status, media_type, json, text })
+        Ok(Answer { status, media_type, retry_after, json, text })
     }
 
     fn url(&self, path: &str) -> String {

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use p2p_proto::control::{LocateAnswer, MaestroState, Origin, Status};
-use p2p_tests::{Ctl, Daemon, Network, PostgresServer, eventually, programs, write_file};
+use p2p_tests::{Ctl, Daemon, Network, PostgresServer, Rest, eventually, programs, write_file};
 use tokio_util::sync::CancellationToken;
 
 const SOON: Duration = Duration::from_secs(60);
@@ -91,6 +91,11 @@ fn maestro(network: &mut Network, number: usize) -> &mut Daemon {
         0 => network.maestro_mut().unwrap().daemon_mut(),
         more => network.more_maestros_mut()[more - 1].daemon_mut(),
     }
+}
+
+async fn says(rest: &Rest, metric: &str) -> bool {
+    let metrics = rest.get("/metrics").await.unwrap();
+    metrics.text.lines().any(|line| line == metric)
 }
 
 /// Asks once, by name, for what all have or for what one has, or fetches it.
@@ -212,6 +217,10 @@ async fn while_the_database_is_away_maestros_say_so_and_peers_help_themselves() 
     let store = server.create_database("away").unwrap();
     let (mut server, network) = (server, start(&store).await);
     let asking = network.peer(PEERS).unwrap();
+    let friend = network.peer(2).unwrap();
+    for (here, there) in [(asking, friend), (friend, asking)] {
+        here.ctl(["friends", "add", &there.address(), "--id", there.id()]).await.unwrap().ok().unwrap();
+    }
     let members = asking.state("members.json");
     eventually(SOON, "P4 remembers the others", async || {
         let known = fs::read_to_string(&members)?;
@@ -223,24 +232,46 @@ async fn while_the_database_is_away_maestros_say_so_and_peers_help_themselves() 
 
     let away = Instant::now();
     server.stop().unwrap();
-    let rest = network.maestro().unwrap().rest().unwrap();
+    let maestros: Vec<_> = [network.maestro().unwrap()].into_iter().chain(network.more_maestros()).collect();
+    let all: Vec<Rest> = maestros.iter().map(|maestro| maestro.rest().unwrap()).collect();
+    let out = network.dir().join("out");
+    fs::create_dir(&out).unwrap();
+    let mut turn = 0;
     while away.elapsed() < AWAY {
-        let answer = rest.get("/locate?file=todos.txt").await.unwrap();
-        assert_eq!(answer.status, 503, "{answer:?}");
-        // Others know it all the same.
-        let answer: LocateAnswer = asking.ctl_json(&["locate", "1.txt"]).await.unwrap();
-        assert_eq!(answer.candidates[0].sources[0].origin, Origin::Cache);
-        assert!(answer.incomplete.is_some());
+        for rest in &all {
+            for path in ["/locate?file=todos.txt", "/"] {
+                let answer = rest.get(path).await.unwrap();
+                assert_eq!((answer.status, answer.code()), (503, "directory-unavailable"), "{answer:?}");
+                assert!(answer.retry_after.is_some_and(|secs| (1..=60).contains(&secs)), "{answer:?}");
+            }
+            assert!(says(rest, "maestrod_database_reachable 0").await);
+        }
+        // Others know it all the same: whom it remembers, and friends.
+        for (file, origin) in [("1.txt", Origin::Cache), ("2.txt", Origin::Friend)] {
+            let answer: LocateAnswer = asking.ctl_json(&["locate", file]).await.unwrap();
+            assert_eq!(answer.candidates[0].sources[0].origin, origin, "{file}");
+            assert!(answer.incomplete.is_some());
+        }
+        let copy = out.join(format!("{turn}.txt"));
+        asking.ctl(["fetch", "3.txt", "-o", copy.to_str().unwrap()]).await.unwrap().ok().unwrap();
+        assert_eq!(fs::read_to_string(copy).unwrap(), "de P3");
+        turn += 1;
     }
-    let log = network.maestro().unwrap().daemon().log();
-    assert!(log.contains("cannot be reached"), "{log}");
+    for maestro in &maestros {
+        let log = maestro.daemon().log();
+        assert!(log.contains("ERROR") && log.contains("cannot be reached"), "{log}");
+    }
+    let rest = &all[0];
 
     server.start_again().unwrap();
     eventually(SOON, "all is as it was", async || {
         let answer: LocateAnswer = asking.ctl_json(&["locate", "todos.txt"]).await?;
         ensure!(answer.incomplete.is_none(), "{:?}", answer.incomplete);
         ensure!(answer.candidates[0].sources.len() == PEERS, "{answer:?}");
-        ensure!(rest.get("/locate?file=todos.txt").await?.status == 200);
+        for rest in &all {
+            ensure!(rest.get("/").await?.status == 200 && says(rest, "maestrod_database_reachable 1").await);
+            ensure!(rest.locate("todos.txt").await?.len() == PEERS);
+        }
         Ok(())
     })
     .await

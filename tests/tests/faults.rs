@@ -323,3 +323,31 @@ async fn a_file_that_changes_while_it_is_served_is_not_served_torn() {
         _ => assert!(!peer.shared("grande.bin").exists()),
     }
 }
+
+/// What a peer keeps of its catalog as a whole went wrong on its disk: the maestro's question shows it, and it is counted anew.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_that_remembers_its_catalog_wrongly_counts_it_anew() {
+    let network = Network::builder().peers(2).files(|number, shared| {
+        (0..20).try_for_each(|file| write_file(&shared.join(format!("{number}-{file}")), "x"))
+    });
+    let mut network = network.start().await.unwrap();
+    let database = network.peer(1).unwrap().state("catalog.sqlite");
+    let daemon = network.peer_mut(1).unwrap().daemon_mut();
+    daemon.terminate(SOON).await.unwrap();
+    let spoil = "UPDATE catalog SET digest = x'0102030405060708090a0b0c0d0e0f10', announced = 7";
+    assert_eq!(rusqlite::Connection::open(database).unwrap().execute(spoil, []).unwrap(), 1);
+    daemon.restart().await.unwrap();
+    let peer = network.peer(1).unwrap();
+    peer.settled().await.unwrap();
+    assert!(peer.daemon().log_of_this_run().contains("counting them anew"), "{}", peer.daemon().log());
+    // Once, and not with a whole catalog; what comes after agrees by itself.
+    peer.write("nuevo", "y").unwrap();
+    peer.ctl(["refresh"]).await.unwrap().ok().unwrap();
+    peer.settled().await.unwrap();
+    let rest = network.maestro().unwrap().rest().unwrap();
+    assert_eq!(rest.locate("nuevo").await.unwrap().len(), 1);
+    let metrics = rest.get("/metrics").await.unwrap().text;
+    for line in ["maestrod_sync_resyncs_total 0", "maestrod_sync_files_repaired_total 0"] {
+        assert!(metrics.lines().any(|found| found == line), "{line} is not in {metrics}");
+    }
+}

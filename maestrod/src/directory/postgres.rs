@@ -62,7 +62,7 @@ pub enum OpenError {
     /// The server does not answer, or lets nobody in, now.
     #[error("the database cannot be reached: {0}")]
     Unreachable(String),
-    /// What is configured cannot be used, or the database refuses something.
+    /// What is configured cannot be used, or the database refuses something: it lets this maestro not in, for instance.
     #[error("the database cannot be used: {0}")]
     Refused(String),
 }

@@ -1,6 +1,8 @@
 //! A maestro of its own for each test, on free ports and a fresh state directory, and peers that speak with it.
 #![allow(dead_code, reason = "each test program uses its part")]
 
+pub(crate) mod process;
+
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -152,13 +154,41 @@ impl Peer {
         address: &str,
         files: &[FileEntry],
     ) -> SyncStream {
-        let client = self.connect_at(maestro, address).await;
-        let stream = SyncStream::open(client, self.hello(1, files.len() as u64)).await;
+        self.announce_by(&mut self.connect_at(maestro, address).await, files).await
+    }
+
+    /// The same, on a connection.
+    pub(crate) async fn announce_by(
+        &self,
+        client: &mut DirectoryClient<Channel>,
+        files: &[FileEntry],
+    ) -> SyncStream {
+        let stream = self.open_by(client.clone(), 1, files.len() as u64).await;
         let mut stream = SyncStream::welcomed(stream).await;
-        let ack =
-            stream.apply(CatalogDelta { reset: true, ..complete(delta(1, upserts(1, files)), files) }).await;
-        assert!(!ack.resync);
-        stream
+        let mut batches = files.chunks(1000).peekable();
+        let (mut first, mut reset) = (1, true);
+        loop {
+            let batch = batches.next().unwrap_or_default();
+            let mut delta = CatalogDelta { reset, ..delta(1, upserts(first, batch)) };
+            let is_last = batches.peek().is_none();
+            if is_last {
+                delta = complete(delta, files);
+            }
+            assert!(!stream.apply(delta).await.resync);
+            if is_last {
+                return stream;
+            }
+            (first, reset) = (first + batch.len() as u64, false);
+        }
+    }
+
+    pub(crate) async fn open_by(
+        &self,
+        client: DirectoryClient<Channel>,
+        epoch: u64,
+        last_sequence: u64,
+    ) -> SyncStream {
+        SyncStream::open(client, self.hello(epoch, last_sequence)).await
     }
 }
 

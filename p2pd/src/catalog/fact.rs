@@ -153,6 +153,19 @@ pub enum Buckets {
     Files(Option<Vec<Fact>>),
 }
 
+impl Buckets {
+    /// What all buckets come to, as [`Changes`] says it of the whole catalog; `None` where files are told.
+    pub(super) fn tally(&self) -> Option<([u8; 16], u64)> {
+        let Buckets::Digests(buckets) = self else { return None };
+        let mut all = ([0; 16], 0);
+        for (digest, files) in buckets {
+            all.0.iter_mut().zip(digest).for_each(|(byte, other)| *byte ^= other);
+            all.1 += u64::from(*files);
+        }
+        Some(all)
+    }
+}
+
 /// The latest change of one file, as the network sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Change {

@@ -223,7 +223,8 @@ impl Catalog {
     }
 
     /// [`changes_after`](Catalog::changes_after), and, where they reach the end of the catalog, the answer to a question
-    /// about it as it is then.
+    /// about it as it is then. Where that shows that the catalog's own tally is wrong, all is counted anew first, so that
+    /// what is told of the whole is what the parts come to.
     ///
     /// # Errors
     ///
@@ -234,7 +235,29 @@ impl Catalog {
         limit: u32,
         query: Option<BucketQuery>,
     ) -> Result<(Changes, Option<Buckets>), CatalogError> {
-        self.inner.pool.ask(move |reader| reader.changes_after(sequence, limit, query.as_ref())).await
+        let ask = |query: Option<BucketQuery>| {
+            self.inner.pool.ask(move |reader| reader.changes_after(sequence, limit, query.as_ref()))
+        };
+        let (changes, buckets) = ask(query.clone()).await?;
+        let tally = buckets.as_ref().and_then(Buckets::tally);
+        if tally.is_none_or(|tally| tally == (changes.digest, changes.files)) {
+            return Ok((changes, buckets));
+        }
+        tracing::warn!("what the catalog remembers of all its files together is wrong; counting them anew");
+        self.recount().await?;
+        ask(query).await
+    }
+
+    /// Counts anew what the catalog remembers of its files beside them (the digest, how many there are, their bytes): that is
+    /// kept change by change, so that a mistake in it would stay. It takes a look at all files, and holds up changes
+    /// meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// Those of the database.
+    pub async fn recount(&self) -> Result<(), CatalogError> {
+        self.write(write::recount).await?;
+        Ok(())
     }
 
     /// How much is shared now: the files of the shares that are available.

@@ -6,6 +6,7 @@ use p2p_content::{ContentHash, Manifest};
 use p2p_proto::control::Visibility;
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior};
 
+use super::digest::Digest;
 use super::read::hash_of;
 use super::schema::Ledger;
 use super::{Applied, CatalogError, Fact, FactChange, ShareRecord, Stamp, Totals};
@@ -50,6 +51,11 @@ pub(super) fn hide_except(connection: &mut Connection, names: &[String]) -> Resu
         }
         Ok(())
     })
+}
+
+/// Counts anew what is remembered of the files beside them.
+pub(super) fn recount(connection: &mut Connection) -> Result<Written, CatalogError> {
+    write(connection, |work| work.recount())
 }
 
 fn write(
@@ -128,7 +134,8 @@ impl Work<'_> {
         if share.is_announced() {
             if let Some(before) = before {
                 self.ledger.digest.toggle(&fact.share, name, &before.content, before.stamp.size);
-                self.ledger.announced -= 1;
+                // What is counted may be wrong until it is counted anew; it is no reason to take no changes.
+                self.ledger.announced = self.ledger.announced.saturating_sub(1);
             }
             self.ledger.digest.toggle(&fact.share, name, &fact.content, fact.size);
             self.ledger.announced += 1;
@@ -136,7 +143,7 @@ impl Work<'_> {
         let before_size = before.map(|before| before.stamp.size);
         self.count(&fact.share, before_size, Some(fact.size));
         if stored.as_ref().is_some_and(|stored| !stored.live) {
-            self.ledger.dead -= 1;
+            self.ledger.dead = self.ledger.dead.saturating_sub(1);
         }
         let told = share.is_announced() || stored.as_ref().is_some_and(|stored| stored.told);
         self.db
@@ -171,7 +178,7 @@ impl Work<'_> {
         };
         if share.is_announced() {
             self.ledger.digest.toggle(share_name, name, &stored.content, stored.stamp.size);
-            self.ledger.announced -= 1;
+            self.ledger.announced = self.ledger.announced.saturating_sub(1);
         }
         self.count(share_name, Some(stored.stamp.size), None);
         self.ledger.dead += 1;
@@ -207,16 +214,7 @@ impl Work<'_> {
         if before.is_announced() == after.is_announced() {
             return Ok(());
         }
-        {
-            let mut statement =
-                self.db.prepare_cached("SELECT name, content, size FROM files WHERE share = ?1 AND live")?;
-            let mut rows = statement.query([name])?;
-            while let Some(row) = rows.next()? {
-                let file: String = row.get(0)?;
-                let size = row.get::<_, i64>(2)?.cast_unsigned();
-                self.ledger.digest.toggle(name, &file, &hash_of(row, 1)?, size);
-            }
-        }
+        self.toggle_all(name)?;
         // Whatever was announced was told, and whatever is now announced will be: so all of them are, either way.
         let files = self
             .db
@@ -230,9 +228,53 @@ impl Work<'_> {
         if after.is_announced() {
             self.ledger.announced += files;
         } else {
-            self.ledger.announced -= files;
+            self.ledger.announced = self.ledger.announced.saturating_sub(files);
         }
         Ok(())
+    }
+
+    fn recount(&mut self) -> Result<(), CatalogError> {
+        let names: Vec<String> = {
+            let mut statement = self.db.prepare_cached("SELECT name FROM shares")?;
+            let rows = statement.query_map([], |row| row.get(0))?;
+            rows.collect::<Result<_, _>>()?
+        };
+        (self.ledger.digest, self.ledger.announced) = (Digest::default(), 0);
+        for name in &names {
+            let share = self.share(name)?;
+            let without = self.ledger.digest;
+            let totals = self.toggle_all(name)?;
+            match share.is_announced() {
+                true => self.ledger.announced += totals.files,
+                false => self.ledger.digest = without,
+            }
+            if let Some((_, share)) = self.shares.get_mut(name) {
+                share.totals = totals;
+            }
+        }
+        self.ledger.dead = self.count_dead()?;
+        Ok(())
+    }
+
+    /// Adds all files of a share to the digest, or takes them out. What they come to.
+    fn toggle_all(&mut self, share: &str) -> Result<Totals, CatalogError> {
+        let mut totals = Totals::default();
+        let mut statement =
+            self.db.prepare_cached("SELECT name, content, size FROM files WHERE share = ?1 AND live")?;
+        let mut rows = statement.query([share])?;
+        while let Some(row) = rows.next()? {
+            let (name, size): (String, i64) = (row.get(0)?, row.get(2)?);
+            let size = size.cast_unsigned();
+            self.ledger.digest.toggle(share, &name, &hash_of(row, 1)?, size);
+            totals.files += 1;
+            totals.bytes = totals.bytes.saturating_add(size);
+        }
+        Ok(totals)
+    }
+
+    fn count_dead(&self) -> Result<u64, CatalogError> {
+        let sql = "SELECT count(*) FROM files WHERE NOT live";
+        Ok(self.db.query_row(sql, [], |row| row.get::<_, i64>(0))?.cast_unsigned())
     }
 
     /// Forgets the oldest removals where they have become twice as many as are to be kept: now and then many, since
@@ -241,15 +283,18 @@ impl Work<'_> {
         if self.ledger.dead <= kept.saturating_mul(2) {
             return Ok(());
         }
-        let newest_forgotten: i64 = self.db.query_row(
-            "SELECT sequence FROM files WHERE NOT live ORDER BY sequence DESC LIMIT 1 OFFSET ?1",
-            [kept.cast_signed()],
-            |row| row.get(0),
-        )?;
+        let sql = "SELECT sequence FROM files WHERE NOT live ORDER BY sequence DESC LIMIT 1 OFFSET ?1";
+        let newest_forgotten: Option<i64> =
+            self.db.query_row(sql, [kept.cast_signed()], |row| row.get(0)).optional()?;
+        let Some(newest_forgotten) = newest_forgotten else {
+            // There are fewer than were counted.
+            self.ledger.dead = self.count_dead()?;
+            return Ok(());
+        };
         let forgotten =
             self.db.execute("DELETE FROM files WHERE NOT live AND sequence <= ?1", [newest_forgotten])?;
         self.db.execute("DELETE FROM manifests WHERE content NOT IN (SELECT content FROM files)", [])?;
-        self.ledger.dead -= forgotten as u64;
+        self.ledger.dead = self.ledger.dead.saturating_sub(forgotten as u64);
         self.ledger.pruned = newest_forgotten.cast_unsigned();
         Ok(())
     }
@@ -273,8 +318,8 @@ impl Work<'_> {
     fn count(&mut self, share: &str, before: Option<u64>, after: Option<u64>) {
         let Some((_, share)) = self.shares.get_mut(share) else { return };
         let totals = &mut share.totals;
-        totals.files = totals.files + u64::from(after.is_some()) - u64::from(before.is_some());
-        totals.bytes = totals.bytes + after.unwrap_or(0) - before.unwrap_or(0);
+        totals.files = (totals.files + u64::from(after.is_some())).saturating_sub(before.is_some().into());
+        totals.bytes = totals.bytes.saturating_add(after.unwrap_or(0)).saturating_sub(before.unwrap_or(0));
     }
 
     fn share(&mut self, name: &str) -> Result<Share, CatalogError> {

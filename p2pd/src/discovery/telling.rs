@@ -29,6 +29,8 @@ pub struct Telling {
     due: bool,
     /// What the maestro asked. It is answered at the end of the catalog, where both hold the same changes.
     asked: Option<BucketQuery>,
+    /// The maestro holds something else: what the catalog remembers of the whole of it may be what is wrong.
+    is_doubted: bool,
     /// The catalog told of all removals since this change when the sending began.
     floor: u64,
     batch: u32,
@@ -40,7 +42,8 @@ impl Telling {
         let (floor, last) = (catalog.oldest_resumable(), *catalog.watch().borrow());
         let goes_on = welcome.epoch == catalog.epoch() && (floor..=last).contains(&welcome.applied_sequence);
         let sent = if goes_on { welcome.applied_sequence } else { 0 };
-        Telling { sent, in_flight: 0, reset: !goes_on, due: true, asked: None, floor, batch: BATCH }
+        let (reset, asked, is_doubted) = (!goes_on, None, false);
+        Telling { sent, in_flight: 0, reset, due: true, asked, is_doubted, floor, batch: BATCH }
     }
 
     /// The same, with at most so many changes in a batch: for tests, which have few files.
@@ -74,6 +77,9 @@ impl Telling {
     ///
     /// Those of the catalog.
     pub async fn next(&mut self, catalog: &Catalog) -> Result<Vec<Up>, CatalogError> {
+        if std::mem::take(&mut self.is_doubted) {
+            catalog.recount().await?;
+        }
         // Removals that were not sent yet are forgotten meanwhile: only a full catalog tells of them now.
         let floor = catalog.oldest_resumable();
         if floor > self.floor && floor > self.sent {
@@ -108,6 +114,7 @@ impl Telling {
                     return Some(ack.applied_sequence);
                 }
                 tracing::warn!("the maestro's copy of the catalog differs; telling it the whole catalog");
+                self.is_doubted = true;
                 self.begin_anew();
             }
             Down::Compare(v1::CompareBuckets { bits }) => {

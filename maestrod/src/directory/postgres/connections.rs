@@ -49,6 +49,8 @@ pub(super) enum Failure {
     Conflict(String),
     /// The connection ended, or none could be had.
     Lost(String),
+    /// The server lets this maestro not in, or is not who it should be; with what to look at.
+    Barred(String),
     /// All connections are in use, which says nothing of the server.
     Busy(String),
     /// Anything else.
@@ -100,7 +102,10 @@ impl From<PoolError> for Failure {
             PoolError::Backend(error) => {
                 let text =
                     error.as_db_error().map_or_else(|| with_causes(&error), |said| said.message().to_owned());
-                Failure::Lost(text)
+                match remedy(&error) {
+                    Some(remedy) => Failure::Barred(format!("{text}; {remedy}")),
+                    None => Failure::Lost(text),
+                }
             }
             PoolError::Timeout(TimeoutType::Wait) => {
                 Failure::Busy(format!("all connections are in use for {} s", WAIT_TIMEOUT.as_secs()))
@@ -117,7 +122,7 @@ impl From<Failure> for DirectoryError {
             Failure::Conflict(text) => {
                 DirectoryError::Failed(format!("{text}, {TRIES} times; others change the same rows"))
             }
-            Failure::Lost(text) => DirectoryError::Unavailable(text),
+            Failure::Lost(text) | Failure::Barred(text) => DirectoryError::Unavailable(text),
             Failure::Busy(text) => DirectoryError::Busy(text),
             Failure::Final(error) => error,
         }
@@ -130,9 +135,41 @@ impl From<Failure> for OpenError {
             Failure::Lost(text) | Failure::Conflict(text) | Failure::Busy(text) => {
                 OpenError::Unreachable(text)
             }
+            Failure::Barred(text) => OpenError::Refused(text),
             Failure::Final(error) => OpenError::Refused(error.to_string()),
         }
     }
+}
+
+/// What to look at where a server that answers lets this maestro not in, which waiting does not change.
+fn remedy(error: &tokio_postgres::Error) -> Option<&'static str> {
+    match error.code() {
+        Some(code) if *code == SqlState::INVALID_PASSWORD => {
+            return Some("look at the user in store, and at store_password_file");
+        }
+        Some(code) if *code == SqlState::INVALID_AUTHORIZATION_SPECIFICATION => {
+            return Some("look at the user and at sslmode in store, and at pg_hba.conf on the server");
+        }
+        Some(code) if *code == SqlState::INVALID_CATALOG_NAME => {
+            return Some(
+                "look at the database in store; postgresql.md in /usr/share/doc/maestrod says how one is made",
+            );
+        }
+        _ => {}
+    }
+    let text = with_causes(error);
+    if text.contains("invalid peer certificate") {
+        return Some(
+            "store must name the host as its certificate does, and store_ca_file have what that comes from",
+        );
+    }
+    if text.contains("password missing") {
+        return Some(
+            "the server asks for a password: put it into a file, and name that with store_password_file",
+        );
+    }
+    text.contains("server does not support TLS")
+        .then_some("turn TLS on at the server (ssl = on), or leave sslmode=require out of store")
 }
 
 fn is_io(error: &tokio_postgres::Error) -> bool {
@@ -285,7 +322,7 @@ impl Connections {
                     self.pool.retain(|client, _| !client.is_closed());
                 }
                 Err(failure) => {
-                    if let Failure::Lost(why) = &failure {
+                    if let Failure::Lost(why) | Failure::Barred(why) = &failure {
                         self.lost(why);
                     }
                     return Err(failure.into());

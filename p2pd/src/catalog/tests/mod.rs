@@ -64,6 +64,49 @@ impl Store {
     }
 }
 
+/// What it keeps beside its files went wrong on the disk: that is no reason to take no changes, and it does not stay.
+#[tokio::test]
+async fn a_tally_that_is_wrong_is_counted_anew() {
+    for sql in [
+        "UPDATE catalog SET digest = x'0102030405060708090a0b0c0d0e0f10'",
+        "UPDATE catalog SET announced = 0",
+        "UPDATE catalog SET announced = announced + 7, dead = 1000",
+    ] {
+        let store = Store::keeping(1).await;
+        for name in ["a", "b", "c", "d"] {
+            store.put("net", name, name).await;
+        }
+        store.put("pals", "secret", "x").await;
+        store.remove("net", "d").await;
+        let all = async || {
+            let query = Some(BucketQuery::Digests { bits: 1 });
+            store.catalog.changes_and_buckets(0, 100, query).await.unwrap()
+        };
+        let (right, totals) = (all().await, store.catalog.share_totals().await.unwrap());
+        let spoil = || {
+            let database = Connection::open(store.path()).unwrap();
+            database.execute_batch(sql).unwrap();
+            database.execute_batch("UPDATE shares SET files = 0, bytes = 0").unwrap();
+        };
+        spoil();
+        assert_ne!(store.catalog.changes_after(0, 100).await.unwrap(), right.0, "{sql}");
+        assert_eq!(all().await, right, "{sql}");
+        assert_eq!(store.catalog.share_totals().await.unwrap(), totals, "{sql}");
+        // More goes than is said to be there.
+        spoil();
+        for name in ["a", "b", "c"] {
+            store.remove("net", name).await;
+        }
+        for name in ["a", "b", "c"] {
+            store.put("net", name, name).await;
+        }
+        store.catalog.recount().await.unwrap();
+        let (changes, _) = store.catalog.changes_and_buckets(0, 100, None).await.unwrap();
+        assert_eq!((changes.digest, changes.files), (right.0.digest, right.0.files), "{sql}");
+        assert_eq!(store.catalog.share_totals().await.unwrap(), totals, "{sql}");
+    }
+}
+
 fn shown(what: &Changed) -> String {
     match what {
         Changed::Upserted(fact) => format!("+{}/{}={}", fact.share, fact.name, fact.size),

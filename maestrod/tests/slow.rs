@@ -1,0 +1,182 @@
+//! Those who begin and do not go on: messages and requests that never end, answers that nobody reads. Each costs the maestro
+//! little, and everybody else is answered.
+#![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
+
+mod harness;
+
+use std::time::Duration;
+
+use bytes::{BufMut as _, Bytes, BytesMut};
+use futures::StreamExt as _;
+use harness::process::Process;
+use harness::{Peer, file, message};
+use http_body_util::StreamBody;
+use p2p_proto::v1::{ListPeersRequest, SearchRequest, sync_request};
+use p2p_service::wire;
+use prost::Message as _;
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
+use tonic::Status;
+use tonic::body::Body;
+use tonic::transport::Channel;
+use tower::{Service as _, ServiceExt as _};
+
+/// Connections of those who begin and do not go on.
+const CONNECTIONS: usize = 4;
+/// Calls on each of them.
+const CALLS: usize = 100;
+/// Answers that nobody reads, of 4 to 10 MiB each.
+const UNREAD: usize = 100;
+/// How long others may wait while all of these are made: it is the same work, whether they are read or not.
+const PATIENCE: Duration = Duration::from_secs(15);
+/// What all of it may cost the maestro, in MiB.
+const MOST_MIB: u64 = 200;
+
+/// A connection as a peer has it, for calls that are not as they should be.
+async fn channel(maestro: &Process, peer: &Peer) -> Channel {
+    let addresses = [maestro.grpc.clone()];
+    wire::connect(&peer.identity, &addresses, Some(maestro.id)).await.unwrap().channel
+}
+
+/// The beginning of a message that says to be so long.
+fn begun(length: u32, sent: &[u8]) -> Bytes {
+    let mut bytes = BytesMut::with_capacity(5 + sent.len());
+    bytes.put_u8(0);
+    bytes.put_u32(length);
+    bytes.put_slice(sent);
+    bytes.freeze()
+}
+
+/// A call whose body is these parts, and then nothing.
+fn call(path: &str, parts: Vec<Bytes>) -> http::Request<Body> {
+    let parts = futures::stream::iter(parts).map(|part| Ok::<_, Status>(http_body::Frame::data(part)));
+    let body = StreamBody::new(parts.chain(futures::stream::pending()));
+    let request =
+        http::Request::post(format!("http://maestro{path}")).header("content-type", "application/grpc");
+    request.header("te", "trailers").body(Body::new(body)).unwrap()
+}
+
+/// Everybody else is answered, on both ports.
+async fn others_are_answered(maestro: &Process) {
+    let mut client = maestro.connect(&Peer::new("ada")).await;
+    let asked = tokio::time::timeout(PATIENCE, client.list_peers(ListPeersRequest::default()));
+    asked.await.expect("a peer waits").unwrap();
+    assert!(maestro.answers_in().await < PATIENCE);
+}
+
+/// The most that the maestro held while `looks` looks were taken, in MiB; meanwhile others are answered.
+async fn most_meanwhile(maestro: &Process, looks: usize) -> u64 {
+    let mut most = 0;
+    for _ in 0..looks {
+        others_are_answered(maestro).await;
+        most = most.max(maestro.private_mib());
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
+    most
+}
+
+/// Messages as long as may be, of which all but the last byte comes: before a Hello, and as questions.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn messages_that_never_end_are_not_kept_for_long() {
+    let maestro = Process::start();
+    let before = maestro.private_mib();
+    let length = p2p_proto::MAX_MESSAGE_LEN as u32 - 1;
+    let most_of_it = begun(length, &vec![0; length as usize - 1]);
+    let mut calls = Vec::new();
+    for path in ["/p2p.v1.Directory/Sync", "/p2p.v1.Directory/Search"] {
+        for _ in 0..CONNECTIONS / 2 {
+            let mut channel = channel(&maestro, &Peer::new("mallory")).await;
+            for _ in 0..CALLS {
+                let answer = channel.ready().await.unwrap().call(call(path, vec![most_of_it.clone()]));
+                calls.push(tokio::spawn(answer));
+            }
+        }
+    }
+    let most = most_meanwhile(&maestro, 20).await;
+    assert!(most < before + MOST_MIB, "{before} MiB before, {most} MiB meanwhile");
+    for call in calls {
+        call.abort();
+    }
+}
+
+/// Peers that are in, and stop in the middle of a delta.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn deltas_that_never_end_are_not_kept_for_long() {
+    let maestro = Process::start();
+    let before = maestro.private_mib();
+    let length = p2p_proto::MAX_MESSAGE_LEN as u32 - 1;
+    let most_of_it = begun(length, &vec![0; length as usize - 1]);
+    let mut calls = Vec::new();
+    for _ in 0..CALLS {
+        let peer = Peer::new("mallory");
+        let hello = message(sync_request::Message::Hello(peer.hello(1, 0))).encode_to_vec();
+        let hello = begun(hello.len() as u32, &hello);
+        let mut channel = channel(&maestro, &peer).await;
+        let request = call("/p2p.v1.Directory/Sync", vec![hello, most_of_it.clone()]);
+        let answer = channel.ready().await.unwrap().call(request);
+        calls.push(tokio::spawn(async move { (answer.await, channel) }));
+    }
+    let most = most_meanwhile(&maestro, 20).await;
+    assert!(most < before + MOST_MIB, "{before} MiB before, {most} MiB meanwhile");
+    for call in calls {
+        call.abort();
+    }
+}
+
+/// A maestro with a catalog whose pages are as large as may be.
+async fn with_long_names() -> (Process, harness::SyncStream) {
+    let maestro = Process::start();
+    let ada = Peer::new("ada");
+    let long = "n".repeat(240);
+    let files: Vec<_> =
+        (0..6000).map(|number| file(&format!("{number:04}/{long}/{long}/{long}"), "x")).collect();
+    let mut client = maestro.connect(&ada).await;
+    let stream = ada.announce_by(&mut client, &files).await;
+    (maestro, stream)
+}
+
+/// Large answers over gRPC that nobody reads.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn answers_to_peers_that_are_not_read_are_not_kept() {
+    let (maestro, _stream) = with_long_names().await;
+    let before = maestro.private_mib();
+    let search = SearchRequest { limit: 10_000, ..SearchRequest::default() }.encode_to_vec();
+    let search = begun(search.len() as u32, &search);
+    let mut calls = Vec::new();
+    for _ in 0..CONNECTIONS {
+        let mut channel = channel(&maestro, &Peer::new("mallory")).await;
+        for _ in 0..UNREAD / CONNECTIONS {
+            let body = http_body_util::Full::new(search.clone());
+            let mut request = call("/p2p.v1.Directory/Search", Vec::new());
+            *request.body_mut() = Body::new(body);
+            let answer = channel.ready().await.unwrap().call(request);
+            // What comes is held, and not read.
+            calls.push(tokio::spawn(async move {
+                let held = answer.await;
+                futures::future::pending::<()>().await;
+                drop(held);
+            }));
+        }
+    }
+    let most = most_meanwhile(&maestro, 20).await;
+    assert!(most < before + MOST_MIB, "{before} MiB before, {most} MiB meanwhile");
+    for call in calls {
+        call.abort();
+    }
+}
+
+/// The same over REST.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn answers_over_rest_that_are_not_read_are_not_kept() {
+    let (maestro, _stream) = with_long_names().await;
+    let before = maestro.private_mib();
+    let mut readers = Vec::new();
+    for _ in 0..UNREAD {
+        let mut tcp = TcpStream::connect(&maestro.rest).await.unwrap();
+        tcp.write_all(b"GET /directory?limit=10000 HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
+        readers.push(tcp);
+    }
+    let most = most_meanwhile(&maestro, 20).await;
+    assert!(most < before + MOST_MIB, "{before} MiB before, {most} MiB meanwhile");
+    drop(readers);
+}
