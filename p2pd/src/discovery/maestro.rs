@@ -64,14 +64,7 @@ pub(super) struct Maestro {
 }
 
 pub(super) struct Shared {
-    pub(super) identity: Identity,
-    pub(super) myself: Arc<Myself>,
-    pub(super) catalog: Catalog,
-    pub(super) network: Network,
-    pub(super) members: Members,
-    pub(super) tasks: Tasks,
-    seats: Seats,
-    news: Arc<watch::Sender<u64>>,
+    pub(super) common: Common,
     address: String,
     /// Whether there is to be a connection; told again where there is to be another one. What is known of the maestro is the
     /// network's, which is asked anew for each connection.
@@ -102,23 +95,15 @@ impl Maestro {
             acknowledged: None,
             answers: 0,
         };
-        let Common { identity, myself, catalog, network, members, tasks, seats, news } = common.clone();
         let shared = Arc::new(Shared {
-            identity,
-            myself,
-            catalog,
-            network,
-            members,
-            tasks,
-            seats,
-            news,
+            common: common.clone(),
             address,
             target: watch::Sender::new(false),
             state: Mutex::new(state),
             open: Mutex::new(None),
         });
-        let (running, token) = (Arc::clone(&shared), shared.tasks.token());
-        shared.tasks.spawn("maestro", async move {
+        let (running, token) = (Arc::clone(&shared), shared.common.tasks.token());
+        shared.common.tasks.spawn("maestro", async move {
             running.keep_connected(token).await;
             Ok(())
         });
@@ -150,11 +135,11 @@ impl Shared {
     async fn keep_connected(self: Arc<Self>, token: CancellationToken) {
         let mut target = self.target.subscribe();
         let mut pause = FIRST_PAUSE;
-        let heart = self.tasks.heartbeat("maestro", PATIENCE);
+        let heart = self.common.tasks.heartbeat("maestro", PATIENCE);
         while !token.is_cancelled() {
             heart.beat();
             let is_wanted = *target.borrow_and_update();
-            let Some(joined) = self.network.at(&self.address).filter(|_| is_wanted) else {
+            let Some(joined) = self.common.network.at(&self.address).filter(|_| is_wanted) else {
                 tokio::select! {
                     () = token.cancelled() => {}
                     changed = target.changed() => if changed.is_err() { return },
@@ -227,7 +212,7 @@ impl Shared {
 
     async fn connect(&self, joined: &Joined) -> Result<Connection, End> {
         let pinned = joined.pinned();
-        match wire::connect(&self.identity, std::slice::from_ref(&joined.address), pinned).await {
+        match wire::connect(&self.common.identity, std::slice::from_ref(&joined.address), pinned).await {
             Ok(connection) => {
                 if pinned.is_none() {
                     let (address, maestro_id) = (&joined.address, connection.peer);
@@ -260,7 +245,7 @@ impl Shared {
         let directory = DirectoryClient::new(connection.channel.clone())
             .max_decoding_message_size(MAX_MESSAGE_LEN)
             .max_encoding_message_size(MAX_MESSAGE_LEN);
-        let seat = self.seats.of(connection.peer);
+        let seat = self.common.seats.of(connection.peer);
         let _seat = match Arc::clone(&seat).try_acquire_owned() {
             Ok(seat) => seat,
             Err(_) => {
@@ -303,7 +288,7 @@ impl Shared {
     }
 
     fn pin(&self, maestro: PeerId) {
-        let kept = self.network.update(&self.address, |joined| {
+        let kept = self.common.network.update(&self.address, |joined| {
             joined.maestro_id = Some(maestro.to_string());
         });
         if let Err(error) = kept {
@@ -350,7 +335,7 @@ impl Shared {
     }
 
     fn tell(&self) {
-        self.news.send_modify(|news| *news = news.wrapping_add(1));
+        self.common.news.send_modify(|news| *news = news.wrapping_add(1));
     }
 
     fn lock_state(&self) -> std::sync::MutexGuard<'_, State> {

@@ -77,14 +77,14 @@ impl Session<'_> {
             Err(_) => return lost(false, "it does not say Welcome"),
         };
         let mut telling = self.welcomed(&welcome);
-        let mut changed = self.shared.catalog.watch();
+        let mut changed = self.shared.common.catalog.watch();
         let mut members = interval(MEMBERS_INTERVAL);
         members.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             heart.beat();
             let last = *changed.borrow_and_update();
             while telling.has_more(last) {
-                match telling.next(&self.shared.catalog).await {
+                match telling.next(&self.shared.common.catalog).await {
                     Ok(said) => {
                         for message in said {
                             if up.send(SyncRequest { message: Some(message) }).await.is_err() {
@@ -114,15 +114,15 @@ impl Session<'_> {
     }
 
     fn hello(&self) -> v1::Hello {
-        let myself = &self.shared.myself;
+        let myself = &self.shared.common.myself;
         v1::Hello {
             name: myself.name.clone(),
             addresses: myself.addresses.clone(),
             rest_url: myself.rest_url.clone(),
             grpc_port: myself.grpc_port.into(),
             version: super::Myself::VERSION.to_owned(),
-            epoch: self.shared.catalog.epoch(),
-            last_sequence: *self.shared.catalog.watch().borrow(),
+            epoch: self.shared.common.catalog.epoch(),
+            last_sequence: *self.shared.common.catalog.watch().borrow(),
             join_token: self.joined.token.clone().unwrap_or_default(),
             compares_buckets: true,
         }
@@ -130,7 +130,7 @@ impl Session<'_> {
 
     fn welcomed(&self, welcome: &v1::Welcome) -> Telling {
         let (shared, address) = (self.shared, &self.joined.address);
-        let kept = shared.network.update(address, |joined| {
+        let kept = shared.common.network.update(address, |joined| {
             joined.maestro_id = Some(self.maestro.to_string());
             joined.name = Some(welcome.name.clone());
             joined.token = None;
@@ -144,9 +144,9 @@ impl Session<'_> {
         }
         self.granted(welcome.membership.as_ref());
         shared.open(self.directory.clone());
-        let telling = Telling::resume(welcome, &shared.catalog);
+        let telling = Telling::resume(welcome, &shared.common.catalog);
         shared.acknowledged((!telling.begins_anew()).then(|| telling.sent()));
-        let (changes, maestro_id) = (shared.catalog.count_after(telling.sent()), self.maestro);
+        let (changes, maestro_id) = (shared.common.catalog.count_after(telling.sent()), self.maestro);
         let to_tell = if telling.begins_anew() {
             "the whole catalog".to_owned()
         } else {
@@ -179,10 +179,10 @@ impl Session<'_> {
     fn granted(&self, grant: Option<&v1::MembershipGrant>) {
         let Some(grant) = grant else { return };
         let membership = Membership::from_bytes(&grant.membership).and_then(|membership| {
-            membership.verify(self.maestro, self.shared.myself.id, 0).map(|()| membership)
+            membership.verify(self.maestro, self.shared.common.myself.id, 0).map(|()| membership)
         });
         let kept = match membership {
-            Ok(membership) => self.shared.network.update(&self.joined.address, |joined| {
+            Ok(membership) => self.shared.common.network.update(&self.joined.address, |joined| {
                 joined.membership = Some(data_encoding::HEXLOWER.encode(&membership.to_bytes()));
             }),
             Err(error) => {
@@ -201,11 +201,11 @@ impl Session<'_> {
 
     fn read_members(&self) {
         let (mut directory, members, itself) =
-            (self.directory.clone(), self.shared.members.clone(), self.shared.myself.id);
-        let name = self.shared.network.at(&self.joined.address).and_then(|joined| joined.name);
+            (self.directory.clone(), self.shared.common.members.clone(), self.shared.common.myself.id);
+        let name = self.shared.common.network.at(&self.joined.address).and_then(|joined| joined.name);
         let (network, name) = (self.maestro, name.unwrap_or_else(|| self.joined.address.clone()));
         // Beside the stream, so that a slow answer holds up no change; it ends with the connection.
-        self.shared.tasks.spawn_detached("members", async move {
+        self.shared.common.tasks.spawn_detached("members", async move {
             let request =
                 v1::ListPeersRequest { limit: super::members::MEMBERS as u32, cursor: String::new() };
             match timeout(WELCOME_TIMEOUT, directory.list_peers(request)).await {
