@@ -246,7 +246,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let script = "trap 'echo all is written > end; exit 0' INT; echo up; while :; do sleep 0.01; done";
         let mut daemon = Daemon::start("daemon", sh(script).current_dir(dir.path()), dir.path()).unwrap();
-        let is_up = async |log: &str| Ok(ensure!(log.contains("up")));
+        let is_up = async |log: &str| {
+            ensure!(log.contains("up"));
+            Ok(())
+        };
         daemon.until("it is up", is_up).await.unwrap();
         daemon.end(Signal::INT, READY_WITHIN).await.unwrap();
         assert_eq!(fs::read_to_string(dir.path().join("end")).unwrap(), "all is written\n");
