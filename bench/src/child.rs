@@ -244,14 +244,16 @@ mod tests {
     #[tokio::test]
     async fn a_daemon_ends_in_its_own_way() {
         let dir = tempfile::tempdir().unwrap();
-        let script = "trap 'echo all is written > end; exit 0' INT; echo up; while :; do sleep 0.01; done";
+        let script = "trap 'echo all is written > end; exit 0' TERM; echo up; while :; do sleep 0.01; done";
         let mut daemon = Daemon::start("daemon", sh(script).current_dir(dir.path()), dir.path()).unwrap();
-        let is_up = async |log: &str| {
-            ensure!(log.contains("up"));
-            Ok(())
-        };
-        daemon.until("it is up", is_up).await.unwrap();
-        daemon.end(Signal::INT, READY_WITHIN).await.unwrap();
+        daemon
+            .until("it is up", async |log| {
+                ensure!(log.contains("up"));
+                Ok(())
+            })
+            .await
+            .unwrap();
+        daemon.end(Signal::TERM, READY_WITHIN).await.unwrap();
         assert_eq!(fs::read_to_string(dir.path().join("end")).unwrap(), "all is written\n");
     }
 
