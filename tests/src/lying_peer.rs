@@ -159,7 +159,8 @@ impl LyingPeer {
             grpc_port: u32::from(address.port()),
             version: "0.0.0-test".to_owned(),
         };
-        let files = files.into_iter().map(|(name, bytes, told)| hold(name.into(), bytes.into(), told)).collect();
+        let files =
+            files.into_iter().map(|(name, bytes, told)| hold(name.into(), bytes.into(), told)).collect();
         let (conduct, seen) = watch::channel(conduct);
         let shelf = Arc::new(Shelf {
             info,

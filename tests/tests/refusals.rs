@@ -305,7 +305,8 @@ impl Drop for SmallDisk<'_> {
 fn downloads_at(settings: &mut Settings, path: &Path, reserve: i64) {
     let share = [("name", "small"), ("path", path.to_str().unwrap())];
     settings.clear_shares().set("transfers.reserve_bytes", reserve);
-    let mut share: toml::Table = share.into_iter().map(|(key, value)| (key.to_owned(), value.into())).collect();
+    let mut share: toml::Table =
+        share.into_iter().map(|(key, value)| (key.to_owned(), value.into())).collect();
     share.insert("downloads".to_owned(), true.into());
     settings.add_share(share);
 }
@@ -366,11 +367,12 @@ async fn what_fits_of_a_directory_comes_whatever_does_not() {
             downloads_at(settings, disk.0, MIB.cast_signed());
         }
     });
-    let sizes = [("a.bin", 32 * MIB), ("b.bin", 6 * MIB), ("c.bin", 5 * MIB), ("d.bin", 300_000), ("e.bin", 7)];
+    let sizes =
+        [("a.bin", 32 * MIB), ("b.bin", 6 * MIB), ("c.bin", 5 * MIB), ("d.bin", 300_000), ("e.bin", 7)];
     let network = network.files(move |number, shared| match number {
-        1 => sizes.iter().try_for_each(|(name, size)| {
-            random_file(&shared.join("set").join(name), *size, *size).map(drop)
-        }),
+        1 => sizes
+            .iter()
+            .try_for_each(|(name, size)| random_file(&shared.join("set").join(name), *size, *size).map(drop)),
         _ => Ok(()),
     });
     let network = network.start().await.unwrap();

@@ -216,7 +216,9 @@ async fn a_directory_is_measured_as_a_file_is() {
     let peer = network.peer(1).unwrap();
     let begun: Transfer = peer.ctl_json(&["fetch", "-r", "set", "--detach"]).await.unwrap();
     let slow = |why: &Why| {
-        why.bytes_per_sec > MIB / 4 && why.bytes_per_sec < 4 * MIB && why.shares.bytes > 0.5
+        why.bytes_per_sec > MIB / 4
+            && why.bytes_per_sec < 4 * MIB
+            && why.shares.bytes > 0.5
             && why.sources.iter().any(|source| source.open_requests > 0)
     };
     let why = bound(peer, begun.id, Bound::Network, slow).await;

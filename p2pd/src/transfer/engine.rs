@@ -157,9 +157,8 @@ async fn run_on(
     if is_remembered && job.gauge.resumed(sink.resumed()) {
         story::resumes(&job.snapshot(), sink.resumed(), pieces.count());
     }
-    let serving = is_len_proven.then(|| {
-        Serving::begin(&shared.swarms, before, sink.file(), Arc::clone(&manifest), &pieces, &share)
-    });
+    let serving = is_len_proven
+        .then(|| Serving::begin(&shared.swarms, before, sink.file(), Arc::clone(&manifest), &pieces, &share));
     let is_shown = is_len_proven && shared.shares.shows(&share, Viewer::Network);
     let fetcher = is_shown.then(|| shared.myself.to_wire());
     let (events, incoming) = mpsc::channel(WRITES);

@@ -58,7 +58,8 @@ pub(super) async fn ask(shared: &Shared, peer: &PeerRef, content: ContentHash) -
         })?;
         Ok::<_, String>(answer.into_inner())
     };
-    let asked = timeout(MANIFEST_TIMEOUT, asked).await.map_err(|_| NoProof::Silent("no answer".to_owned()))?;
+    let asked =
+        timeout(MANIFEST_TIMEOUT, asked).await.map_err(|_| NoProof::Silent("no answer".to_owned()))?;
     let answer = asked.map_err(NoProof::Silent)?;
     let manifest = Manifest::from_bytes(content, answer.size, &answer.values)
         .map_err(|error| NoProof::False(error.to_string()))?;

@@ -13,10 +13,10 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{Channel, Endpoint};
 
-use super::outcome::Outcome;
 use super::intake::{IntakeError, write_hashed};
 use super::job::Job;
 use super::jobs::Shared;
+use super::outcome::Outcome;
 use super::sink::{SinkError, blocking};
 use crate::discovery::PeerRef;
 

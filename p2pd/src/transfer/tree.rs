@@ -13,11 +13,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use p2p_content::{ContentHash, FileName};
 use tokio_util::sync::CancellationToken;
 
-use super::outcome::Outcome;
 use super::gauge::Pulling;
 use super::job::Job;
 use super::jobs::Shared;
 use super::measure::Work;
+use super::outcome::Outcome;
 use super::sink::{self, blocking};
 use super::store::{Store, StoreError, TreeLeft};
 

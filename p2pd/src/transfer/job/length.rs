@@ -72,7 +72,7 @@ impl Job {
     ) -> Result<(), StoreError> {
         shared.store.resize_file(self.id, name.clone(), content, len).await?;
         self.resized(told, len);
-        self.say_who_told(shared, name, content, told, len, by).await;
+        self.say_who_told(shared, name.as_str(), content, told, len, by).await;
         Ok(())
     }
 

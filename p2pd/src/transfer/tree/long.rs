@@ -11,11 +11,11 @@ use p2p_content::{ContentHash, FileName};
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
-use super::super::outcome::Outcome;
 use super::super::fetch::fresh;
 use super::super::gauge::Missing;
 use super::super::job::Job;
 use super::super::jobs::Shared;
+use super::super::outcome::Outcome;
 use super::super::sink;
 use super::super::store::{StoreError, Terms, TreeFile};
 use super::{LONGEST, Lacking, Run, batch};

@@ -13,11 +13,11 @@ use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
-use super::super::outcome::Outcome;
 use super::super::gauge::{Missing, Pulling};
 use super::super::job::Job;
 use super::super::jobs::Shared;
 use super::super::measure::Work;
+use super::super::outcome::Outcome;
 use super::super::plan::SourceKey;
 use super::super::sink::{SinkError, blocking};
 use super::super::source::Gone;

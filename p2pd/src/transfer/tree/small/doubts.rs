@@ -78,9 +78,7 @@ impl Run<'_> {
         match proof {
             Ok(manifest) if manifest.pieces().len() != file.size => {
                 let len = manifest.pieces().len();
-                self.job
-                    .listed_falsely(self.shared, &file.name, file.content, file.size, len, &peer)
-                    .await?;
+                self.job.listed_falsely(self.shared, &file.name, file.content, file.size, len, &peer).await?;
                 // Requests for so many bytes as were told may still be answered: the file has another number from now on.
                 self.forget(key);
                 if len <= LONGEST {
@@ -89,7 +87,8 @@ impl Run<'_> {
             }
             Ok(_) => {
                 self.job.told_rightly(file.content);
-                let why = lie.unwrap_or_else(|| format!("it refuses {}, and proves that it is there", file.name));
+                let why =
+                    lie.unwrap_or_else(|| format!("it refuses {}, and proves that it is there", file.name));
                 self.drop_source(source, &peer, &why, key);
             }
             Err(NoProof::False(error)) => {
