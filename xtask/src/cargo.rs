@@ -12,7 +12,7 @@ pub(crate) fn test_large() -> Result<()> {
     let arguments = ["--", "--ignored", "--nocapture", "--test-threads=1"];
     // The store on a server, beside the code and as the maestro shows it.
     run(&[&["test", "--workspace", "--lib"][..], &arguments, &["postgres"]].concat())?;
-    let names = ["postgres", "failover", "large", "fault_suite", "crash_suite"];
+    let names = ["postgres", "failover", "flood", "large", "fault_suite", "crash_suite"];
     let suites: Vec<&str> = names.iter().flat_map(|name| ["--test", name]).collect();
     run(&[&["test", "--workspace"][..], &suites, &arguments].concat())
 }
