@@ -30,6 +30,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// How long the tasks may take to end: below the five seconds in which the whole program must.
 const GRACE: Duration = Duration::from_secs(4);
+/// How long the database may take to be closed after that, which flushes it: the rest of the five seconds.
+const CLOSES: Duration = Duration::from_millis(900);
 /// Exit code of a usage or configuration that is not valid, clap's own.
 const EXIT_CONFIG: u8 = 2;
 
@@ -232,8 +234,8 @@ fn main() -> ExitCode {
     let runtime = runtime.map_err(|error| anyhow!("cannot start the runtime: {error}"));
     let result = runtime.and_then(|runtime| {
         let result = runtime.block_on(run(&args, config));
-        // A question that still runs on a blocking thread is nobody's any more.
-        runtime.shutdown_timeout(Duration::from_millis(200));
+        // Who was still asking goes with its task, and the last of them closes the database.
+        runtime.shutdown_timeout(CLOSES);
         notify::finish();
         result
     });

@@ -20,7 +20,7 @@ use p2p_service::http::{LocalOnly, local_only_guard, with_fallbacks};
 use p2p_service::problem::Problem;
 use p2p_service::tasks::Tasks;
 use serde::Serialize;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use utoipa::ToSchema;
 
 use crate::census::Census;
@@ -44,6 +44,8 @@ pub(crate) use waiting::say_unavailable;
 
 /// How long an answer may take.
 const TIMEOUT: Duration = Duration::from_secs(20);
+/// Lists that are made at once. What the database's threads read faster than it can be written down would lie in memory.
+const LISTS_AT_ONCE: usize = 2;
 /// When somebody may try again who was told that something is missing, and not when.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
 
@@ -71,20 +73,31 @@ impl Route {
     fn get<H: Handler<T, RestState>, T: 'static>(path: &'static str, handler: H) -> Route {
         Route { method: Method::GET, path, handler: get(handler) }
     }
+
+    /// One whose answers may be long: so many of them are made at once as have a turn.
+    fn list<H: Handler<T, RestState>, T: 'static>(
+        path: &'static str,
+        handler: H,
+        turns: &Arc<Semaphore>,
+    ) -> Route {
+        let handler = get(handler).layer(middleware::from_fn_with_state(Arc::clone(turns), in_turn));
+        Route { method: Method::GET, path, handler }
+    }
 }
 
 fn routes(limits: &Limits, max_body_bytes: usize) -> Vec<Route> {
     let register = post(register::register)
         .layer(DefaultBodyLimit::max(max_body_bytes))
         .layer(middleware::from_fn_with_state(limits.clone(), limits::limit_registrations));
+    let turns = Arc::new(Semaphore::new(LISTS_AT_ONCE));
     vec![
         Route::get("/", root),
-        Route::get("/peers", listings::peers),
-        Route::get("/directory", listings::directory),
-        Route::get("/files", listings::files),
+        Route::list("/peers", listings::peers, &turns),
+        Route::list("/directory", listings::directory, &turns),
+        Route::list("/files", listings::files, &turns),
         Route::get("/locate", search::locate),
-        Route::get("/search", search::search),
-        Route::get("/contents", search::contents),
+        Route::list("/search", search::search, &turns),
+        Route::list("/contents", search::contents, &turns),
         Route::get("/contents/{content}", search::content),
         Route { method: Method::POST, path: "/register", handler: register },
         Route::get("/status", standing::status),
@@ -137,6 +150,13 @@ async fn healthz(State(state): State<RestState>) -> Result<Json<Health>, Problem
         Err(error @ (DirectoryError::Unavailable(_) | DirectoryError::Busy(_))) => Err(problem_of(error)),
         Err(error) => Err(Problem::unavailable("directory-failed", error.to_string())),
     }
+}
+
+/// Makes a list when it has its turn.
+async fn in_turn(State(turns): State<Arc<Semaphore>>, request: Request, next: Next) -> Response {
+    // It is never closed; if it were, nobody would have to wait.
+    let _turn = turns.acquire().await;
+    next.run(request).await
 }
 
 /// Hands a long answer over piece by piece, where there is room for it.
