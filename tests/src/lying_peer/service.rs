@@ -216,7 +216,9 @@ impl Service {
             if offset >= end {
                 let mut given = self.shelf.given_ranges.lock().unwrap_or_else(PoisonError::into_inner);
                 given.insert((request.content.clone(), request.offset));
-                return (conduct != Conduct::FalseAndGone).then_some(());
+                // With an empty range no lie is told yet.
+                let has_lied = conduct == Conduct::FalseAndGone && end > request.offset;
+                return (!has_lied).then_some(());
             }
         }
     }

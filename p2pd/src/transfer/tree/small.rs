@@ -20,11 +20,10 @@ use super::super::measure::Work;
 use super::super::outcome::Outcome;
 use super::super::plan::SourceKey;
 use super::super::sink::{SinkError, blocking};
-use super::super::source::Gone;
 use super::super::store::TreeFile;
 use super::batch::{self, Came, Found, Kept, Named, Proven};
 use super::plan::{Arrival, FileKey, Plan};
-use super::stream::{Event, Order, Wanted};
+use super::stream::{Event, Order};
 use super::{LONGEST, Lacking, Tally};
 use crate::discovery::PeerRef;
 use crate::shares::Together;
@@ -330,7 +329,7 @@ impl Run<'_> {
     /// A file is not to be fetched any more.
     fn forget(&mut self, key: FileKey) {
         for other in self.plan.others(key) {
-            self.order(other, Order::Leave(key));
+            self.leave(other, key);
         }
         self.plan.remove(key);
         self.files.remove(&key);
@@ -462,36 +461,13 @@ impl Run<'_> {
         match self.files.get(&key).filter(|_| wanted) {
             Some(file) => {
                 for other in self.plan.others(key) {
-                    // Where it cannot be told, its copy comes for nothing.
-                    self.order(other, Order::Leave(key));
+                    self.leave(other, key);
                 }
                 self.came_len += len;
                 self.came.push(Came { key, source, file: file.clone(), chunks });
             }
             None => self.job.wasted(len),
         }
-    }
-
-    fn ask_everyone(&mut self) {
-        self.plan.sources().into_iter().for_each(|source| self.ask(source));
-    }
-
-    fn ask(&mut self, source: SourceKey) {
-        if self.in_doubt.contains_key(&source) {
-            return;
-        }
-        let keys = self.plan.requests(source, Instant::now()).into_iter();
-        let wanted =
-            |key| self.files.get(&key).map(|file| Wanted { key, content: file.content, size: file.size });
-        let wanted: Vec<_> = keys.filter_map(wanted).collect();
-        if !wanted.is_empty() && !self.order(source, Order::Ask(wanted)) {
-            // Its task has ended, or the source takes nothing any more.
-            self.gone(source, &Gone::Lost("it takes no more requests".to_owned()));
-        }
-    }
-
-    fn order(&self, source: SourceKey, order: Order) -> bool {
-        self.sources.get(&source).is_some_and(|to| to.orders.try_send(order).is_ok())
     }
 }
 

@@ -126,7 +126,9 @@ impl StreamTask {
                         } else if let Some(file) = open.get_mut(&key) {
                             file.is_left = true;
                             let leave = PullRequest { id: key.into(), withdraw: true, ..PullRequest::default() };
-                            self.ask(&up, leave).await?;
+                            if !self.ask(&up, leave).await? {
+                                return Err(self.last_words(&mut down, &mut open).await);
+                            }
                         }
                     }
                 },
@@ -144,7 +146,9 @@ impl StreamTask {
                         }
                         let key = FileKey::try_from(request.id).unwrap_or_default();
                         open.insert(key, Assembly::of(request.length));
-                        self.ask(&up, request).await?;
+                        if !self.ask(&up, request).await? {
+                            return Err(self.last_words(&mut down, &mut open).await);
+                        }
                     }
                 }
                 answer = down.next() => {
@@ -160,10 +164,32 @@ impl StreamTask {
         }
     }
 
-    /// Sends a request. A source that takes none for so long is as silent as one that answers none.
-    async fn ask(&self, up: &mpsc::Sender<PullRequest>, request: PullRequest) -> Result<(), Gone> {
+    /// Sends a request; whether the source still takes any. One that takes none for so long is as silent as one that answers
+    /// none.
+    async fn ask(&self, up: &mpsc::Sender<PullRequest>, request: PullRequest) -> Result<bool, Gone> {
         let sent = timeout(SILENCE, up.send(request)).await.map_err(|_| self.silent())?;
-        sent.map_err(|_| closed())
+        Ok(sent.is_ok())
+    }
+
+    /// Tells what a source had sent before it closed, be it true or false, and then why it is gone.
+    async fn last_words(
+        &mut self,
+        down: &mut pull_call::Answers,
+        open: &mut HashMap<FileKey, Assembly>,
+    ) -> Gone {
+        loop {
+            let answer = match timeout(SILENCE, down.next()).await {
+                Ok(Ok(Some(answer))) => answer,
+                Ok(Ok(None)) => return closed(),
+                Ok(Err(status)) => return self.gone(&status),
+                Err(_) => return self.silent(),
+            };
+            match self.take_all(answer, down, open).await {
+                Ok(Ok(())) => {}
+                Ok(Err(Over)) => return closed(),
+                Err(gone) => return gone,
+            }
+        }
     }
 
     async fn tell(&mut self, event: Event) -> Result<(), Over> {

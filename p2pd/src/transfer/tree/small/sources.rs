@@ -1,16 +1,16 @@
 //! The sources of a run over short files: how they are found, and what becomes of files that nobody gives.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use p2p_content::ContentHash;
-use tokio::sync::mpsc;
+use tokio::sync::mpsc::{self, error::TrySendError};
 
 use super::{LOOKS, LOSSES, MANY_MISSING, ORDERS, PACED, Run, Running, SOURCES};
 use crate::discovery::PeerRef;
 use crate::transfer::plan::SourceKey;
 use crate::transfer::source::Gone;
 use crate::transfer::tree::plan::FileKey;
-use crate::transfer::tree::stream::StreamTask;
+use crate::transfer::tree::stream::{Order, StreamTask, Wanted};
 
 impl Run<'_> {
     pub(super) fn gone(&mut self, source: SourceKey, why: &Gone) {
@@ -31,6 +31,35 @@ impl Run<'_> {
         }
         self.lacking.why = Some(format!("{}: {reason}", running.peer));
         self.gone.insert(source, running.peer);
+    }
+
+    pub(super) fn ask_everyone(&mut self) {
+        self.plan.sources().into_iter().for_each(|source| self.ask(source));
+    }
+
+    pub(super) fn ask(&mut self, source: SourceKey) {
+        if self.in_doubt.contains_key(&source) {
+            return;
+        }
+        let keys = self.plan.requests(source, Instant::now()).into_iter();
+        let wanted =
+            |key| self.files.get(&key).map(|file| Wanted { key, content: file.content, size: file.size });
+        let wanted: Vec<_> = keys.filter_map(wanted).collect();
+        if !wanted.is_empty()
+            && let Some(to) = self.sources.get(&source)
+            // The last words of one whose task has ended are still to be heard: what it gave, and why it is gone.
+            && let Err(TrySendError::Full(_)) = to.orders.try_send(Order::Ask(wanted))
+        {
+            self.gone(source, &Gone::Lost("it takes no more requests".to_owned()));
+        }
+    }
+
+    /// Tells a source that a file has come, if it can be told.
+    pub(super) fn leave(&self, source: SourceKey, key: FileKey) {
+        if let Some(to) = self.sources.get(&source) {
+            // Otherwise its copy comes for nothing.
+            let _ = to.orders.try_send(Order::Leave(key));
+        }
     }
 
     /// Somebody has to be found for files that all who are there have refused, and for any where nobody is there.
