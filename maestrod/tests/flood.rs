@@ -60,7 +60,7 @@ async fn a_gibibyte_of_names_takes_bounded_memory_and_disturbs_nobody() {
     let names = batches * BATCH;
     println!(
         "{names} names, {} MiB, in {:.1?}: maestrod held {most} MiB, the slowest answer came after {slowest:.2?}",
-        names * EACH >> 20,
+        (names * EACH) >> 20,
         began.elapsed()
     );
     assert!(most < MOST_MIB, "{most} MiB");
