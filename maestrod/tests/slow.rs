@@ -29,8 +29,8 @@ const CALLS: usize = 100;
 const UNREAD: usize = 100;
 /// How long others may wait while all of these are made: it is the same work, whether they are read or not.
 const PATIENCE: Duration = Duration::from_secs(15);
-/// What all of it may cost the maestro, in MiB: the room for it twice, and what it takes to make what then finds none.
-const MOST_MIB: u64 = 256;
+/// What all of it may cost the maestro, in MiB.
+const MOST_MIB: u64 = 200;
 
 /// A connection as a peer has it, for calls that are not as they should be.
 async fn channel(maestro: &Process, peer: &Peer) -> Channel {

@@ -35,6 +35,16 @@ pub(super) enum Key<'a> {
     Content(&'a [u8]),
 }
 
+impl<'a> Key<'a> {
+    /// The column that has it, and what is in there.
+    fn column(self) -> (&'static str, &'a [u8]) {
+        match self {
+            Key::Name(name) => ("name", name),
+            Key::Content(content) => ("content", content),
+        }
+    }
+}
+
 /// Who has these names visibly, of each in order of peers: of as many of the names, the first one at least, as the budget is
 /// enough for.
 pub(super) async fn of_names(
@@ -107,10 +117,7 @@ pub(super) async fn few(
     client: &Client,
     key: Key<'_>,
 ) -> Result<Option<(Vec<Holding>, HashMap<i64, PeerRecord>)>, Failure> {
-    let (column, value) = match key {
-        Key::Name(name) => ("name", name),
-        Key::Content(content) => ("content", content),
-    };
+    let (column, value) = key.column();
     let sql = format!(
         "SELECT f.peer, f.share, f.name, f.content, f.size, f.modified_ms, {} FROM
          (SELECT peer, share, name, content, size, modified_ms FROM files
@@ -148,23 +155,14 @@ async fn some(
     peers: Range<i64>,
     most: usize,
 ) -> Result<Vec<Holding>, Failure> {
-    let (key, sql) = match key {
-        Key::Name(name) => (
-            name,
-            "SELECT f.peer, f.share, f.name, f.content, f.size, f.modified_ms FROM
-             (SELECT peer, share, name, content, size, modified_ms FROM files
-              WHERE name = $1 AND peer >= $2 AND peer < $3 ORDER BY peer LIMIT $4) AS f
-             JOIN peers p ON p.id = f.peer WHERE p.visible ORDER BY f.peer LIMIT $5",
-        ),
-        Key::Content(content) => (
-            content,
-            "SELECT f.peer, f.share, f.name, f.content, f.size, f.modified_ms FROM
-             (SELECT peer, share, name, content, size, modified_ms FROM files
-              WHERE content = $1 AND peer >= $2 AND peer < $3 ORDER BY peer LIMIT $4) AS f
-             JOIN peers p ON p.id = f.peer WHERE p.visible ORDER BY f.peer LIMIT $5",
-        ),
-    };
-    let statement = client.prepare_cached(sql).await?;
+    let (column, key) = key.column();
+    let sql = format!(
+        "SELECT f.peer, f.share, f.name, f.content, f.size, f.modified_ms FROM
+         (SELECT peer, share, name, content, size, modified_ms FROM files
+          WHERE {column} = $1 AND peer >= $2 AND peer < $3 ORDER BY peer LIMIT $4) AS f
+         JOIN peers p ON p.id = f.peer WHERE p.visible ORDER BY f.peer LIMIT $5"
+    );
+    let statement = client.prepare_cached(&sql).await?;
     let (rows, most) = (Budget::ROWS as i64, most as i64);
     let rows = client.query(&statement, &[&key, &peers.start, &peers.end, &rows, &most]).await?;
     rows.iter().map(holding).collect()

@@ -34,7 +34,7 @@ impl Job {
 
     /// The content has the length that was told: those that were suspected gave false bytes.
     pub(in crate::transfer) fn told_rightly(&self, content: ContentHash) {
-        for Suspect { peer, why, .. } in self.suspects_of(content) {
+        for Suspect { peer, why, .. } in self.take_suspects(content) {
             self.source_dropped(&peer, &why, content);
         }
     }
@@ -92,7 +92,8 @@ impl Job {
         len: u64,
         by: &PeerRef,
     ) {
-        drop(self.suspects_of(content));
+        // None of them is to blame.
+        drop(self.take_suspects(content));
         let (id, asked) = (self.whole().id, &self.terms.only_from);
         let located = match asked {
             Some(peer) => shared.locator.locate_at(peer, &Query::Content(content)).await,
@@ -107,7 +108,8 @@ impl Job {
         story::length_false(id, name, content, (told, len), by, &tellers);
     }
 
-    fn suspects_of(&self, content: ContentHash) -> Vec<Suspect> {
+    /// Those of this content; they are suspected no more.
+    fn take_suspects(&self, content: ContentHash) -> Vec<Suspect> {
         let mut suspects = self.whole().suspects.lock().unwrap_or_else(PoisonError::into_inner);
         suspects.extract_if(.., |suspect| suspect.content == content).collect()
     }
