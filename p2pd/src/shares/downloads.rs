@@ -136,7 +136,7 @@ impl DownloadDir {
     ///
     /// [`PublishError::Exists`] if the name is taken and not to be replaced: nothing is changed then, and the part is
     /// still there. A directory is never replaced. [`PublishError::NoPart`], [`PublishError::BadKey`],
-    /// [`PublishError::Unavailable`], [`PublishError::Io`].
+    /// [`PublishError::Unavailable`], [`PublishError::Unflushed`], [`PublishError::Io`].
     pub fn publish(&self, key: &str, name: &FileName, replace: bool) -> Result<PathBuf, PublishError> {
         check_key(key)?;
         let (root, place) = self.root()?;
@@ -153,7 +153,7 @@ impl DownloadDir {
         take_group(&part, &parent).map_err(at)?;
         let mode = Mode::RUSR | Mode::WUSR | Mode::RGRP | Mode::WGRP | Mode::ROTH | Mode::WOTH;
         rustix::fs::fchmod(&part, mode & !umask()).map_err(at)?;
-        rustix::fs::fsync(&part).map_err(at)?;
+        flush(&File::from(part)).map_err(|source| PublishError::Unflushed { path: path.clone(), source })?;
         let renamed = if replace {
             rustix::fs::renameat(&parts, key, &parent, last)
         } else {
@@ -162,6 +162,22 @@ impl DownloadDir {
         renamed.map_err(|source| match source {
             Errno::EXIST | Errno::NOTEMPTY | Errno::ISDIR => PublishError::Exists { name: name.clone() },
             source => at(source),
+        self.publish_flushed(key, name, replace, File::sync_all)
+    }
+
+    /// As [`publish`](DownloadDir::publish), for who has the part open: the kernel tells a handle of the writes that were
+    /// lost since it was opened, and a new one perhaps of none. `flush` is given a new one.
+    ///
+    /// # Errors
+    ///
+    /// As [`publish`](DownloadDir::publish).
+    pub fn publish_flushed(
+        &self,
+        key: &str,
+        name: &FileName,
+        replace: bool,
+        flush: impl FnOnce(&File) -> io::Result<()>,
+    ) -> Result<PathBuf, PublishError> {
         })?;
         rustix::fs::fsync(&parent).map_err(at)?;
         Ok(path)
@@ -292,3 +308,11 @@ pub enum PublishError {
         source: io::Error,
     },
 }
+    /// What was written may not all be on the disk.
+    #[error("{}: the disk did not take all of it: {source}", path.display())]
+    Unflushed {
+        /// Where it was to be.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },

@@ -297,6 +297,7 @@ impl Engine<'_> {
                     // Who gives nothing makes no events: what is asked of it is stolen here.
                     self.ask_everyone();
                 }
+        // Where it fails, publishing does too.
                 _ = look.tick() => if looking.is_empty() {
                     looking.spawn(self.job.look(self.shared, self.content));
                 },

@@ -9,7 +9,7 @@ use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -37,13 +37,20 @@ pub(super) struct Sink {
     manifest: Arc<Manifest>,
     store: Store,
     flush: Flush,
-    /// The pieces that were remembered last.
-    durable: Arc<Mutex<Bitmap>>,
+    safe: Arc<Mutex<Safe>>,
     /// Held while a piece is written. The kernel lets one thread at a time write to a file, and who waits for that burns
     /// a core that could prove the next piece: an eighth of the time of a transfer.
     writing: Arc<Mutex<()>>,
     resumed: Resumed,
     work: Arc<Work>,
+}
+
+/// What of the file no crash takes.
+struct Safe {
+    /// The pieces that were remembered last.
+    pieces: Bitmap,
+    /// Why a flush failed, once one has. The kernel tells of a lost write once: who asks again is told that all is well.
+    lost: Option<String>,
 }
 
 /// Why a piece or a file could not be kept.
@@ -89,7 +96,9 @@ impl From<PublishError> for SinkError {
             PublishError::Io { source, path } if is_no_way(&source) => {
                 Self::NoWay(format!("{}: {source}; fetch it again with --as NAME", path.display()))
             }
-            PublishError::Io { source, path } => Self::of_io(source, &path.display().to_string()),
+            PublishError::Unflushed { source, path } | PublishError::Io { source, path } => {
+                Self::of_io(source, &path.display().to_string())
+            }
             other => Self::Io(other.to_string()),
         }
     }
@@ -139,14 +148,14 @@ impl Sink {
             store.forget_proven(id, nothing.to_bytes()).await?;
             remembered = Some(nothing);
         }
-        let durable = remembered.clone().unwrap_or_else(|| Bitmap::new(manifest.pieces().count()));
+        let pieces = remembered.clone().unwrap_or_else(|| Bitmap::new(manifest.pieces().count()));
+        let safe = Arc::new(Mutex::new(Safe { pieces, lost: None }));
         let (proofs, at, part) = (Arc::clone(&manifest), dir.clone(), key.clone());
         let opened = blocking(move || open_part(&at, &part, &proofs, remembered, reserve)).await?;
         let (file, pieces, resumed) = opened;
-        let (file, flush) = (Arc::new(file), Arc::new(File::sync_data));
-        let (durable, writing) = (Arc::new(Mutex::new(durable)), Arc::default());
-        let work = Arc::default();
-        Ok((Self { id, key, dir, file, manifest, store, flush, durable, writing, resumed, work }, pieces))
+        let (file, flush) = (Arc::new(file), Arc::new(File::sync_all));
+        let (writing, work) = (Arc::default(), Arc::default());
+        Ok((Self { id, key, dir, file, manifest, store, flush, safe, writing, resumed, work }, pieces))
     }
 
     /// The transfer's number.
@@ -195,34 +204,47 @@ impl Sink {
     }
 
     /// Makes what is written durable, and then remembers these pieces. Where that fails, what is not remembered is
-    /// fetched again.
+    /// fetched again, by another sink: this one remembers and publishes nothing more.
     pub(super) async fn remember(&self, pieces: Bitmap) -> Result<(), SinkError> {
-        let (file, flush) = (Arc::clone(&self.file), Arc::clone(&self.flush));
-        let (manifest, durable) = (Arc::clone(&self.manifest), Arc::clone(&self.durable));
-        let (work, began) = (Arc::clone(&self.work), Instant::now());
-        let flushed = move || match flush(&file) {
-            Ok(()) => {
-                work.flushed(began.elapsed());
-                Ok(())
-            }
-            Err(error) => {
-                // The kernel tells of a lost write once, and what it still has of it in memory would prove itself.
-                let lost = durable.lock().unwrap_or_else(PoisonError::into_inner).clone();
-                empty(&file, &manifest, lost.iter_missing());
-                Err(SinkError::of_io(error, "writing the file"))
-            }
-        };
-        blocking(flushed).await?;
+        let flush = self.flushing();
+        blocking(move || flush().map_err(|error| SinkError::of_io(error, "writing the file"))).await?;
         self.store.set_proven(self.id, None, pieces.to_bytes()).await?;
-        *self.durable.lock().unwrap_or_else(PoisonError::into_inner) = pieces;
+        lock(&self.safe).pieces = pieces;
         Ok(())
     }
 
-    /// Gives the whole file its name.
+    /// Gives the whole file its name, once all of it is on the disk.
     pub(super) async fn publish(&self, name: FileName) -> Result<PathBuf, SinkError> {
-        let (dir, key) = (self.dir.clone(), self.key.clone());
-        blocking(move || Ok(dir.publish(&key, &name, false)?)).await
+        let (dir, key, flush) = (self.dir.clone(), self.key.clone(), self.flushing());
+        blocking(move || Ok(dir.publish_flushed(&key, &name, false, |_| flush())?)).await
     }
+
+    /// Makes what is written durable. Where that fails, the pieces that are not remembered are emptied: what the kernel still
+    /// has of them in memory would prove itself.
+    fn flushing(&self) -> impl FnOnce() -> io::Result<()> + Send + 'static {
+        let (file, flush) = (Arc::clone(&self.file), Arc::clone(&self.flush));
+        let (manifest, safe) = (Arc::clone(&self.manifest), Arc::clone(&self.safe));
+        let (work, began) = (Arc::clone(&self.work), Instant::now());
+        move || {
+            if let Some(lost) = &lock(&safe).lost {
+                return Err(io::Error::other(lost.clone()));
+            }
+            let flushed = flush(&file);
+            match &flushed {
+                Ok(()) => work.flushed(began.elapsed()),
+                Err(error) => {
+                    let mut safe = lock(&safe);
+                    safe.lost = Some(error.to_string());
+                    empty(&file, &manifest, safe.pieces.iter_missing());
+                }
+            }
+            flushed
+        }
+    }
+}
+
+fn lock(safe: &Mutex<Safe>) -> MutexGuard<'_, Safe> {
+    safe.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The name of a transfer's part file.

@@ -40,6 +40,7 @@ impl Durable {
 
     /// Makes all that is written durable, before the run ends.
     pub(super) async fn settle(&mut self, sink: &Arc<Sink>, pieces: &Bitmap) {
+        // Where that one fails, so does the next.
         while self.task.join_next().await.is_some() {}
         if let Err(error) = sink.remember(pieces.clone()).await {
             let id = sink.id();

@@ -372,3 +372,39 @@ async fn what_a_failed_flush_may_have_lost_is_fetched_again() {
         discard(house.downloads.clone(), case.key()).await.unwrap();
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_failed_flush_nothing_more_is_remembered_or_published() {
+    let house = House::new().await;
+    for (seed, fails_while_publishing) in [(0, false), (1, true), (2, false), (3, true)] {
+        let mut case = Case::new(&house, seed).await;
+        let (mut sink, mut held) = case.open(None).await;
+        case.store.set_proven(case.id, Some(case.manifest.to_bytes()), held.to_bytes()).await.unwrap();
+        let remembered = held.to_bytes();
+        while !held.is_full() {
+            case.write_one(&sink, &mut held).await;
+        }
+        // As the kernel does, once for each handle.
+        let fails = Mutex::new(true);
+        sink.flush = Arc::new(move |_: &File| {
+            let fails = std::mem::take(&mut *fails.lock().unwrap());
+            if fails { Err(io::Error::from(Errno::IO)) } else { Ok(()) }
+        });
+        let name = FileName::parse("a.bin").unwrap();
+        if !fails_while_publishing {
+            assert!(matches!(sink.remember(held.clone()).await, Err(SinkError::Io(_))));
+            assert!(matches!(sink.remember(held.clone()).await, Err(SinkError::Io(_))));
+        }
+        let published = sink.publish(name.clone()).await;
+        assert!(
+            matches!(&published, Err(SinkError::Io(why)) if why.contains("Input/output error")),
+            "{published:?}"
+        );
+        assert!(!house.downloads.exists(&name).unwrap());
+        drop(sink);
+        let (sink, held) = case.open(case.remembered(&case.store).await).await;
+        assert_eq!(held.to_bytes(), remembered);
+        drop(sink);
+        discard(house.downloads.clone(), case.key()).await.unwrap();
+    }
+}
