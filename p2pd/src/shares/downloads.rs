@@ -114,6 +114,30 @@ impl DownloadDir {
         Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
     }
 
+    /// How many bytes parts will still take: of those that are made at their full length, what has no place on the disk yet.
+    ///
+    /// # Errors
+    ///
+    /// [`PublishError::Unavailable`], [`PublishError::Io`].
+    pub fn awaited_bytes(&self) -> Result<u64, PublishError> {
+        let (root, place) = self.root()?;
+        let mut awaited = 0u64;
+        for key in self.parts()? {
+            let stat = open_parts(&root, false)
+                .and_then(|parts| rustix::fs::statat(&parts, &*key, AtFlags::SYMLINK_NOFOLLOW));
+            match stat {
+                Ok(stat) => {
+                    let (len, blocks) = (stat.st_size.cast_unsigned(), stat.st_blocks.cast_unsigned());
+                    awaited = awaited.saturating_add(len.saturating_sub(blocks.saturating_mul(512)));
+                }
+                // It was published, or removed, meanwhile.
+                Err(Errno::NOENT) => {}
+                Err(source) => return Err(io_error(place.path.join(PARTIAL_DIR).join(key), source)),
+            }
+        }
+        Ok(awaited)
+    }
+
     /// Whether something is under this name already.
     ///
     /// # Errors
@@ -138,6 +162,22 @@ impl DownloadDir {
     /// still there. A directory is never replaced. [`PublishError::NoPart`], [`PublishError::BadKey`],
     /// [`PublishError::Unavailable`], [`PublishError::Unflushed`], [`PublishError::Io`].
     pub fn publish(&self, key: &str, name: &FileName, replace: bool) -> Result<PathBuf, PublishError> {
+        self.publish_flushed(key, name, replace, File::sync_all)
+    }
+
+    /// As [`publish`](DownloadDir::publish), for who has the part open: the kernel tells a handle of the writes that were
+    /// lost since it was opened, and a new one perhaps of none. `flush` is given a new one.
+    ///
+    /// # Errors
+    ///
+    /// As [`publish`](DownloadDir::publish).
+    pub fn publish_flushed(
+        &self,
+        key: &str,
+        name: &FileName,
+        replace: bool,
+        flush: impl FnOnce(&File) -> io::Result<()>,
+    ) -> Result<PathBuf, PublishError> {
         check_key(key)?;
         let (root, place) = self.root()?;
         let path = place.path.join(name.as_str());
@@ -162,22 +202,6 @@ impl DownloadDir {
         renamed.map_err(|source| match source {
             Errno::EXIST | Errno::NOTEMPTY | Errno::ISDIR => PublishError::Exists { name: name.clone() },
             source => at(source),
-        self.publish_flushed(key, name, replace, File::sync_all)
-    }
-
-    /// As [`publish`](DownloadDir::publish), for who has the part open: the kernel tells a handle of the writes that were
-    /// lost since it was opened, and a new one perhaps of none. `flush` is given a new one.
-    ///
-    /// # Errors
-    ///
-    /// As [`publish`](DownloadDir::publish).
-    pub fn publish_flushed(
-        &self,
-        key: &str,
-        name: &FileName,
-        replace: bool,
-        flush: impl FnOnce(&File) -> io::Result<()>,
-    ) -> Result<PathBuf, PublishError> {
         })?;
         rustix::fs::fsync(&parent).map_err(at)?;
         Ok(path)
@@ -299,6 +323,14 @@ pub enum PublishError {
         /// Why.
         reason: String,
     },
+    /// What was written may not all be on the disk.
+    #[error("{}: the disk did not take all of it: {source}", path.display())]
+    Unflushed {
+        /// Where it was to be.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
     /// The file system refused.
     #[error("{}: {source}", path.display())]
     Io {
@@ -308,11 +340,3 @@ pub enum PublishError {
         source: io::Error,
     },
 }
-    /// What was written may not all be on the disk.
-    #[error("{}: the disk did not take all of it: {source}", path.display())]
-    Unflushed {
-        /// Where it was to be.
-        path: PathBuf,
-        /// What the system says.
-        source: io::Error,
-    },

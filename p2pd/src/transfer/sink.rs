@@ -305,20 +305,30 @@ fn open_part(
     let mut file = dir.part(key)?;
     let failed = |error: io::Error| SinkError::of_io(error, "preparing the file");
     let (len, known) = (manifest.pieces().len(), remembered.is_some());
-    if file.metadata().map_err(failed)?.len() != len {
-        let free = dir.free_bytes()?;
-        if free.saturating_sub(len) < reserve {
+    let is_new = file.metadata().map_err(failed)?.len() != len;
+    if is_new {
+        file.set_len(0).map_err(failed)?;
+    }
+    // Where the file system reserves nothing, others' files grow too.
+    let awaited = dir.awaited_bytes()?;
+    let needs = if is_new { len } else { 0 }.saturating_add(awaited);
+    let free = dir.free_bytes()?;
+    if needs > 0 && free.saturating_sub(needs) < reserve {
+        if is_new {
             dir.remove_part(key)?;
-            return Err(SinkError::Full(format!(
-                "it needs {len} bytes, and {free} are free, of which {reserve} are kept free ([transfers] \
-                 reserve_bytes)"
-            )));
         }
-        if let Err(error) = allocate(&file, len) {
-            // What it got of the disk is given back: others may need it while this one waits.
-            dir.remove_part(key)?;
-            return Err(failed(error));
-        }
+        let needed = match awaited {
+            0 => format!("it needs {needs} bytes"),
+            _ => format!("it and other files that are not whole yet need {needs} bytes"),
+        };
+        return Err(SinkError::Full(format!(
+            "{needed}, and {free} are free, of which {reserve} are kept free ([transfers] reserve_bytes)"
+        )));
+    }
+    if is_new && let Err(error) = allocate(&file, len) {
+        // What it got of the disk is given back: others may need it while this one waits.
+        dir.remove_part(key)?;
+        return Err(failed(error));
     }
     let mut pieces = remembered.unwrap_or_else(|| Bitmap::new(manifest.pieces().count()));
     let mut resumed = Resumed { remembered: pieces.count_ones(), ..Resumed::default() };

@@ -408,3 +408,21 @@ async fn after_a_failed_flush_nothing_more_is_remembered_or_published() {
         discard(house.downloads.clone(), case.key()).await.unwrap();
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn room_is_kept_for_the_files_that_still_grow() {
+    let house = House::new().await;
+    let case = Case::new(&house, 1).await;
+    let free = house.downloads.free_bytes().unwrap();
+    let reserve = free / 4 * 3;
+    let open = async || {
+        let (dir, manifest) = (house.downloads.clone(), Arc::clone(&case.manifest));
+        Sink::open(case.id, dir, manifest, None, reserve, case.store.clone()).await.map(drop)
+    };
+    open().await.unwrap();
+    discard(house.downloads.clone(), case.key()).await.unwrap();
+    // As it is where the file system reserves nothing.
+    house.downloads.part("other").unwrap().set_len(free / 2).unwrap();
+    assert!(matches!(open().await, Err(SinkError::Full(why)) if why.contains("not whole yet")));
+    assert_eq!(house.downloads.parts().unwrap(), ["other"]);
+}
