@@ -3,6 +3,7 @@
 // Helpers of tests are no tests to clippy: a test that cannot go on fails right there.
 #![allow(clippy::unwrap_used)]
 
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::ensure;
@@ -13,7 +14,9 @@ use p2p_proto::v1::{
     BrowseRequest, DescribeRequest, FriendQuery, LocateResponse, ManifestRequest, PullRequest, friend_query,
     pull_refusal,
 };
-use p2p_tests::{Conduct, LyingPeer, MemberClient, Network, eventually, random_file, write_file};
+use p2p_tests::{
+    Conduct, LyingPeer, MemberClient, Network, Settings, eventually, random_bytes, random_file, write_file,
+};
 use serde_json::json;
 
 const STOPS_WITHIN: Duration = Duration::from_secs(5);
@@ -25,6 +28,14 @@ async fn befriend(network: &Network, one: usize, other: usize) {
         let added = ["friends", "add", &there.address(), "--id", there.id()];
         network.peer(here).unwrap().ctl(added).await.unwrap().ok().unwrap();
     }
+}
+
+/// Gives a peer a share that only friends may see, with this file.
+fn share_with_friends(settings: &mut Settings, name: &str, bytes: &[u8]) {
+    let path = settings.text("state_dir").unwrap().replace("/state", "/private");
+    write_file(&Path::new(&path).join(name), bytes).unwrap();
+    let share = [("name", "private"), ("path", &path), ("visible", "friends")];
+    settings.add_share(share.into_iter().map(|(key, value)| (key.to_owned(), value.into())).collect());
 }
 
 async fn origins(network: &Network, number: usize, what: &str) -> Vec<(String, Origin)> {
@@ -254,11 +265,7 @@ async fn strangers_get_nothing() {
 async fn what_is_for_friends_is_for_friends() {
     let network = Network::builder().peers(2).peers_with(|number, settings| {
         if number == 1 {
-            let path = settings.text("state_dir").unwrap().replace("/state", "/private");
-            write_file(&std::path::Path::new(&path).join("diario.txt"), "para amigos").unwrap();
-            let share = [("name", "private"), ("path", &path), ("visible", "friends")];
-            settings
-                .add_share(share.into_iter().map(|(key, value)| (key.to_owned(), value.into())).collect());
+            share_with_friends(settings, "diario.txt", b"para amigos");
         }
     });
     let network = network.start().await.unwrap();
@@ -276,4 +283,46 @@ async fn what_is_for_friends_is_for_friends() {
     other.ctl(["fetch", "diario.txt"]).await.unwrap().ok().unwrap();
     assert_eq!(std::fs::read_to_string(other.shared("diario.txt")).unwrap(), "para amigos");
     assert_eq!(gets(&mut client, hash).await, (false, false), "from P1 it is still for friends only");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn friends_are_asked_where_the_directory_knows_only_liars() {
+    const SIZE: usize = 8 << 20;
+    let network = Network::builder().peers(2).peers_with(|number, settings| {
+        if number == 1 {
+            share_with_friends(settings, "datos.bin", &random_bytes(SIZE, 7));
+        }
+    });
+    let network = network.start().await.unwrap();
+    befriend(&network, 1, 2).await;
+    let files = [("datos.bin", random_bytes(SIZE, 7))];
+    let liar = LyingPeer::start("mentiroso", Conduct::false_pieces(1), files).await.unwrap();
+    liar.join(&network.maestro().unwrap().address()).await.unwrap();
+
+    let peer = network.peer(2).unwrap();
+    let begun: Transfer = peer.ctl_json(&["fetch", "datos.bin", "--detach"]).await.unwrap();
+    let done = peer.transfer_done(begun.id, Duration::from_secs(60)).await.unwrap();
+    assert_eq!(peer.hash_of("datos.bin").unwrap(), ContentHash::of(&random_bytes(SIZE, 7)));
+    let friend = done.sources.iter().find(|source| source.peer.name == "P1").unwrap();
+    assert_eq!(friend.bytes, SIZE as u64, "{done:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_directory_has_what_its_friends_share_among_themselves() {
+    let network = Network::builder().peers(2).peers_with(|number, settings| {
+        if number == 1 {
+            share_with_friends(settings, "fotos/privada.txt", b"para amigos");
+        }
+    });
+    let network = network.files(|number, shared| match number {
+        1 => write_file(&shared.join("fotos/publica.txt"), "para todos"),
+        _ => Ok(()),
+    });
+    let network = network.start().await.unwrap();
+    befriend(&network, 1, 2).await;
+    let peer = network.peer(2).unwrap();
+    peer.ctl(["fetch", "-r", "fotos"]).await.unwrap().ok().unwrap();
+    for (name, text) in [("fotos/publica.txt", "para todos"), ("fotos/privada.txt", "para amigos")] {
+        assert_eq!(std::fs::read_to_string(peer.shared(name)).unwrap(), text);
+    }
 }

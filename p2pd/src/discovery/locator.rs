@@ -99,12 +99,18 @@ impl Locator {
 
     /// Own catalog and maestros; then friends and remembered members, where the maestros are down or have nothing.
     pub async fn locate(&self, query: &Query) -> Located {
+        self.locate_of_use(query, |_| true).await
+    }
+
+    /// The same where only some can be of use: friends and members are asked too where the maestros know of none of them.
+    pub async fn locate_of_use(&self, query: &Query, is_of_use: impl Fn(&PeerRef) -> bool) -> Located {
         let mut found = self.own(query).await;
         let (asked, mut incomplete) = self.ask_maestros(query).await;
-        let nothing = asked.iter().all(|candidate| candidate.sources.is_empty());
+        let mut sources = asked.iter().flat_map(|candidate| &candidate.sources);
+        let nobody = !sources.any(|source| is_of_use(&source.peer));
         found.extend(asked);
-        if nothing {
-            let (more, silent) = self.ask_friends(query).await;
+        if nobody {
+            let (more, silent) = self.ask_peers(&self.reachable(), query).await;
             found.extend(more);
             if let Some(why) = &mut incomplete
                 && silent > 0
@@ -113,6 +119,15 @@ impl Locator {
             }
         }
         Located { candidates: merge(found), incomplete }
+    }
+
+    /// Who else has it: maestros and friends together, whatever either of them knows; members where neither does. Where there
+    /// are friends that do not answer, it takes as long as they may.
+    pub async fn locate_more(&self, query: &Query) -> Located {
+        let friends: Vec<_> = self.friends.peers().into_iter().map(asked_now).collect();
+        let (maestros, friends) = tokio::join!(self.locate(query), self.ask_peers(&friends, query));
+        let found = maestros.candidates.into_iter().chain(friends.0);
+        Located { candidates: merge(found.collect()), incomplete: maestros.incomplete }
     }
 
     /// In the order of the first system: this peer; otherwise its friends; otherwise the maestro.
@@ -358,10 +373,10 @@ impl Locator {
         (found, together(&silent))
     }
 
-    async fn ask_friends(&self, query: &Query) -> (Vec<Candidate>, usize) {
-        let peers = self.reachable();
+    /// What these peers know, and how many do not answer.
+    async fn ask_peers(&self, peers: &[(PeerRef, Teller)], query: &Query) -> (Vec<Candidate>, usize) {
         let (mut found, silent) =
-            ask_all(&self.connections, &peers, &question(query, HOPS), ASK_TIMEOUT).await;
+            ask_all(&self.connections, peers, &question(query, HOPS), ASK_TIMEOUT).await;
         for candidate in &mut found {
             candidate.sources.retain(|source| source.peer.id() != Some(self.myself.id));
         }
@@ -381,6 +396,11 @@ impl Locator {
             (peer, Teller { origin: Origin::Cache, name, told_ms })
         });
         friends.into_iter().map(asked_now).chain(remembered).collect()
+    }
+
+    /// Friends that can be asked for their files, of which the maestro may not know all; not all of many.
+    pub fn friends(&self) -> Vec<PeerRef> {
+        self.friends.peers().into_iter().take(BROWSED).collect()
     }
 
     /// Peers that can be asked for their files where the maestro cannot: friends, then remembered members; not all of many.

@@ -16,13 +16,16 @@ impl Job {
     pub(in crate::transfer) async fn find_sources(&self, shared: &Shared, query: &Query) -> Vec<PeerRef> {
         let mut found = match &self.terms.only_from {
             Some(peer) => vec![peer.clone()],
-            None => sources_of(shared.locator.locate(query).await, query),
+            None => {
+                let is_of_use = |peer: &PeerRef| !self.is_dropped(peer.id());
+                sources_of(shared.locator.locate_of_use(query, is_of_use).await, query)
+            }
         };
         found.retain(|peer| !self.is_dropped(peer.id()));
         found
     }
 
-    /// Looks for more sources, beside a run.
+    /// Looks for more sources, beside a run: friends may have it too.
     pub(in crate::transfer) fn look(
         &self,
         shared: &Shared,
@@ -33,7 +36,7 @@ impl Job {
             let query = Query::Content(content);
             match only_from {
                 Some(peer) => vec![peer],
-                None => sources_of(locator.locate(&query).await, &query),
+                None => sources_of(locator.locate_more(&query).await, &query),
             }
         }
     }

@@ -12,15 +12,15 @@ use super::super::store::{StoreError, Terms, TreeFile};
 use super::super::story::{self, AskedBy};
 use super::Pattern;
 use crate::catalog::{Catalog, CatalogError, Fact, ListQuery, Viewer};
-use crate::discovery::{AskError, Page, PageQuery, PeerRef, Query, now_ms};
+use crate::discovery::{AskError, PeerRef, Query, now_ms};
 use crate::transfer::job::Job;
+
+mod asking;
 
 /// Files that are asked for, and compared, at once.
 const PAGE: u32 = 2000;
 /// Conflicts that are told one by one.
 const CONFLICTS: usize = 20;
-/// Bytes that a content has at the most (4 TiB).
-const LONGEST_CONTENT: u64 = 1 << 42;
 /// Files whose sources are looked up to say who has them.
 const LOOKED_UP: usize = 16;
 
@@ -213,88 +213,6 @@ impl Transfers {
         Ok(listed)
     }
 
-    /// Writes down what others have of it; whether there is any.
-    async fn ask(&self, order: &TreeOrder, listed: &mut Listed) -> Result<bool, TreeError> {
-        let locator = &self.shared.locator;
-        if let Some(peer) = &order.from {
-            return self.ask_peer(peer, order, listed).await;
-        }
-        let (mut is_any, mut query) = (false, query(&order.what));
-        let (mut page, mut why) = (locator.browse_network(&query).await?, None);
-        loop {
-            // What one network does not tell takes nothing from what another one does: peers are asked for the rest.
-            why = why.or(page.incomplete.take());
-            let Some(cursor) = page.next.take() else {
-                is_any |= self.write_down(order, listed, page).await?;
-                break;
-            };
-            query.cursor = cursor;
-            // The next page is on its way while this one is written down.
-            let next = locator.browse_network(&query);
-            let (written, next) = tokio::join!(self.write_down(order, listed, page), next);
-            is_any |= written?;
-            page = next?;
-        }
-        if is_any && why.is_none() {
-            return Ok(true);
-        }
-        let mut silent = 0;
-        for peer in locator.others() {
-            match self.ask_peer(&peer, order, listed).await {
-                Ok(more) => is_any |= more,
-                Err(TreeError::Ask(_)) => silent += 1,
-                Err(error) => return Err(error),
-            }
-        }
-        if let Some(why) = why {
-            let silent =
-                if silent > 0 { format!("; {silent} peers do not answer either") } else { String::new() };
-            listed.found.incomplete = Some(format!("{why}{silent}"));
-        }
-        Ok(is_any)
-    }
-
-    async fn ask_peer(
-        &self,
-        peer: &PeerRef,
-        order: &TreeOrder,
-        listed: &mut Listed,
-    ) -> Result<bool, TreeError> {
-        let (mut is_any, mut query) = (false, query(&order.what));
-        loop {
-            let page = self.shared.locator.browse_peer(peer, &query).await?;
-            let next = page.next.clone();
-            is_any |= self.write_down(order, listed, page).await?;
-            match next {
-                // Whoever gives the same cursor again would be asked without end.
-                Some(cursor) if cursor != query.cursor => query.cursor = cursor,
-                _ => return Ok(is_any),
-            }
-        }
-    }
-
-    async fn write_down(
-        &self,
-        order: &TreeOrder,
-        listed: &mut Listed,
-        page: Page,
-    ) -> Result<bool, TreeError> {
-        let mut files = Vec::with_capacity(page.files.len());
-        for file in page.files.into_iter().filter(|file| order.what.has(file.name.as_str())) {
-            match (file.content, file.size) {
-                (Some(content), Some(told)) => {
-                    // No content is longer: whoever says so of one would only spoil the sums. Who has it proves its length.
-                    let size = if told <= LONGEST_CONTENT { told } else { 0 };
-                    files.push(TreeFile { name: file.name, content, size });
-                }
-                _ => listed.found.unproven += 1,
-            }
-        }
-        let is_any = !files.is_empty();
-        self.shared.store.list_files(listed.id, files).await?;
-        Ok(is_any)
-    }
-
     /// Compares the list with what is here: strikes off what is here already, and counts the rest.
     async fn compare(&self, listed: &mut Listed) -> Result<(), TreeError> {
         let mut own = OwnFacts::new(self.shared.catalog.clone());
@@ -345,10 +263,6 @@ impl Transfers {
             }
         }
     }
-}
-
-fn query(what: &Pattern) -> PageQuery {
-    PageQuery { prefix: what.prefix().to_owned(), limit: PAGE, ..PageQuery::default() }
 }
 
 /// A list that is forgotten where its transfer does not begin.

@@ -1,0 +1,109 @@
+//! What others have of a directory, written down page by page: what the networks' maestros know, what friends share beside
+//! that, and where a maestro is silent or knows nothing, what others have that can be reached.
+
+use futures::future::join_all;
+
+use super::{Listed, PAGE, TreeError, TreeOrder};
+use crate::discovery::{Page, PageQuery, PeerRef};
+use crate::transfer::jobs::Transfers;
+use crate::transfer::store::TreeFile;
+use crate::transfer::tree::Pattern;
+
+/// Bytes that a content has at the most (4 TiB).
+const LONGEST_CONTENT: u64 = 1 << 42;
+
+impl Transfers {
+    /// Writes down what others have of it; whether there is any.
+    pub(super) async fn ask(&self, order: &TreeOrder, listed: &mut Listed) -> Result<bool, TreeError> {
+        let locator = &self.shared.locator;
+        let first = query(&order.what);
+        if let Some(peer) = &order.from {
+            let page = locator.browse_peer(peer, &first).await?;
+            return self.ask_peer(peer, page, order, listed).await;
+        }
+        let (mut is_any, mut query) = (false, first.clone());
+        let (mut page, mut why) = (locator.browse_network(&query).await?, None);
+        loop {
+            // What one network does not tell takes nothing from what another one does: peers are asked for the rest.
+            why = why.or(page.incomplete.take());
+            let Some(cursor) = page.next.take() else {
+                is_any |= self.write_down(order, listed, page).await?;
+                break;
+            };
+            query.cursor = cursor;
+            // The next page is on its way while this one is written down.
+            let next = locator.browse_network(&query);
+            let (written, next) = tokio::join!(self.write_down(order, listed, page), next);
+            is_any |= written?;
+            page = next?;
+        }
+        // What friends share among themselves the maestro does not know.
+        let peers = if is_any && why.is_none() { locator.friends() } else { locator.others() };
+        let first = join_all(peers.iter().map(|peer| locator.browse_peer(peer, &first))).await;
+        let mut silent = 0;
+        for (peer, page) in peers.iter().zip(first) {
+            let told = match page {
+                Ok(page) => self.ask_peer(peer, page, order, listed).await,
+                Err(error) => Err(error.into()),
+            };
+            match told {
+                Ok(more) => is_any |= more,
+                Err(TreeError::Ask(_)) => silent += 1,
+                Err(error) => return Err(error),
+            }
+        }
+        if let Some(why) = why {
+            let silent =
+                if silent > 0 { format!("; {silent} peers do not answer either") } else { String::new() };
+            listed.found.incomplete = Some(format!("{why}{silent}"));
+        }
+        Ok(is_any)
+    }
+
+    /// Writes down this page of a peer's files, and those that follow.
+    async fn ask_peer(
+        &self,
+        peer: &PeerRef,
+        mut page: Page,
+        order: &TreeOrder,
+        listed: &mut Listed,
+    ) -> Result<bool, TreeError> {
+        let (mut is_any, mut query) = (false, query(&order.what));
+        loop {
+            let next = page.next.take();
+            is_any |= self.write_down(order, listed, page).await?;
+            match next {
+                // Whoever gives the same cursor again would be asked without end.
+                Some(cursor) if cursor != query.cursor => query.cursor = cursor,
+                _ => return Ok(is_any),
+            }
+            page = self.shared.locator.browse_peer(peer, &query).await?;
+        }
+    }
+
+    async fn write_down(
+        &self,
+        order: &TreeOrder,
+        listed: &mut Listed,
+        page: Page,
+    ) -> Result<bool, TreeError> {
+        let mut files = Vec::with_capacity(page.files.len());
+        for file in page.files.into_iter().filter(|file| order.what.has(file.name.as_str())) {
+            match (file.content, file.size) {
+                (Some(content), Some(told)) => {
+                    // No content is longer: whoever says so of one would only spoil the sums. Who has it proves its length.
+                    let size = if told <= LONGEST_CONTENT { told } else { 0 };
+                    files.push(TreeFile { name: file.name, content, size });
+                }
+                _ => listed.found.unproven += 1,
+            }
+        }
+        let is_any = !files.is_empty();
+        self.shared.store.list_files(listed.id, files).await?;
+        Ok(is_any)
+    }
+}
+
+fn query(what: &Pattern) -> PageQuery {
+    PageQuery { prefix: what.prefix().to_owned(), limit: PAGE, ..PageQuery::default() }
+}
