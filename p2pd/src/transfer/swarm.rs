@@ -4,7 +4,7 @@
 //! come; whoever serves says which pieces were asked for; each [`Follower`] is one other peer, which is told what is
 //! new to it the moment that it is known.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::File;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -41,9 +41,10 @@ struct State {
     pieces: Option<Pieces>,
     /// Pieces in the order in which they came, those before the transfer's start left out.
     gained: Vec<u32>,
-    /// Pieces in the order in which they were first asked for, and by whom.
+    /// Pieces in the order in which they were first asked for, and by whom. Each once, whoever comes and goes: who heard of it
+    /// would learn nothing.
     promised: Vec<(u32, PeerId)>,
-    is_promised: HashMap<u32, PeerId>,
+    is_promised: HashSet<u32>,
     /// By the order in which they came.
     fetchers: BTreeMap<u64, Fetcher>,
     next_fetcher: u64,
@@ -174,8 +175,7 @@ impl Swarm {
         let mut state = self.lock();
         let Some(piece) = state.pieces.and_then(|pieces| whole_piece(pieces, &bytes)) else { return };
         let is_fetcher = state.fetchers.values().any(|fetcher| fetcher.id == to);
-        if is_fetcher && !state.is_promised.contains_key(&piece) {
-            state.is_promised.insert(piece, to);
+        if is_fetcher && state.is_promised.insert(piece) {
             state.promised.push((piece, to));
             let others = state.fetchers.len() > 1;
             drop(state);
@@ -224,14 +224,12 @@ impl State {
         number
     }
 
-    /// What a fetcher was promised and has not got may be promised to another, once it has gone.
+    /// One follower less of a fetcher.
     fn leave(&mut self, number: u64) {
         let Some(fetcher) = self.fetchers.get_mut(&number) else { return };
         fetcher.followers -= 1;
-        if fetcher.followers == 0
-            && let Some(gone) = self.fetchers.remove(&number)
-        {
-            self.is_promised.retain(|_, to| *to != gone.id);
+        if fetcher.followers == 0 {
+            self.fetchers.remove(&number);
         }
     }
 }

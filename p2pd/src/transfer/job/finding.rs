@@ -47,7 +47,8 @@ impl Job {
         known.iter().filter(|peer| !self.is_dropped(peer.id())).cloned().collect()
     }
 
-    /// Remembers those that a source spoke of, as far as there is room. Those that it now speaks of.
+    /// Remembers those that a source spoke of, in place of others where there is no room: nobody can fill it with names for good.
+    /// Those that it now speaks of.
     pub(in crate::transfer) fn remember_fetchers(&self, peers: Vec<PeerRef>) -> Vec<PeerRef> {
         let mut known = self.fetchers.lock().unwrap_or_else(PoisonError::into_inner);
         let mut taken = Vec::new();
@@ -56,7 +57,7 @@ impl Job {
                 // It may be elsewhere by now.
                 Some(at) => known[at] = peer.clone(),
                 None if known.len() < FETCHERS => known.push(peer.clone()),
-                None => continue,
+                None => known[rand::random_range(0..FETCHERS)] = peer.clone(),
             }
             taken.push(peer);
         }

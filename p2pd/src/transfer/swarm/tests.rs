@@ -99,6 +99,18 @@ async fn fetchers_hear_of_each_other_and_of_what_others_were_promised() {
     assert_eq!(told(&mut third).await.fetchers.len(), 1, "who has gone is not named");
 }
 
+#[test]
+fn who_comes_and_goes_adds_nothing() {
+    let swarm = Swarms::default().of(ContentHash::of(b"x"));
+    for _ in 0..10 {
+        let (id, info) = peer();
+        let _follower = Arc::clone(&swarm).follow(id, introduced(&info, &[1]), Some(2 * PIECE));
+        swarm.promised(0..PIECE, id);
+    }
+    let state = swarm.lock();
+    assert_eq!((state.promised.len(), state.fetchers.len()), (1, 0));
+}
+
 #[tokio::test]
 async fn members_of_different_networks_do_not_hear_of_each_other() {
     let swarm = Swarms::default().of(ContentHash::of(b"x"));
