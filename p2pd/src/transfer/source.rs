@@ -21,8 +21,9 @@ use super::pull_call;
 use crate::discovery::{Connections, PeerRef};
 use crate::limits::Limits;
 
-/// A source that owes bytes and sends none for so long is lost.
-const SILENCE: Duration = Duration::from_secs(20);
+mod patience;
+
+use patience::{Patience, SILENCE};
 
 /// Other fetchers that one answer of a source may name.
 const NAMED: usize = 64;
@@ -137,7 +138,7 @@ impl SourceTask {
                 teller.availability(request)
             )
         };
-        let opened = timeout(SILENCE, opening).await.map_err(|_| self.silent())?;
+        let opened = timeout(SILENCE, opening).await.map_err(|_| self.silent(SILENCE))?;
         let mut down = opened.0.map_err(|status| self.gone(&status))?;
         let mut told = self.told(opened.1)?;
         if self.events.send(Event::Ready(self.key)).await.is_err() {
@@ -150,17 +151,17 @@ impl SourceTask {
             }
         }
         let mut parts: HashMap<u32, Assembly> = HashMap::new();
-        let mut silent_at = Instant::now() + SILENCE;
+        let mut patience = Patience::new(Instant::now());
         // What this peer's own limit holds back.
         let mut way_in = self.limits.way_in(self.peer.id());
         let (mut wanted, mut ask_at) = (VecDeque::new(), Instant::now());
-        // Whether that limit said no last, and whether the source said that one of its own holds it back.
-        let (mut refused, mut held_back) = (false, false);
+        // Whether that limit said no last.
+        let mut refused = false;
         loop {
             self.watch.turn(match (wanted.is_empty(), parts.is_empty()) {
                 (false, _) if refused => Doing::OurLimit,
                 (true, true) => Doing::Idle,
-                _ if held_back => Doing::TheirLimit,
+                _ if patience.is_held_back() => Doing::TheirLimit,
                 _ => Doing::Bytes,
             });
             tokio::select! {
@@ -192,7 +193,7 @@ impl SourceTask {
                         Err(wait) => ask_at = Instant::now() + wait,
                         Ok(()) => {
                             if parts.is_empty() {
-                                silent_at = Instant::now() + SILENCE;
+                                patience.heard(Instant::now());
                             }
                             let part = Assembly::of(request.length);
                             parts.extend(wanted.pop_front().map(|piece| (piece, part)));
@@ -203,7 +204,7 @@ impl SourceTask {
                     }
                 }
                 answer = down.next() => {
-                    silent_at = Instant::now() + SILENCE;
+                    patience.heard(Instant::now());
                     let answer = answer.map_err(|status| self.gone(&status))?;
                     let answer = answer.ok_or_else(|| Gone::Lost("it closed the stream".to_owned()))?;
                     if let Some(event) = self.take(answer, &mut parts)? {
@@ -211,7 +212,7 @@ impl SourceTask {
                             return Ok(());
                         }
                         // While the engine was busy nobody read: that is not the source's silence.
-                        silent_at = Instant::now() + SILENCE;
+                        patience.heard(Instant::now());
                     }
                 }
                 update = next(&mut told), if told.is_some() => {
@@ -220,17 +221,19 @@ impl SourceTask {
                         told = None;
                         continue;
                     };
-                    held_back = said(&update).unwrap_or(held_back);
+                    if let Some(is_held_back) = said(&update) {
+                        patience.held_back(is_held_back, Instant::now());
+                    }
                     let news = self.news(update)?;
                     let before = Instant::now();
                     if self.events.send(Event::News { source: self.key, news }).await.is_err() {
                         return Ok(());
                     }
                     // Nor is it, while the engine took no news; news alone are no bytes either.
-                    silent_at += before.elapsed();
+                    patience.prolonged(before.elapsed());
                 }
-                () = sleep_until(silent_at), if !parts.is_empty() => {
-                    return Err(self.silent());
+                () = sleep_until(patience.ends_at()), if !parts.is_empty() => {
+                    return Err(self.silent(patience.waited(Instant::now())));
                 }
             }
         }
@@ -247,11 +250,11 @@ impl SourceTask {
         }
     }
 
-    fn silent(&self) -> Gone {
+    fn silent(&self, waited: Duration) -> Gone {
         if let Some(id) = self.peer.id() {
             self.connections.forget(id);
         }
-        Gone::Lost(format!("it sends nothing for {} s", SILENCE.as_secs()))
+        Gone::Lost(format!("it sends nothing for {} s", waited.as_secs()))
     }
 
     /// The stream of what it has; `None` where it speaks a protocol without: it is asked because it has all.
