@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use anyhow::ensure;
+use bytes::Bytes;
 use p2p_content::ContentHash;
 use p2p_proto::control::{Transfer, TransferState};
 use p2p_proto::v1::{AvailabilityRequest, ManifestRequest};
@@ -124,4 +125,30 @@ async fn all_whole_sources_give_their_part() {
     let gave: Vec<u64> = done.sources.iter().map(|source| source.bytes / MIB).collect();
     assert!(gave.len() == 3 && gave.iter().all(|mib| *mib > 0), "{gave:?} MiB");
     assert!(done.wasted_bytes <= 6 * MIB, "{} bytes came twice", done.wasted_bytes);
+}
+
+/// As many slow sources as are asked at once keep out no fast one that comes later.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fast_source_gets_the_place_of_a_slow_one() {
+    const SLOW: usize = 32;
+    let network = Network::builder().peers(1).start().await.unwrap();
+    let maestro = network.maestro().unwrap().address();
+    let bytes = Bytes::from(random_bytes(48 << 20, 1));
+    let source = async |name: String, conduct: Conduct| {
+        let files = [("grande.bin", bytes.clone())];
+        let source = LyingPeer::start(&name, conduct, files).await.unwrap();
+        source.join(&maestro).await.unwrap();
+        source
+    };
+    let mut slow = Vec::new();
+    for number in 0..SLOW {
+        slow.push(source(format!("lenta{number}"), Conduct::slow(1024)).await);
+    }
+    let peer = network.peer(1).unwrap();
+    let begun: Transfer = peer.ctl_json(&["fetch", "grande.bin", "--detach"]).await.unwrap();
+    let all_asked = |transfer: &Transfer| transfer.sources.len() == SLOW;
+    peer.transfer_until(begun.id, TRANSFERRED, "all places are taken", all_asked).await.unwrap();
+    let fast = source("rapida".to_owned(), Conduct::Honest).await;
+    peer.transfer_done(begun.id, Duration::from_secs(60)).await.unwrap();
+    assert!(fast.given_bytes() >= 40 * MIB, "it gave {} bytes", fast.given_bytes());
 }

@@ -3,11 +3,12 @@
 //! One loop owns the plan, the bitmap and the sources. Sources tell it of pieces; it has them proven and written, asks
 //! for more, makes the bitmap durable as it grows, and looks for new sources while it goes.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use p2p_content::{Bitmap, ContentHash, FileName, Manifest, Pieces};
+use p2p_identity::PeerId;
 use p2p_proto::v1::PeerInfo;
 use p2p_service::health::PATIENCE;
 use tokio::sync::mpsc;
@@ -19,31 +20,26 @@ use super::basis::{self, Basis, Doubt};
 use super::gauge::{Missing, Phase, Pulling};
 use super::job::Job;
 use super::jobs::Shared;
-use super::nearness::{Nearness, Subnet, nearest_first, nearness, subnets};
+use super::nearness::{Subnet, subnets};
 use super::outcome::Outcome;
 use super::plan::{Arrival, Plan, SourceKey};
 use super::sink::{Kept, Sink, SinkError};
-use super::source::{Event, Gone, News, Order, SourceTask};
+use super::source::{Event, News, Order};
 use super::story;
 use super::swarm::Serving;
 use crate::catalog::Viewer;
 use crate::discovery::{PeerRef, Query};
 
 mod durable;
+mod sources;
 
 use durable::Durable;
+use sources::Running;
 
 /// Pieces that are being proven and written at once.
 const WRITES: usize = 4;
 /// How often what is shown of the transfer is brought up to date.
 const SHOWN_EVERY: Duration = Duration::from_millis(200);
-/// Sources that are asked at once; the others wait until one is gone. Of them, those that only other sources speak of.
-const SOURCES: usize = 32;
-const INTRODUCED: usize = 16;
-/// Of each source a piece may be in memory, not whole yet: so there are fewer sources where pieces are long. At least two.
-const ARRIVING_LEN: u64 = 64 << 20;
-/// Orders that wait for a source's task: as many as it can be asked for, and to leave all of them.
-const ORDERS: usize = 128;
 /// How long nobody may have anything that is missing here before the run ends, and others have their turn.
 const STARVED: Duration = Duration::from_secs(15);
 /// How often more sources are looked for while it runs.
@@ -68,6 +64,8 @@ pub(super) struct Engine<'a> {
     /// This peer, as it shows itself to those who fetch the same.
     fetcher: Option<PeerInfo>,
     sources: HashMap<SourceKey, Running>,
+    /// All that were sources in this run.
+    tried: HashSet<PeerId>,
     next_key: SourceKey,
     events: mpsc::Sender<Event>,
     writes: JoinSet<Written>,
@@ -81,14 +79,6 @@ struct Written {
     peer: Option<PeerRef>,
     piece: u32,
     result: Result<Kept, SinkError>,
-}
-
-struct Running {
-    peer: PeerRef,
-    nearness: Nearness,
-    /// Who has it was said by a source only.
-    introduced: bool,
-    orders: mpsc::Sender<Order>,
 }
 
 /// Runs a transfer of this content, of which somebody told that it has so many bytes, until something ends it.
@@ -176,6 +166,7 @@ async fn run_on(
         subnets: subnets(),
         fetcher,
         sources: HashMap::new(),
+        tried: HashSet::new(),
         next_key: 0,
         events,
         writes: JoinSet::new(),
@@ -289,7 +280,7 @@ impl Engine<'_> {
                     }
                 }
                 Some(more) = looking.join_next(), if !looking.is_empty() => {
-                    self.add_sources(more.unwrap_or_default(), false);
+                    self.add_more(more.unwrap_or_default());
                 }
                 _ = shown.tick() => {
                     self.show();
@@ -297,7 +288,6 @@ impl Engine<'_> {
                     // Who gives nothing makes no events: what is asked of it is stolen here.
                     self.ask_everyone();
                 }
-        // Where it fails, publishing does too.
                 _ = look.tick() => if looking.is_empty() {
                     looking.spawn(self.job.look(self.shared, self.content));
                 },
@@ -307,6 +297,7 @@ impl Engine<'_> {
         self.job.gauge.enters(Phase::Publishes);
         // The disk may take long for what is left, and nothing else is to be done meanwhile.
         drop(heart);
+        // Where it fails, publishing does too.
         while durable.task.join_next().await.is_some() {}
         match sink.publish(self.name.clone()).await {
             Ok(path) => Ok(Outcome::Whole { path, manifest, serving: self.serving }),
@@ -327,44 +318,6 @@ impl Engine<'_> {
             self.add_sources(new, true);
         }
         self.ask(source);
-    }
-
-    fn add_sources(&mut self, peers: Vec<PeerRef>, introduced: bool) {
-        let piece_len = p2p_content::piece_len(self.size);
-        let most = usize::try_from(ARRIVING_LEN / piece_len).unwrap_or(SOURCES).clamp(2, SOURCES);
-        for peer in nearest_first(peers, &self.subnets) {
-            let is_running = self.sources.values().any(|running| running.peer.id() == peer.id());
-            let running_introduced = self.sources.values().filter(|running| running.introduced).count();
-            if self.sources.len() >= most || introduced && running_introduced >= INTRODUCED.min(most / 2) {
-                break;
-            }
-            if is_running || self.job.is_dropped(peer.id()) || peer.id() == Some(self.shared.myself.id) {
-                continue;
-            }
-            let key = self.next_key;
-            self.next_key += 1;
-            let (orders, told) = mpsc::channel(ORDERS);
-            let task = SourceTask {
-                key,
-                peer: peer.clone(),
-                content: self.content,
-                pieces: Pieces::of(self.size),
-                is_located: !introduced,
-                fetcher: self.fetcher.clone(),
-                connections: self.shared.connections.clone(),
-                limits: self.shared.limits.clone(),
-                watch: self.measured.joined(key, &peer),
-                orders: told,
-                events: self.events.clone(),
-            };
-            self.tasks.spawn(task.run());
-            // Whoever is only spoken of is a source once it answers.
-            if !introduced {
-                self.job.source_joined(&peer);
-            }
-            let nearness = nearness(&peer.addresses(), &self.subnets);
-            self.sources.insert(key, Running { peer, nearness, introduced, orders });
-        }
     }
 
     fn ask_everyone(&mut self) {
@@ -453,20 +406,6 @@ impl Engine<'_> {
         }
         self.job.source_dropped(&peer, &why, self.content);
         Ok(())
-    }
-
-    fn gone(&mut self, source: SourceKey, why: Gone) -> Result<Option<String>, Box<Doubt>> {
-        self.plan.leave(source);
-        self.measured.left(source);
-        let Some(running) = self.sources.remove(&source) else { return Ok(None) };
-        let (Gone::Lost(reason) | Gone::Dropped(reason)) = &why;
-        let said = format!("{}: {reason}", running.peer);
-        match why {
-            Gone::Lost(_) if running.introduced && !self.job.is_source(&running.peer) => {}
-            Gone::Lost(reason) => self.job.source_lost(&running.peer, &reason),
-            Gone::Dropped(reason) => self.drop_source(running.peer, reason)?,
-        }
-        Ok(Some(said))
     }
 
     fn measure(&self) {

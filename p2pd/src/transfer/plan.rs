@@ -293,6 +293,12 @@ impl Plan {
         keys
     }
 
+    /// The source that will take longest for its next piece.
+    pub(super) fn last(&self, now: Instant) -> Option<SourceKey> {
+        let left = |(key, source): (&SourceKey, &Source)| (source.pace.left(1, now), *key);
+        self.sources.iter().map(left).max().map(|(_, key)| key)
+    }
+
     /// Whether everything that is missing is asked for: what is left to do is to take work from each other.
     pub(super) fn is_end_game(&self) -> bool {
         self.free.is_empty()
