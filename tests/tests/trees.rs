@@ -10,8 +10,8 @@ use anyhow::ensure;
 use p2p_content::ContentHash;
 use p2p_proto::control::{FileList, SourceState, Transfer, TransferState, TreeAnswer};
 use p2p_tests::{
-    Conduct, LyingPeer, Network, Peer, eventually, hash_of_file, random_bytes, random_file, size_of_tree,
-    write_file,
+    Conduct, LyingPeer, Network, Peer, SeedPeer, eventually, hash_of_file, random_bytes, random_file,
+    size_of_tree, write_file,
 };
 
 const MIB: u64 = 1 << 20;
@@ -129,6 +129,30 @@ async fn a_name_that_needs_a_choice_is_told_before_anything_is_fetched() {
     assert!(said.stderr.contains("another file is here"), "{}", said.stderr);
     assert_eq!(std::fs::read_to_string(peer.shared("docs/acta.txt")).unwrap(), "versión 2");
     assert!(!peer.shared("docs/de P1.txt").exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_that_are_left_out_are_told_by_the_exit_code() {
+    let network = Network::builder().peers(2).files(|number, shared| match number {
+        1 => write_file(&shared.join("docs/acta.txt"), "acta"),
+        _ => Ok(()),
+    });
+    let network = network.start().await.unwrap();
+    let peer = network.peer(2).unwrap();
+    let plain = SeedPeer::start([("docs/acta.txt", "otra"), ("docs/solo.txt", "solo")]).await.unwrap();
+    plain.register(&network.maestro().unwrap().rest().unwrap()).await.unwrap();
+    let said = peer.ctl(["--json", "fetch", "-r", "docs", "--dry-run"]).await.unwrap().exited(8).unwrap();
+    let found: TreeAnswer = said.json().unwrap();
+    assert_eq!((found.files, found.unproven_files), (1, 1), "one proves itself: {found:?}");
+    let said = peer.ctl(["fetch", "-r", "docs"]).await.unwrap().exited(8).unwrap();
+    assert!(said.stderr.contains("1 file is left out that only plain peers have"), "{}", said.stderr);
+    assert_eq!(said.text().trim(), peer.shared("docs").canonicalize().unwrap().to_str().unwrap());
+    assert_eq!(std::fs::read_to_string(peer.shared("docs/acta.txt")).unwrap(), "acta");
+    let shown = peer.ctl(["transfers"]).await.unwrap().ok().unwrap().text();
+    assert!(shown.contains("may not be all of it"), "{shown}");
+    // All that it knows of is here now, which is no success either.
+    let said = peer.ctl(["fetch", "-r", "docs"]).await.unwrap().exited(8).unwrap();
+    assert!(said.stderr.contains("What is known of docs/ is here already"), "{}", said.stderr);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -126,7 +126,9 @@ pub(super) fn ended_well(transfer: &Transfer) -> Result<(), Failure> {
 pub(super) fn detached(out: &Output, transfer: &Transfer) -> Result<(), Failure> {
     out.line(&transfer.id.to_string())?;
     if transfer.state == TransferState::Done {
-        out.note(&format!("{} is here already: {}", transfer.name, transfer.path.as_deref().unwrap_or("?")));
+        let what = if transfer.incomplete.is_some() { "What is known of " } else { "" };
+        let path = transfer.path.as_deref().unwrap_or("?");
+        out.note(&format!("{what}{} is here already: {path}", transfer.name));
     } else {
         out.note(&format!("p2pd fetches {} as transfer {}.", transfer.name, transfer.id));
         out.note("  p2pctl transfers --watch      shows how it goes on");

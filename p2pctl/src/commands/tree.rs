@@ -43,6 +43,12 @@ pub(super) async fn fetch(
     }
     let path = "/v1/trees";
     let started = client.json::<Transfer>(Method::POST, path, Some(&request), LONG_CALL).await?;
+    // One that has ended already says so at its end.
+    if let Some(why) = &started.value.incomplete
+        && (args.detach || !started.value.state.is_ended())
+    {
+        out.warn(&format!("this may not be all of {}: {why}", started.value.name));
+    }
     if args.detach {
         return match out.json() {
             true => out.raw(&started.raw),
@@ -56,15 +62,27 @@ pub(super) async fn fetch(
     progress.clear();
     ended_well(&transfer)?;
     if out.json() {
-        return Ok(());
+        return is_whole(&transfer);
     }
     let files = count(transfer.files.unwrap_or_default(), "file", "files");
     let bytes = size(transfer.size.unwrap_or_default());
     out.note(&match was_here {
+        true if transfer.incomplete.is_some() => {
+            format!("What is known of {} is here already: {files}, {bytes}.", transfer.name)
+        }
         true => format!("All of {} is here already: {files}, {bytes}.", transfer.name),
         false => format!("{files}, {bytes}."),
     });
-    out.line(transfer.path.as_deref().unwrap_or(&transfer.name))
+    out.line(transfer.path.as_deref().unwrap_or(&transfer.name))?;
+    is_whole(&transfer)
+}
+
+/// A directory of which there may be more is no success, or nobody would look for the rest.
+fn is_whole(transfer: &Transfer) -> Result<(), Failure> {
+    let Some(why) = &transfer.incomplete else { return Ok(()) };
+    let message = format!("This may not be all of {}: {why}", transfer.name);
+    Err(Failure::new(Exit::Partial, "incomplete", message)
+        .hint("the same command fetches what is missing, and nothing twice"))
 }
 
 async fn dry_run(client: &Client, out: &Output, request: &TreeRequest) -> Result<(), Failure> {
@@ -76,9 +94,10 @@ async fn dry_run(client: &Client, out: &Output, request: &TreeRequest) -> Result
     } else {
         tell(out, &answer.value)?;
     }
-    match answer.value.conflicts {
-        0 => Ok(()),
-        _ => Err(Failure::quiet(Exit::Choice)),
+    match &answer.value {
+        TreeAnswer { conflicts: 1.., .. } => Err(Failure::quiet(Exit::Choice)),
+        TreeAnswer { unproven_files: 0, incomplete: None, .. } => Ok(()),
+        _ => Err(Failure::quiet(Exit::Partial)),
     }
 }
 

@@ -51,7 +51,8 @@ fn a_directory_ends_with_its_path_and_what_it_came_to() {
 fn a_dry_run_tells_what_would_be_fetched_and_asks_for_nothing() {
     let daemon = Daemon::start();
     daemon.json("GET /v1/trees", found(0));
-    let ended = run(&daemon, &["fetch", "-r", "docs", "--dry-run", "--from", "P 2"]).exits(0).says_nothing();
+    // Files that are left out make it less than all.
+    let ended = run(&daemon, &["fetch", "-r", "docs", "--dry-run", "--from", "P 2"]).exits(8).says_nothing();
     for part in ["3 files, 2.0 KiB", "1 file, 5 B", "2 files that only plain peers have", "P2", "4.0 KiB"] {
         assert!(ended.stdout.contains(part), "{part:?} is not in {ended:#?}");
     }
@@ -66,6 +67,30 @@ fn names_that_need_a_choice_are_told_by_the_exit_code_too() {
     let ended = run(&daemon, &["fetch", "docs/*", "--dry-run"]).exits(6).says("--from PEER");
     assert!(ended.stdout.contains("docs/a.txt: 2 different contents"), "{ended:#?}");
     assert!(ended.stdout.contains("3 more"), "{ended:#?}");
+}
+
+#[test]
+fn a_directory_that_may_not_be_whole_is_no_success() {
+    let with = |state: &str| {
+        let mut tree = tree(state);
+        tree["incomplete"] = json!("2 files are left out");
+        tree
+    };
+    let daemon = Daemon::start();
+    daemon.on("POST /v1/trees", Reply::Body { status: 201, body: with("queued").to_string().into() });
+    daemon.events("GET /v1/transfers/7/events", vec![with("done")]);
+    run(&daemon, &["fetch", "-r", "docs"])
+        .exits(8)
+        .prints("/nowhere/docs\n")
+        .says("warning: this may not be all of docs/: 2 files are left out")
+        .says("error: This may not be all of docs/: 2 files are left out");
+    run(&daemon, &["fetch", "-r", "docs", "--json"]).exits(8).says("\"code\":\"incomplete\"");
+    run(&daemon, &["fetch", "-r", "docs", "--detach"]).exits(0).says("warning: this may not be all");
+    let daemon = Daemon::start();
+    daemon.on("POST /v1/trees", Reply::Body { status: 201, body: with("done").to_string().into() });
+    let ended =
+        run(&daemon, &["fetch", "-r", "docs"]).exits(8).says("What is known of docs/ is here already");
+    assert!(!ended.stderr.contains("All of"), "{ended:#?}");
 }
 
 #[test]

@@ -273,5 +273,6 @@ pub(super) fn fresh(name: impl Into<String>, content: Option<ContentHash>, size:
         path: None,
         files: None,
         files_done: None,
+        incomplete: None,
     }
 }

@@ -28,6 +28,7 @@ mod pattern;
 mod plan;
 mod small;
 mod stream;
+mod verdict;
 
 pub use list::{Conflict, TreeError, TreeFound, TreeOrder};
 pub use pattern::{Pattern, PatternError};

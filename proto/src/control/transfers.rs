@@ -104,6 +104,10 @@ pub struct Transfer {
     /// Of a directory: how many of its files are here under their names.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub files_done: Option<u64>,
+    /// Of a directory: why these files may not be all of it: who could not be asked for its list, and what was left out.
+    /// Absent where they are, and for one file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub incomplete: Option<String>,
 }
 
 /// Where a transfer stands.

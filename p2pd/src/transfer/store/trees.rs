@@ -103,6 +103,41 @@ impl Store {
         .await
     }
 
+    /// Lists names under which somebody has what nobody vouches for; until they are counted, and not to be fetched.
+    pub(in crate::transfer) async fn list_unproven(
+        &self,
+        id: u64,
+        names: Vec<FileName>,
+    ) -> Result<(), StoreError> {
+        self.run(move |connection| {
+            let transaction = connection.unchecked_transaction()?;
+            let mut insert = transaction.prepare_cached(
+                "INSERT OR IGNORE INTO tree_files (transfer, name, content, size, failed) VALUES (?1, ?2, x'', 0, '')",
+            )?;
+            for name in &names {
+                insert.execute(params![id, name.as_str()])?;
+            }
+            drop(insert);
+            Ok(transaction.commit()?)
+        })
+        .await
+    }
+
+    /// Under how many of those names nobody has what proves itself. They are listed no more.
+    pub(in crate::transfer) async fn count_unproven(&self, id: u64) -> Result<u64, StoreError> {
+        self.run(move |connection| {
+            let count = connection.query_row(
+                "SELECT count(*) FROM tree_files AS one WHERE transfer = ?1 AND content = x'' AND NOT EXISTS
+                 (SELECT 1 FROM tree_files WHERE transfer = ?1 AND name = one.name AND content > x'')",
+                [id],
+                |row| row.get(0),
+            )?;
+            connection.execute("DELETE FROM tree_files WHERE transfer = ?1 AND content = x''", [id])?;
+            Ok(count)
+        })
+        .await
+    }
+
     /// At most so many of the files that are to be fetched, in order of their names, after this one; those of at most, or
     /// of more than, so many bytes.
     pub(in crate::transfer) async fn files_after(
@@ -304,6 +339,21 @@ mod tests {
         let left = store.files_left(id).await.unwrap();
         assert_eq!((left.files, left.bytes, left.failed, left.first), (1, 5, 1, vec!["c".to_owned()]));
         assert_eq!(left.first_failed, Some(("b".to_owned(), "taken".to_owned())));
+    }
+
+    #[tokio::test]
+    async fn what_nobody_vouches_for_is_counted_where_nobody_has_better() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("transfers.sqlite")).unwrap();
+        let id = store.reserve().await.unwrap();
+        let names = ["a", "b", "a"].map(|name| FileName::parse(name).unwrap());
+        store.list_unproven(id, names.to_vec()).await.unwrap();
+        store.list_files(id, vec![file("b", 2), file("c", 3)]).await.unwrap();
+        let listed = store.files_after(id, None, 0..=u64::MAX, 9).await.unwrap();
+        assert_eq!(listed, [file("b", 2), file("c", 3)], "what is to be fetched proves itself");
+        assert_eq!(store.count_unproven(id).await.unwrap(), 1, "b comes from somebody else");
+        let left = store.files_left(id).await.unwrap();
+        assert_eq!((left.files, left.failed), (2, 0), "they are listed no more");
     }
 
     #[tokio::test]

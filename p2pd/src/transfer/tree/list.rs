@@ -1,22 +1,22 @@
 //! From a directory or a pattern to the list of what is to be fetched: read page by page from whoever knows the files,
 //! compared with what is here, and refused where a name needs a choice. Nothing is fetched before that.
 
-use std::collections::VecDeque;
-
 use p2p_content::{ContentHash, FileName};
 use p2p_proto::control::{Transfer, TransferState};
+use p2p_service::status::counted;
 
 use super::super::fetch::fresh;
 use super::super::jobs::{Shared, Transfers};
 use super::super::store::{StoreError, Terms, TreeFile};
 use super::super::story::{self, AskedBy};
 use super::Pattern;
-use crate::catalog::{Catalog, CatalogError, Fact, ListQuery, Viewer};
+use super::verdict::{OwnFacts, Verdict, verdict};
+use crate::catalog::CatalogError;
 use crate::discovery::{AskError, Page, PageQuery, PeerRef, Query, now_ms};
 use crate::transfer::job::Job;
 
 /// Files that are asked for, and compared, at once.
-const PAGE: u32 = 2000;
+pub(super) const PAGE: u32 = 2000;
 /// Conflicts that are told one by one.
 const CONFLICTS: usize = 20;
 /// Bytes that a content has at the most (4 TiB).
@@ -69,6 +69,18 @@ pub struct TreeFound {
     pub free_bytes: Option<u64>,
     /// What could not be asked, and why.
     pub incomplete: Option<String>,
+}
+
+impl TreeFound {
+    /// Why this may not be all of it; `None` where it is.
+    fn lacks(&self) -> Option<String> {
+        let left_out = (self.unproven > 0).then(|| {
+            let files = counted(self.unproven, "file is", "files are");
+            format!("{files} left out that only plain peers have: nobody vouches for their bytes")
+        });
+        let all: Vec<String> = self.incomplete.iter().cloned().chain(left_out).collect();
+        (!all.is_empty()).then(|| all.join("; "))
+    }
 }
 
 /// Why no transfer begins.
@@ -162,6 +174,7 @@ impl Transfers {
             proven: true,
             files: Some(files + here_files),
             files_done: Some(here_files),
+            incomplete: listed.found.lacks(),
             ..fresh(what.clone(), None, None)
         };
         if files == 0 {
@@ -202,6 +215,9 @@ impl Transfers {
             shared: Some(std::sync::Arc::clone(&self.shared)),
         };
         let is_any = self.ask(order, &mut listed).await?;
+        if listed.found.unproven > 0 {
+            listed.found.unproven = self.shared.store.count_unproven(id).await?;
+        }
         self.compare(&mut listed).await?;
         if !is_any {
             let mut incomplete = listed.found.incomplete.clone();
@@ -279,7 +295,7 @@ impl Transfers {
         listed: &mut Listed,
         page: Page,
     ) -> Result<bool, TreeError> {
-        let mut files = Vec::with_capacity(page.files.len());
+        let (mut files, mut unproven) = (Vec::with_capacity(page.files.len()), Vec::new());
         for file in page.files.into_iter().filter(|file| order.what.has(file.name.as_str())) {
             match (file.content, file.size) {
                 (Some(content), Some(told)) => {
@@ -287,8 +303,12 @@ impl Transfers {
                     let size = if told <= LONGEST_CONTENT { told } else { 0 };
                     files.push(TreeFile { name: file.name, content, size });
                 }
-                _ => listed.found.unproven += 1,
+                _ => unproven.push(file.name),
             }
+        }
+        if !unproven.is_empty() {
+            listed.found.unproven += unproven.len() as u64;
+            self.shared.store.list_unproven(listed.id, unproven).await?;
         }
         let is_any = !files.is_empty();
         self.shared.store.list_files(listed.id, files).await?;
@@ -386,115 +406,5 @@ impl Drop for Listed {
             // Where it fails, it is forgotten at the next start.
             let _ = shared.store.forget_files(id).await;
         });
-    }
-}
-
-/// This peer's own files, read in the order of their names.
-struct OwnFacts {
-    catalog: Catalog,
-    read: VecDeque<Fact>,
-    is_all: bool,
-}
-
-impl OwnFacts {
-    fn new(catalog: Catalog) -> Self {
-        Self { catalog, read: VecDeque::new(), is_all: false }
-    }
-
-    /// Those of this name; names are asked for in their order.
-    async fn of(&mut self, name: &FileName) -> Result<Vec<Fact>, CatalogError> {
-        let mut facts = Vec::new();
-        loop {
-            match self.read.front() {
-                Some(fact) if fact.name < *name => drop(self.read.pop_front()),
-                Some(fact) if fact.name == *name => facts.extend(self.read.pop_front()),
-                Some(_) => return Ok(facts),
-                None if self.is_all => return Ok(facts),
-                None => {
-                    let after = match facts.last() {
-                        Some(Fact { name, share, .. }) => (name.to_string(), share.clone()),
-                        // No share has an empty name.
-                        None => (name.to_string(), String::new()),
-                    };
-                    let query = ListQuery {
-                        prefix: None,
-                        text: None,
-                        share: None,
-                        viewer: Viewer::Own,
-                        after: Some(after),
-                        limit: PAGE,
-                    };
-                    self.read = self.catalog.list(query).await?.into();
-                    self.is_all = self.read.is_empty();
-                }
-            }
-        }
-    }
-}
-
-#[derive(Debug, PartialEq, Eq)]
-enum Verdict {
-    /// It is here.
-    Here,
-    Fetch,
-    /// It needs a choice.
-    Conflict {
-        /// Since another file is here.
-        here: bool,
-    },
-}
-
-/// What is to be done about a name that stands for these files elsewhere, and for these here.
-fn verdict(there: &[TreeFile], here: &[Fact], downloads: &str) -> Verdict {
-    let is_same = |fact: &Fact| there.iter().all(|file| file.content == fact.content);
-    if here.iter().any(is_same) {
-        return Verdict::Here;
-    }
-    match here.iter().any(|fact| fact.share == downloads) {
-        true => Verdict::Conflict { here: true },
-        false if there.iter().any(|file| file.content != there[0].content) => {
-            Verdict::Conflict { here: false }
-        }
-        // Claims of another size for one content: one of them is false.
-        false if there.len() > 1 => Verdict::Conflict { here: false },
-        false => Verdict::Fetch,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn there(contents: &[&str]) -> Vec<TreeFile> {
-        let file = |text: &&str| TreeFile {
-            name: FileName::parse("a").unwrap(),
-            content: ContentHash::of(text.as_bytes()),
-            size: 1,
-        };
-        contents.iter().map(file).collect()
-    }
-
-    fn here(share: &str, content: &str) -> Fact {
-        Fact {
-            share: share.to_owned(),
-            name: FileName::parse("a").unwrap(),
-            content: ContentHash::of(content.as_bytes()),
-            size: 1,
-            modified_ns: 0,
-            changed_ns: 0,
-            inode: 0,
-        }
-    }
-
-    #[test]
-    fn a_name_needs_a_choice_where_contents_differ() {
-        let verdict = |contents: &[&str], facts: &[Fact]| verdict(&there(contents), facts, "downloads");
-        assert_eq!(verdict(&["x"], &[]), Verdict::Fetch);
-        assert_eq!(verdict(&["x"], &[here("downloads", "x")]), Verdict::Here);
-        assert_eq!(verdict(&["x"], &[here("photos", "x")]), Verdict::Here);
-        assert_eq!(verdict(&["x"], &[here("photos", "y")]), Verdict::Fetch, "it lands beside it");
-        assert_eq!(verdict(&["x"], &[here("downloads", "y")]), Verdict::Conflict { here: true });
-        assert_eq!(verdict(&["x", "y"], &[]), Verdict::Conflict { here: false });
-        assert_eq!(verdict(&["x", "y"], &[here("downloads", "x")]), Verdict::Conflict { here: true });
     }
 }
