@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use p2p_content::ContentHash;
 use p2p_proto::control::{Origin, Transfer, TransferState};
-use p2p_tests::{Conduct, LyingPeer, Network, eventually, random_bytes, random_file, write_file};
+use p2p_tests::{Conduct, LyingPeer, Network, Peer, eventually, random_bytes, random_file, write_file};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::AsyncReadExt;
 
@@ -24,6 +24,69 @@ async fn with_slow_source() -> (Network, LyingPeer, ContentHash) {
     let source = LyingPeer::start("lento", Conduct::slow(512 * 1024), [("lento.bin", file)]).await.unwrap();
     source.join(&network.maestro().unwrap().address()).await.unwrap();
     (network, source, hash)
+}
+
+/// Has the slow source's file fail at its very end, since something else has its name by then.
+async fn name_taken(peer: &Peer, source: &LyingPeer) -> Transfer {
+    source.behave(Conduct::slow(2 << 20));
+    let begun: Transfer = peer.ctl_json(&["fetch", "lento.bin", "--detach"]).await.unwrap();
+    let some = |transfer: &Transfer| transfer.done_bytes >= MIB;
+    peer.transfer_until(begun.id, SOON, "some of it is there", some).await.unwrap();
+    write_file(&peer.shared("lento.bin"), "of its user").unwrap();
+    source.behave(Conduct::Honest);
+    let failed = |transfer: &Transfer| transfer.state == TransferState::Failed;
+    peer.transfer_until(begun.id, SOON, "its name is taken", failed).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_has_no_name_in_the_end_is_not_fetched_again_under_another() {
+    let (mut network, source, hash) = with_slow_source().await;
+    let peer = network.peer(1).unwrap();
+    let failed = name_taken(peer, &source).await;
+    let why = failed.reason.unwrap();
+    assert!(why.contains("--as NAME; what is here of it is kept for a day"), "{why}");
+    assert_eq!(peer.partial_files(), 1);
+    let given = source.given_bytes();
+    // It is kept over a restart too.
+    let daemon = network.peer_mut(1).unwrap().daemon_mut();
+    daemon.kill_9().await.unwrap();
+    daemon.restart().await.unwrap();
+    let peer = network.peer(1).unwrap();
+    peer.ctl(["fetch", "lento.bin", "--as", "otro.bin"]).await.unwrap().ok().unwrap();
+    assert_eq!(peer.hash_of("otro.bin").unwrap(), hash);
+    assert_eq!(source.given_bytes(), given, "nothing was fetched again");
+    assert_eq!(std::fs::read_to_string(peer.shared("lento.bin")).unwrap(), "of its user");
+    assert_eq!(peer.partial_files(), 0);
+    let said = format!("goes on with what transfer {} had when it failed", failed.id);
+    assert!(peer.daemon().log_of_this_run().contains(&said), "{}", peer.daemon().log_of_this_run());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_failed_transfer_left_makes_room_for_another_one() {
+    let (mut network, source, _) = with_slow_source().await;
+    let other = LyingPeer::start("otra", Conduct::Honest, [("otra.bin", random_bytes(3 << 20, 2))]).await;
+    let other = other.unwrap();
+    other.join(&network.maestro().unwrap().address()).await.unwrap();
+    name_taken(network.peer(1).unwrap(), &source).await;
+    let peer = network.peer_mut(1).unwrap();
+    assert_eq!(peer.partial_files(), 1);
+    peer.edit(|settings| {
+        settings.set("transfers.reserve_bytes", i64::MAX);
+    })
+    .unwrap();
+    peer.daemon().signal(Signal::HUP).unwrap();
+    let peer = network.peer(1).unwrap();
+    eventually(SOON, "it has taken the configuration", async || {
+        let log = peer.daemon().log_of_this_run();
+        ensure!(log.contains("configuration changed: transfers.reserve_bytes"), "{log}");
+        Ok(())
+    })
+    .await
+    .unwrap();
+    let begun: Transfer = peer.ctl_json(&["fetch", "otra.bin", "--detach"]).await.unwrap();
+    let paused = |transfer: &Transfer| transfer.state == TransferState::Paused;
+    peer.transfer_until(begun.id, SOON, "the disk is full", paused).await.unwrap();
+    assert_eq!(peer.partial_files(), 0, "what was kept for nobody is gone");
 }
 
 #[tokio::test(flavor = "multi_thread")]

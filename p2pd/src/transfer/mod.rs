@@ -14,6 +14,7 @@ mod gauge;
 mod intake;
 mod job;
 mod jobs;
+mod leftovers;
 mod manifest;
 mod measure;
 mod nearness;
