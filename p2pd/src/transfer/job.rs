@@ -376,9 +376,13 @@ impl Job {
         }
     }
 
-    /// The name of its part file; `None` while its content is not known.
+    /// The name of its part file; `None` for a directory, which has many.
     pub(super) fn part_key(&self) -> Option<String> {
-        let content = self.known.borrow().content.as_deref()?.parse().ok()?;
+        let known = self.known.borrow();
+        if !known.proven {
+            return Some(plain::part_key(self.id));
+        }
+        let content = known.content.as_deref()?.parse().ok()?;
         Some(sink::part_key(content, self.id))
     }
 
