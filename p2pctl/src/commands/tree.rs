@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 
 use hyper::Method;
-use p2p_proto::control::{Transfer, TransferState, TreeAnswer, TreeConflict, TreeRequest};
+use p2p_proto::control::{Transfer, TransferState, TreeAnswer, TreeConflict, TreeQuery, TreeRequest};
 
 use super::fetch::{Phase, detached, ended_well};
 use super::{Route, follow};
@@ -37,10 +37,11 @@ pub(super) async fn fetch(
         (true, false) => format!("{}/", args.what.trim_end_matches('/')),
         _ => args.what.clone(),
     };
-    let request = TreeRequest { what, from: args.from.clone() };
     if args.dry_run {
-        return dry_run(client, out, &request).await;
+        return dry_run(client, out, &TreeQuery { what, from: args.from.clone() }).await;
     }
+    let priority = args.priority.map(cli::Priority::to_wire);
+    let request = TreeRequest { what, from: args.from.clone(), priority };
     let path = "/v1/trees";
     let started = client.json::<Transfer>(Method::POST, path, Some(&request), LONG_CALL).await?;
     // One that has ended already says so at its end.
@@ -85,9 +86,8 @@ fn is_whole(transfer: &Transfer) -> Result<(), Failure> {
         .hint("the same command fetches what is missing, and nothing twice"))
 }
 
-async fn dry_run(client: &Client, out: &Output, request: &TreeRequest) -> Result<(), Failure> {
-    let route =
-        Route::new("/v1/trees").with("what", &request.what).with_some("from", request.from.as_deref());
+async fn dry_run(client: &Client, out: &Output, query: &TreeQuery) -> Result<(), Failure> {
+    let route = Route::new("/v1/trees").with("what", &query.what).with_some("from", query.from.as_deref());
     let answer = client.json::<TreeAnswer>(Method::GET, &route.0, None::<&()>, LONG_CALL).await?;
     if out.json() {
         out.raw(&answer.raw)?;

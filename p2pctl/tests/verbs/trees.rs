@@ -48,6 +48,14 @@ fn a_directory_ends_with_its_path_and_what_it_came_to() {
 }
 
 #[test]
+fn a_directory_is_asked_for_with_its_priority() {
+    let daemon = fetching();
+    run(&daemon, &["fetch", "-r", "docs", "--priority", "low", "--from", "P2"]).exits(0);
+    let asked: Value = serde_json::from_slice(&daemon.seen()[0].body).unwrap();
+    assert_eq!(asked, json!({"what": "docs/", "from": "P2", "priority": "low"}));
+}
+
+#[test]
 fn a_dry_run_tells_what_would_be_fetched_and_asks_for_nothing() {
     let daemon = Daemon::start();
     daemon.json("GET /v1/trees", found(0));

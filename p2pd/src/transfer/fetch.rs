@@ -123,7 +123,7 @@ impl Transfers {
         if let Some(open) =
             self.open(|open| open.content.as_deref() == Some(&text) && open.name == name.as_str())
         {
-            return Ok(self.join(open, &order).await);
+            return Ok(self.join(open, &order.by, order.priority).await);
         }
         if candidate.sources.iter().all(Source::is_own)
             && let Some(fact) = self.here(content).await?
@@ -157,7 +157,7 @@ impl Transfers {
             return Err(FetchError::NameTaken { name, here: Some(fact.content) });
         }
         if let Some(open) = self.open(|open| !open.proven && open.name == name.as_str()) {
-            return Ok(self.join(open, &order).await);
+            return Ok(self.join(open, &order.by, order.priority).await);
         }
         self.check_free(&name).await?;
         let FetchOrder { from, by, priority, .. } = order;
@@ -168,11 +168,11 @@ impl Transfers {
     }
 
     /// What is under way is asked for again.
-    async fn join(&self, open: Transfer, order: &FetchOrder) -> Transfer {
-        story::asked_again(&open, &order.by);
-        match order.priority {
+    pub(super) async fn join(&self, open: Transfer, by: &AskedBy, priority: Option<Priority>) -> Transfer {
+        story::asked_again(&open, by);
+        match priority {
             // It may have come to its end meanwhile.
-            Some(priority) => self.prioritize(open.id, priority, &order.by).await.unwrap_or(open),
+            Some(priority) => self.prioritize(open.id, priority, by).await.unwrap_or(open),
             None => open,
         }
     }

@@ -3,10 +3,21 @@
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::PeerName;
+use super::{PeerName, Priority};
 
-/// Body of `POST /v1/trees`, and query of `GET /v1/trees`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema, IntoParams)]
+/// Query of `GET /v1/trees`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+pub struct TreeQuery {
+    /// A directory of the network, or a pattern, as in `POST /v1/trees`.
+    pub what: String,
+    /// Only from this peer (name, peer ID or its beginning).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
+}
+
+/// Body of `POST /v1/trees`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TreeRequest {
     /// A directory of the network, or a pattern: `*` and `?` stand for what has no `/`, `**` for any directories, `[ab]`
@@ -15,6 +26,9 @@ pub struct TreeRequest {
     /// Only from this peer (name, peer ID or its beginning).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<String>,
+    /// Its priority. Default: normal, or the one that it has where it is under way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub priority: Option<Priority>,
 }
 
 /// What fetching a directory comes to, before anything is fetched.

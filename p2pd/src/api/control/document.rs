@@ -1,7 +1,7 @@
 //! The OpenAPI document of the control API.
 
 use axum::Json;
-use p2p_proto::control::{FilesQuery, LocateQuery, SendQuery, TreeRequest};
+use p2p_proto::control::{FilesQuery, LocateQuery, SendQuery, TreeQuery};
 use utoipa::openapi::RefOr;
 use utoipa::openapi::path::ParameterIn;
 use utoipa::{IntoParams, Modify, OpenApi};

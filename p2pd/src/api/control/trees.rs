@@ -6,7 +6,7 @@ use axum::Json;
 use axum::extract::{ConnectInfo, State};
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
-use p2p_proto::control::{PeerName, Transfer, TreeAnswer, TreeConflict, TreeRequest};
+use p2p_proto::control::{PeerName, Transfer, TreeAnswer, TreeConflict, TreeQuery, TreeRequest};
 use p2p_service::http::UnixCaller;
 use p2p_service::problem::{ApiJson, ApiQuery, Problem};
 
@@ -20,9 +20,9 @@ use crate::transfer::{Conflict, Pattern, TreeFound, TreeOrder};
 pub(super) async fn look(
     State(api): State<Arc<Api>>,
     ConnectInfo(caller): ConnectInfo<UnixCaller>,
-    ApiQuery(request): ApiQuery<TreeRequest>,
+    ApiQuery(TreeQuery { what, from }): ApiQuery<TreeQuery>,
 ) -> Result<Json<TreeAnswer>, Problem> {
-    let order = order_of(&api, caller, request).await?;
+    let order = order_of(&api, caller, TreeRequest { what, from, priority: None }).await?;
     let found = api.transfers.look_at_tree(&order).await?;
     Ok(Json(answer_of(order.what.text(), found)))
 }
@@ -54,7 +54,7 @@ async fn order_of(api: &Api, caller: UnixCaller, request: TreeRequest) -> Result
         Some(peer) => Some(api.locator.find_peer(peer).await?),
         None => None,
     };
-    Ok(TreeOrder { what, from, by: asked_by(caller) })
+    Ok(TreeOrder { what, from, priority: request.priority, by: asked_by(caller) })
 }
 
 fn answer_of(what: &str, found: TreeFound) -> TreeAnswer {

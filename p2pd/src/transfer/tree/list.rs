@@ -2,7 +2,7 @@
 //! compared with what is here, and refused where a name needs a choice. Nothing is fetched before that.
 
 use p2p_content::{ContentHash, FileName};
-use p2p_proto::control::{Transfer, TransferState};
+use p2p_proto::control::{Priority, Transfer, TransferState};
 use p2p_service::status::counted;
 
 use super::super::fetch::fresh;
@@ -31,6 +31,8 @@ pub struct TreeOrder {
     pub what: Pattern,
     /// Only from this peer.
     pub from: Option<PeerRef>,
+    /// Its priority; `None`: normal, or the one that it has where it is under way.
+    pub priority: Option<Priority>,
     /// Who asks.
     pub by: AskedBy,
 }
@@ -154,7 +156,7 @@ impl Transfers {
     /// A [`TreeError`]; nothing was fetched then.
     pub async fn fetch_tree(&self, order: TreeOrder) -> Result<Transfer, TreeError> {
         if let Some(open) = self.open_tree(&order) {
-            return Ok(open);
+            return Ok(self.join(open, &order.by, order.priority).await);
         }
         let listed = self.listed(&order).await?;
         let TreeFound { files, bytes, here_files, here_bytes, .. } = listed.found;
@@ -165,10 +167,11 @@ impl Transfers {
         }
         let _beginning = self.shared.beginning.lock().await;
         if let Some(open) = self.open_tree(&order) {
-            return Ok(open);
+            return Ok(self.join(open, &order.by, order.priority).await);
         }
         let transfer = Transfer {
             id: listed.id,
+            priority: order.priority.unwrap_or_default(),
             size: Some(bytes + here_bytes),
             done_bytes: here_bytes,
             proven: true,
@@ -200,9 +203,7 @@ impl Transfers {
                 && transfer.name == order.what.text()
                 && from == order.from.as_ref().map(PeerRef::id)
         };
-        let open = jobs.values().find(is_it)?.snapshot();
-        story::asked_again(&open, &order.by);
-        Some(open)
+        Some(jobs.values().find(is_it)?.snapshot())
     }
 
     /// Lists what is to be fetched under a number of its own.
