@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use p2p_content::ContentHash;
-use p2p_proto::control::{Origin, Transfer, TransferState};
+use p2p_proto::control::{FetchAnswer, Origin, Transfer, TransferState};
 use p2p_tests::{Conduct, LyingPeer, Network, Peer, eventually, random_bytes, random_file, write_file};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::AsyncReadExt;
@@ -24,6 +24,45 @@ async fn with_slow_source() -> (Network, LyingPeer, ContentHash) {
     let source = LyingPeer::start("lento", Conduct::slow(512 * 1024), [("lento.bin", file)]).await.unwrap();
     source.join(&network.maestro().unwrap().address()).await.unwrap();
     (network, source, hash)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dry_run_of_a_file_says_what_fetching_it_would() {
+    let network =
+        Network::builder().peers(3).files(|number, shared| match number {
+            1 => random_file(&shared.join("a/uno.bin"), 5000, 1)
+                .and_then(|_| write_file(&shared.join("dos"), "1")),
+            2 => random_file(&shared.join("a/uno.bin"), 5000, 1)
+                .and_then(|_| write_file(&shared.join("dos"), "2")),
+            _ => write_file(&shared.join("mio"), "mío"),
+        });
+    let network = network.start().await.unwrap();
+    let (source, peer) = (network.peer(1).unwrap(), network.peer(3).unwrap());
+    let hash = source.hash_of("a/uno.bin").unwrap().to_string();
+    let found: FetchAnswer = peer.ctl_json(&["fetch", "a/uno.bin", "--dry-run"]).await.unwrap();
+    assert_eq!((found.size, found.content.as_deref(), found.here), (Some(5000), Some(&*hash), false));
+    let mut names: Vec<_> = found.sources.iter().map(|peer| peer.name.as_str()).collect();
+    names.sort_unstable();
+    assert_eq!((names, found.transfer), (vec!["P1", "P2"], None));
+    let path = |name: &str| peer.shared("").canonicalize().unwrap().join(name).display().to_string();
+    assert_eq!((found.path, found.free_bytes.is_some()), (path("a/uno.bin"), true));
+    let found: FetchAnswer =
+        peer.ctl_json(&["fetch", &hash, "--dry-run", "--from", "P2", "--as", "b.bin"]).await.unwrap();
+    assert_eq!((found.name.as_str(), found.path), ("b.bin", path("b.bin")));
+    assert_eq!(found.sources.iter().map(|peer| peer.name.as_str()).collect::<Vec<_>>(), ["P2"]);
+    assert!(peer.transfers().await.unwrap().is_empty() && !peer.shared("a").exists(), "nothing is fetched");
+
+    for (words, code) in [
+        (["fetch", "dos", "--dry-run", "--as", "x"], 6),
+        (["fetch", "a/uno.bin", "--dry-run", "--as", "mio"], 6),
+        (["fetch", "nada", "--dry-run", "--as", "x"], 3),
+        (["fetch", "../x", "--dry-run", "--as", "x"], 2),
+    ] {
+        peer.ctl(words).await.unwrap().exited(code).unwrap();
+    }
+    peer.ctl(["fetch", "a/uno.bin"]).await.unwrap().ok().unwrap();
+    let found: FetchAnswer = peer.ctl_json(&["fetch", "a/uno.bin", "--dry-run"]).await.unwrap();
+    assert_eq!((found.here, found.path), (true, path("a/uno.bin")));
 }
 
 /// Has the slow source's file fail at its very end, since something else has its name by then.

@@ -16,7 +16,7 @@ use crate::progress::Progress;
 
 /// Whether this is about a directory or a pattern, and not about one file.
 pub(super) fn is_one(args: &cli::Fetch) -> bool {
-    args.recursive || args.dry_run || args.what.contains(['*', '?'])
+    args.recursive || args.what.contains(['*', '?'])
 }
 
 /// Runs `fetch` of a directory or a pattern.

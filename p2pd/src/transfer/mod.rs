@@ -33,7 +33,7 @@ mod swarm;
 mod tree;
 mod why;
 
-pub use fetch::{FetchError, FetchOrder};
+pub use fetch::{FetchError, FetchOrder, FileFound};
 pub use intake::{Intake, IntakeError, Received};
 pub use jobs::{ChangeError, TransferSettings, Transfers};
 pub use outbox::{Outbox, Outboxed};

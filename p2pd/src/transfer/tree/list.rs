@@ -143,9 +143,7 @@ impl Transfers {
                 }
             }
         }
-        let dir = self.shared.shares.downloads();
-        let free = tokio::task::spawn_blocking(move || dir.free_bytes()).await;
-        found.free_bytes = free.ok().and_then(Result::ok);
+        found.free_bytes = self.free_bytes().await;
         Ok(found)
     }
 
