@@ -26,7 +26,7 @@ mod way;
 
 pub use lane::Lane;
 pub use schedule::{Period, problems as schedule_problems};
-pub use way::{WaitsFor, WayIn, WayOut};
+pub use way::{Held, WaitsFor, WayIn, WayOut};
 
 use turns::Turns;
 
@@ -401,7 +401,13 @@ mod tests {
         assert_eq!(other.take(1 << 20, |_| true), Some(1 << 20));
         let now = Instant::now();
         assert_eq!(into.take(5000, now), Ok(()));
-        assert_eq!(into.take(5000, now), Err(LOOK_AGAIN));
+        assert_eq!(into.take(5000, now), Err(Held { wait: LOOK_AGAIN, is_own: true }));
+        limits.set_peer(&peer, &said(None, Some(0), false)).unwrap();
+        limits.set(&said(None, Some(1000), false)).unwrap();
+        assert_eq!(into.take(5000, now), Ok(()));
+        assert_eq!(into.take(5000, now), Err(Held { wait: LOOK_AGAIN, is_own: false }));
+        limits.set(&said(None, None, true)).unwrap();
+        limits.set_peer(&peer, &said(None, Some(1000), false)).unwrap();
 
         let again = open(&dir, 0);
         let kept = again.answer().peers;

@@ -8,6 +8,7 @@
 mod assembly;
 mod basis;
 mod bound;
+mod ear;
 mod engine;
 mod fetch;
 mod gauge;

@@ -155,11 +155,11 @@ impl SourceTask {
         let mut way_in = self.limits.way_in(self.peer.id());
         let (mut wanted, mut ask_at) = (VecDeque::new(), Instant::now());
         // Whether that limit said no last, and whether the source said that one of its own holds it back.
-        let (mut refused, mut held_back) = (false, false);
+        let (mut refused, mut held_back) = (None, false);
         loop {
-            self.watch.turn(match (wanted.is_empty(), parts.is_empty()) {
-                (false, _) if refused => Doing::OurLimit,
-                (true, true) => Doing::Idle,
+            self.watch.turn(match (refused, wanted.is_empty(), parts.is_empty()) {
+                (Some(held), false, _) => Doing::held(held),
+                (_, true, true) => Doing::Idle,
                 _ if held_back => Doing::TheirLimit,
                 _ => Doing::Bytes,
             });
@@ -187,9 +187,9 @@ impl SourceTask {
                 () = sleep_until(ask_at), if !wanted.is_empty() => {
                     let Some(request) = wanted.front().map(|piece| self.request(*piece)) else { continue };
                     let taken = way_in.take(request.length, Instant::now().into_std());
-                    refused = taken.is_err();
+                    refused = taken.err();
                     match taken {
-                        Err(wait) => ask_at = Instant::now() + wait,
+                        Err(held) => ask_at = Instant::now() + held.wait,
                         Ok(()) => {
                             if parts.is_empty() {
                                 silent_at = Instant::now() + SILENCE;
@@ -336,7 +336,7 @@ impl SourceTask {
 }
 
 /// Whether a limit of the source holds its bytes back; `None` where it says nothing new of that.
-fn said(update: &AvailabilityUpdate) -> Option<bool> {
+pub(super) fn said(update: &AvailabilityUpdate) -> Option<bool> {
     match update.held_back() {
         HeldBack::Unspecified => None,
         HeldBack::Nothing => Some(false),
