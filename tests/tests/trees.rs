@@ -352,6 +352,36 @@ async fn a_file_that_came_meanwhile_is_not_replaced() {
     .unwrap();
 }
 
+/// Each of the long files that come at once is remembered when the transfer is paused, and not only the first to stop.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_there_of_long_files_is_not_hashed_again_after_a_pause() {
+    let files = (0..3).map(|number| (format!("set/{number}.bin"), random_bytes(24 << 20, number)));
+    let mut network = Network::builder().peers(1).start().await.unwrap();
+    let source = LyingPeer::start("lenta", Conduct::slow(4 << 20), files).await.unwrap();
+    source.join(&network.maestro().unwrap().address()).await.unwrap();
+    let peer = network.peer(1).unwrap();
+    let begun = begin(peer).await;
+    let id = begun.id.to_string();
+    let some = |transfer: &Transfer| transfer.done_bytes >= 12 * MIB;
+    peer.transfer_until(begun.id, TRANSFERRED, "some of each is there", some).await.unwrap();
+    peer.ctl(["transfers", "pause", &id]).await.unwrap().ok().unwrap();
+    let daemon = network.peer_mut(1).unwrap().daemon_mut();
+    daemon.kill_9().await.unwrap();
+    daemon.restart().await.unwrap();
+    source.behave(Conduct::Honest);
+    let peer = network.peer(1).unwrap();
+    peer.ctl(["transfers", "resume", &id]).await.unwrap().ok().unwrap();
+    peer.transfer_done(begun.id, TRANSFERRED).await.unwrap();
+    let log = peer.daemon().log_of_this_run();
+    let resumed: Vec<&str> =
+        log.lines().filter(|line| line.contains("were remembered and not read")).collect();
+    assert_eq!(resumed.len(), 3, "{log}");
+    for line in resumed {
+        assert!(line.contains(", 0 were hashed"), "{line}");
+        assert!(!line.contains(": 0 were remembered"), "{line}");
+    }
+}
+
 /// Files that nobody gives come first in the list: more of them than were ever given up after.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_others_have_comes_whatever_is_missing_before_it() {
