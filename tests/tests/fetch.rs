@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use p2p_content::ContentHash;
-use p2p_proto::control::{FetchAnswer, Origin, Transfer, TransferState};
+use p2p_proto::control::{Bound, FetchAnswer, Origin, Transfer, TransferState, Why};
 use p2p_tests::{Conduct, LyingPeer, Network, Peer, eventually, random_bytes, random_file, write_file};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::AsyncReadExt;
@@ -24,6 +24,45 @@ async fn with_slow_source() -> (Network, LyingPeer, ContentHash) {
     let source = LyingPeer::start("lento", Conduct::slow(512 * 1024), [("lento.bin", file)]).await.unwrap();
     source.join(&network.maestro().unwrap().address()).await.unwrap();
     (network, source, hash)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_waits_for_a_source_does_so_after_a_restart_and_says_why() {
+    let (mut network, source, hash) = with_slow_source().await;
+    source.behave(Conduct::slow(2 << 20));
+    let peer = network.peer(1).unwrap();
+    let begun: Transfer = peer.ctl_json(&["fetch", "lento.bin", "--detach"]).await.unwrap();
+    let some = |transfer: &Transfer| transfer.done_bytes >= 2 * MIB;
+    peer.transfer_until(begun.id, SOON, "some of it is there", some).await.unwrap();
+    drop(source);
+    let waits = |transfer: &Transfer| transfer.state == TransferState::Waiting && transfer.reason.is_some();
+    let before = peer.transfer_until(begun.id, SOON, "it waits", waits).await.unwrap();
+    let daemon = network.peer_mut(1).unwrap().daemon_mut();
+    daemon.kill_9().await.unwrap();
+    daemon.restart().await.unwrap();
+
+    let peer = network.peer(1).unwrap();
+    let still = peer.transfer_until(begun.id, SOON, "it still waits", waits).await.unwrap();
+    assert_eq!((still.done_bytes, still.held), (before.done_bytes, false), "{still:?}");
+    let why = eventually(SOON, "it has looked for somebody", async || {
+        let why: Why = peer.ctl_json(&["why", &begun.id.to_string()]).await?;
+        ensure!(why.tries >= 1 && why.state == TransferState::Waiting, "{why:#?}");
+        Ok(why)
+    })
+    .await
+    .unwrap();
+    assert_eq!(why.bound_by, Bound::NoSources, "{why:#?}");
+    let reason = peer.transfer(begun.id).await.unwrap().reason.unwrap();
+    assert!(why.says.contains("has no source for") && why.says.contains(&reason), "{} {reason}", why.says);
+
+    // Whoever has it then gives what is missing.
+    let files = [("lento.bin", random_bytes(8 << 20, 1))];
+    let other = LyingPeer::start("otra", Conduct::Honest, files).await.unwrap();
+    other.join(&network.maestro().unwrap().address()).await.unwrap();
+    peer.transfer_done(begun.id, Duration::from_secs(60)).await.unwrap();
+    assert_eq!(peer.hash_of("lento.bin").unwrap(), hash);
+    let lacked = 8 * MIB - before.done_bytes;
+    assert!(other.given_bytes() <= lacked, "{} bytes for {lacked}", other.given_bytes());
 }
 
 #[tokio::test(flavor = "multi_thread")]
