@@ -69,7 +69,7 @@ impl Modify for WithQueries {
             ("/v1/fetch", FetchQuery::into_params(place)),
             ("/v1/locate", LocateQuery::into_params(place)),
             ("/v1/sends", SendQuery::into_params(place)),
-            ("/v1/trees", TreeRequest::into_params(place)),
+            ("/v1/trees", TreeQuery::into_params(place)),
         ];
         for (path, query) in queries {
             let item = document.paths.paths.get_mut(path);
