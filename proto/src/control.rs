@@ -19,7 +19,7 @@ pub use transfers::{
     FetchAnswer, FetchQuery, FetchRequest, Priority, SendQuery, SendState, Sending, SetPriority, SourceState,
     Transfer, TransferList, TransferSource, TransferState,
 };
-pub use trees::{TreeAnswer, TreeConflict, TreeQuery, TreeRequest};
+pub use trees::{TreeAnswer, TreeConflict, TreeFileRow, TreeQuery, TreeRequest};
 pub use why::{Bound, CpuWork, DiskWork, ResumedFile, TimeShares, WaitsFor, Why, WhySource};
 
 use serde::{Deserialize, Serialize};

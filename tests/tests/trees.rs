@@ -66,6 +66,10 @@ async fn a_directory_comes_with_its_names_by_one_transfer() {
     let bytes = sizes.iter().sum::<u64>();
     assert_eq!((found.files, found.bytes, found.here_files, found.conflicts), (14, 2 * bytes, 0, 0));
     assert_eq!(found.sources.iter().map(|peer| peer.name.as_str()).collect::<Vec<_>>(), ["P1"]);
+    let listed: Vec<_> =
+        found.list.iter().map(|file| (file.name.as_str(), file.size, file.sources)).collect();
+    assert_eq!((listed.len(), listed[0]), (14, ("año/0.txt", 0, 1)), "{listed:?}");
+    assert_eq!(found.list[0].content, source.hash_of("año/0.txt").unwrap().to_string());
     assert!(peer.transfers().await.unwrap().is_empty() && !peer.shared("año").exists(), "nothing is fetched");
     let said = peer.ctl(["fetch", "-r", "año", "--dry-run"]).await.unwrap().ok().unwrap().text();
     assert!(said.contains("14 files") && said.contains("P1"), "{said}");
@@ -153,6 +157,31 @@ async fn files_that_are_left_out_are_told_by_the_exit_code() {
     // All that it knows of is here now, which is no success either.
     let said = peer.ctl(["fetch", "-r", "docs"]).await.unwrap().exited(8).unwrap();
     assert!(said.stderr.contains("What is known of docs/ is here already"), "{}", said.stderr);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dry_run_lists_each_file_with_how_many_have_it() {
+    const COUNT: u64 = 2100;
+    let network = Network::builder().peers(1).start().await.unwrap();
+    let _one = set_of("una", Conduct::Honest, COUNT, &network).await;
+    let _other = set_of("otra", Conduct::Honest, 7, &network).await;
+    let peer = network.peer(1).unwrap();
+    let found: TreeAnswer = peer.ctl_json(&["fetch", "-r", "set", "--dry-run"]).await.unwrap();
+    assert_eq!((found.files, found.list.len() as u64), (COUNT, COUNT), "more than a page");
+    assert!(found.list.is_sorted_by(|one, other| one.name < other.name));
+    for (name, bytes) in [small(3), small(2000)] {
+        let file = found.list.iter().find(|file| file.name == name).unwrap();
+        let sources = if name == small(3).0 { 2 } else { 1 };
+        assert_eq!((file.size, file.sources), (bytes.len() as u64, sources), "{file:?}");
+        assert_eq!(file.content, ContentHash::of(&bytes).to_string());
+    }
+    assert_eq!(found.list.iter().filter(|file| file.sources == 2).count(), 7);
+    let said = peer.ctl(["fetch", "set/**", "--dry-run"]).await.unwrap().ok().unwrap().text();
+    assert!(said.trim_end().ends_with("… and 2080 more, which --json lists too"), "{said}");
+    // What is here is not among them.
+    peer.ctl(["fetch", &small(3).0]).await.unwrap().ok().unwrap();
+    let found: TreeAnswer = peer.ctl_json(&["fetch", "-r", "set", "--dry-run"]).await.unwrap();
+    assert_eq!((found.list.len() as u64, found.here_files), (COUNT - 1, 1));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -23,7 +23,9 @@ fn found(conflicts: u64) -> Value {
         .collect();
     json!({"what": "docs/", "files": 3, "bytes": 2048, "here_files": 1, "here_bytes": 5, "unproven_files": 2,
            "conflicts": conflicts, "first_conflicts": first, "sources": [{"peer_id": ID, "name": "P2"}],
-           "free_bytes": 4096, "incomplete": null})
+           "free_bytes": 4096, "incomplete": null,
+           "list": [{"name": "docs/a.txt", "content": "aa", "size": 1024, "sources": 2},
+                    {"name": "docs/b.txt", "content": "bb", "size": 1000, "sources": 1}]})
 }
 
 fn fetching() -> Daemon {
@@ -65,7 +67,35 @@ fn a_dry_run_tells_what_would_be_fetched_and_asks_for_nothing() {
         assert!(ended.stdout.contains(part), "{part:?} is not in {ended:#?}");
     }
     let seen = daemon.seen();
-    assert_eq!((seen.len(), seen[0].query.as_str()), (1, "what=docs%2F&from=P%202"));
+    assert_eq!((seen.len(), seen[0].query.as_str()), (1, "what=docs%2F&from=P%202&list=20"));
+    let rows: Vec<String> =
+        ended.stdout.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
+    for row in ["SIZE SOURCES NAME", "1.0 KiB 2 docs/a.txt", "1000 B 1 docs/b.txt"] {
+        assert!(rows.iter().any(|line| line == row), "no {row:?} in {}", ended.stdout);
+    }
+    assert_eq!(rows.last().unwrap(), "… and 1 more, which --json lists too");
+}
+
+#[test]
+fn a_program_gets_the_whole_list_and_the_exit_code_of_what_comes_before_it() {
+    for (conflicts, code) in [(0, 8), (4, 6)] {
+        let mut head = found(conflicts);
+        let list = head.as_object_mut().unwrap().remove("list").unwrap();
+        // It comes last, however long it is.
+        let head = head.to_string();
+        let body = format!("{},\"list\":{list}}}", head.strip_suffix('}').unwrap());
+        let daemon = Daemon::start();
+        daemon.on("GET /v1/trees", Reply::Body { status: 200, body: body.clone().into() });
+        run(&daemon, &["fetch", "-r", "docs", "--dry-run", "--json"])
+            .exits(code)
+            .says_nothing()
+            .prints(&format!("{body}\n"));
+        assert_eq!(daemon.seen()[0].query, "what=docs%2F");
+    }
+    // One that answers in another order is understood too.
+    let daemon = Daemon::start();
+    daemon.json("GET /v1/trees", found(4));
+    run(&daemon, &["fetch", "docs/*", "--dry-run", "--json"]).exits(6);
 }
 
 #[test]

@@ -42,4 +42,4 @@ pub use send::{SendError, Sends};
 pub use store::{Store, StoreError};
 pub use story::AskedBy;
 pub use swarm::{Follower, Introduced, Swarm, Swarms, Unfinished};
-pub use tree::{Conflict, Pattern, PatternError, TreeError, TreeFound, TreeOrder};
+pub use tree::{Conflict, Pattern, PatternError, TreeError, TreeFileFound, TreeFiles, TreeFound, TreeOrder};

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::discovery::PeerRef;
 
 /// The shape of the database, by version.
-const MIGRATIONS: [&str; 3] = [
+const MIGRATIONS: [&str; 4] = [
     "
     CREATE TABLE transfers (
         id          INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -35,6 +35,7 @@ const MIGRATIONS: [&str; 3] = [
 ",
     trees::MIGRATION,
     "ALTER TABLE transfers ADD COLUMN proven_len INTEGER",
+    trees::MIGRATION_OF_SOURCES,
 ];
 
 mod leftovers;
@@ -42,7 +43,7 @@ mod leftovers;
 mod trees;
 
 pub(super) use leftovers::Left;
-pub(super) use trees::{TreeFile, TreeLeft};
+pub(super) use trees::{Told, TreeFile, TreeLeft};
 
 /// Ended transfers that are remembered.
 const ENDED_KEPT: u32 = 1000;

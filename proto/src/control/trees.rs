@@ -14,6 +14,9 @@ pub struct TreeQuery {
     /// Only from this peer (name, peer ID or its beginning).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<String>,
+    /// How many files are listed one by one, at the most. Default: all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub list: Option<u32>,
 }
 
 /// Body of `POST /v1/trees`.
@@ -56,6 +59,23 @@ pub struct TreeAnswer {
     pub free_bytes: Option<u64>,
     /// What could not be asked, and why; there may then be more files.
     pub incomplete: Option<String>,
+    /// The files that are to be fetched, and those whose names need a choice, in order of their names; as many as were
+    /// asked for. It comes last, however many they are.
+    #[serde(default)]
+    pub list: Vec<TreeFileRow>,
+}
+
+/// A file of a directory.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct TreeFileRow {
+    /// Its name.
+    pub name: String,
+    /// Its content.
+    pub content: String,
+    /// Bytes.
+    pub size: u64,
+    /// How many peers have it now, as far as those who listed it know.
+    pub sources: u32,
 }
 
 /// A name that needs a choice.

@@ -7,12 +7,12 @@ use p2p_service::status::counted;
 
 use super::super::fetch::fresh;
 use super::super::jobs::{Shared, Transfers};
-use super::super::store::{StoreError, Terms, TreeFile};
+use super::super::store::{StoreError, Terms, Told, TreeFile};
 use super::super::story::{self, AskedBy};
 use super::Pattern;
 use super::verdict::{OwnFacts, Verdict, verdict};
 use crate::catalog::CatalogError;
-use crate::discovery::{AskError, Page, PageQuery, PeerRef, Query, now_ms};
+use crate::discovery::{AskError, FoundFile, Page, PageQuery, PeerRef, Query, now_ms};
 use crate::transfer::job::Job;
 
 /// Files that are asked for, and compared, at once.
@@ -118,11 +118,15 @@ pub enum TreeError {
 }
 
 impl Transfers {
-    /// What fetching a directory comes to. Nothing is fetched, and nothing is kept.
+    /// What fetching a directory comes to, and its files, at most so many. Nothing is fetched, and nothing is kept.
     ///
     /// # Errors
     /// Where nobody has any of it, or who knows cannot be asked.
-    pub async fn look_at_tree(&self, order: &TreeOrder) -> Result<TreeFound, TreeError> {
+    pub async fn look_at_tree(
+        &self,
+        order: &TreeOrder,
+        most: u64,
+    ) -> Result<(TreeFound, TreeFiles), TreeError> {
         let listed = self.listed(order).await?;
         let mut found = listed.found.clone();
         let lookups = listed.sample.iter().map(async |content| {
@@ -144,7 +148,7 @@ impl Transfers {
             }
         }
         found.free_bytes = self.free_bytes().await;
-        Ok(found)
+        Ok((found, TreeFiles { listed, after: None, left: most }))
     }
 
     /// Begins the transfer of a directory, or joins the one that is under way. Where all of it is here already, the
@@ -279,7 +283,7 @@ impl Transfers {
         loop {
             let page = self.shared.locator.browse_peer(peer, &query).await?;
             let next = page.next.clone();
-            is_any |= self.write_down(order, listed, page).await?;
+            is_any |= self.write_down_told(order, listed, page, |_| Told::OfItself).await?;
             match next {
                 // Whoever gives the same cursor again would be asked without end.
                 Some(cursor) if cursor != query.cursor => query.cursor = cursor,
@@ -294,13 +298,24 @@ impl Transfers {
         listed: &mut Listed,
         page: Page,
     ) -> Result<bool, TreeError> {
+        self.write_down_told(order, listed, page, |file| Told::OfAll(file.sources)).await
+    }
+
+    async fn write_down_told(
+        &self,
+        order: &TreeOrder,
+        listed: &mut Listed,
+        page: Page,
+        told: impl Fn(&FoundFile) -> Told,
+    ) -> Result<bool, TreeError> {
         let (mut files, mut unproven) = (Vec::with_capacity(page.files.len()), Vec::new());
         for file in page.files.into_iter().filter(|file| order.what.has(file.name.as_str())) {
+            let told = told(&file);
             match (file.content, file.size) {
-                (Some(content), Some(told)) => {
+                (Some(content), Some(size)) => {
                     // No content is longer: whoever says so of one would only spoil the sums. Who has it proves its length.
-                    let size = if told <= LONGEST_CONTENT { told } else { 0 };
-                    files.push(TreeFile { name: file.name, content, size });
+                    let size = if size <= LONGEST_CONTENT { size } else { 0 };
+                    files.push((TreeFile { name: file.name, content, size }, told));
                 }
                 _ => unproven.push(file.name),
             }
@@ -393,6 +408,47 @@ impl Listed {
         if let Some(place) = usize::try_from(at).ok().and_then(|at| self.sample.get_mut(at)) {
             *place = content;
         }
+    }
+}
+
+/// The files of a directory that was looked at, page by page, in order of their names.
+pub struct TreeFiles {
+    listed: Listed,
+    after: Option<(FileName, ContentHash)>,
+    /// How many more are wanted.
+    left: u64,
+}
+
+/// A file of a directory that was looked at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TreeFileFound {
+    /// Its name.
+    pub name: FileName,
+    /// Its content.
+    pub content: ContentHash,
+    /// Bytes.
+    pub size: u64,
+    /// How many have it.
+    pub sources: u32,
+}
+
+impl TreeFiles {
+    /// The next ones; none at the end.
+    ///
+    /// # Errors
+    /// Where the list cannot be read.
+    pub async fn next(&mut self) -> Result<Vec<TreeFileFound>, StoreError> {
+        let limit = usize::try_from(self.left.min(PAGE.into())).unwrap_or_default();
+        let Some(shared) = self.listed.shared.as_ref().filter(|_| limit > 0) else { return Ok(Vec::new()) };
+        let page = shared.store.listed_after(self.listed.id, self.after.take(), limit).await?;
+        self.left -= page.len() as u64;
+        self.after = page.last().map(|(last, _)| (last.name.clone(), last.content));
+        if self.after.is_none() {
+            self.left = 0;
+        }
+        let found =
+            |(TreeFile { name, content, size }, sources)| TreeFileFound { name, content, size, sources };
+        Ok(page.into_iter().map(found).collect())
     }
 }
 
