@@ -129,6 +129,7 @@ async fn what_has_no_name_in_the_end_is_not_fetched_again_under_another() {
     let daemon = network.peer_mut(1).unwrap().daemon_mut();
     daemon.kill_9().await.unwrap();
     daemon.restart().await.unwrap();
+    network.settled().await.unwrap();
     let peer = network.peer(1).unwrap();
     peer.ctl(["fetch", "lento.bin", "--as", "otro.bin"]).await.unwrap().ok().unwrap();
     assert_eq!(peer.hash_of("otro.bin").unwrap(), hash);

@@ -184,7 +184,9 @@ fn say_bound(seen: &Seen<'_>, (bound, was): (Bound, Option<Bound>)) -> String {
                     format!("{held} of {all} say that a limit of their own holds their bytes back")
                 }
             };
-            format!("{what} is bound by the limits of its sources: {given}; {of}")
+            format!(
+                "{what} is bound by the limits of its sources: {given}; {of}, which `p2pctl limit` shows there and not here"
+            )
         }
         Bound::OurLimit => {
             let (limit, other) = our_limit(seen);

@@ -458,8 +458,7 @@ impl Engine<'_> {
         self.plan.leave(source);
         self.measured.left(source);
         let Some(running) = self.sources.remove(&source) else { return Ok(None) };
-        let (Gone::Lost(reason) | Gone::Dropped(reason)) = &why;
-        let said = format!("{}: {reason}", running.peer);
+        let said = why.said_of(&running.peer);
         match why {
             Gone::Lost(_) if running.introduced && !self.job.is_source(&running.peer) => {}
             Gone::Lost(reason) => self.job.source_lost(&running.peer, &reason),

@@ -86,6 +86,16 @@ pub(super) enum Gone {
     Dropped(String),
 }
 
+impl Gone {
+    /// Why, with who it was.
+    pub(super) fn said_of(&self, peer: &PeerRef) -> String {
+        let (Self::Lost(reason) | Self::Dropped(reason)) = self;
+        let name = peer.to_string();
+        // Some reasons begin with it.
+        if reason.starts_with(&name) { reason.clone() } else { format!("{name}: {reason}") }
+    }
+}
+
 /// What the engine tells a source's task.
 pub(super) enum Order {
     /// To ask for the piece.
