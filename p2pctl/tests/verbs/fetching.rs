@@ -112,7 +112,7 @@ fn a_dry_run_of_a_file_tells_what_would_be_fetched_and_from_whom_and_where_it_wo
         ));
     assert_eq!(daemon.seen()[0].query, "what=docs%2Fa.txt&from=P%202&save_as=b.txt");
     let ended = run(&daemon, &["fetch", "docs/a.txt", "--dry-run", "--json"]).exits(0);
-    assert_eq!(ended.values(), [found.clone()]);
+    assert_eq!(ended.values(), std::slice::from_ref(&found));
     let mut here = found;
     (here["here"], here["sources"]) = (json!(true), json!([]));
     let daemon = Daemon::start();
