@@ -166,6 +166,7 @@ pub(crate) struct Locate {
 #[command(after_help = "Examples:\n  p2pctl fetch archivo1.txt\n  p2pctl fetch archivo1.txt --from P2\n  \
                         p2pctl fetch archivo1.txt -o ~/Downloads/\n  p2pctl fetch backup.tar -o - | tar x\n  \
                         p2pctl fetch archivo1.txt | b3sum --check\n  p2pctl fetch big.iso --detach\n  \
+                        p2pctl fetch big.iso --dry-run\n  \
                         p2pctl fetch -r datasets/imagenet --dry-run\n  p2pctl fetch -r datasets/imagenet\n  \
                         p2pctl fetch 'photos/**/*.jpg' --from P2\n  \
                         p2pctl fetch urgent.iso --priority high\n\n\
@@ -182,8 +183,8 @@ pub(crate) struct Fetch {
     /// Fetch a whole directory of the network
     #[arg(short, long, conflicts_with_all = ["output", "save_as"])]
     pub(crate) recursive: bool,
-    /// Of a directory or a pattern: only say what would be fetched, how much it is, and from whom
-    #[arg(long, conflicts_with_all = ["output", "save_as", "detach"])]
+    /// Only say what would be fetched, how much it is, from whom, and where it would land
+    #[arg(long, conflicts_with_all = ["output", "detach"])]
     pub(crate) dry_run: bool,
     /// Put a copy there that is yours: a file, a directory, or - for standard output
     #[arg(short, long, value_name = "PATH")]

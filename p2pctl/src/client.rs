@@ -147,7 +147,16 @@ impl Client {
 
     /// A body of bytes, read as it comes.
     pub(crate) async fn bytes(&self, path: &str) -> Result<ByteStream<'_>, Failure> {
-        let response = self.within(CALL, self.call(Method::GET, path, None::<&()>)).await?;
+        self.bytes_after(path, CALL).await
+    }
+
+    /// The same, where it may take so long until it begins.
+    pub(crate) async fn bytes_after(
+        &self,
+        path: &str,
+        deadline: Duration,
+    ) -> Result<ByteStream<'_>, Failure> {
+        let response = self.within(deadline, self.call(Method::GET, path, None::<&()>)).await?;
         Ok(ByteStream::new(self, response.into_body()))
     }
 
@@ -237,7 +246,7 @@ impl Client {
     }
 }
 
-fn decode<T: DeserializeOwned>(raw: Bytes) -> Result<Answer<T>, Failure> {
+pub(crate) fn decode<T: DeserializeOwned>(raw: Bytes) -> Result<Answer<T>, Failure> {
     match serde_json::from_slice(&raw) {
         Ok(value) => Ok(Answer { value, raw }),
         Err(err) => Err(not_understood(&err.to_string())),

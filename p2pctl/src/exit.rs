@@ -10,6 +10,7 @@
 //! | 5 | refused: permission, admission or identity |
 //! | 6 | needs a choice: several contents, several peers, a name that is taken |
 //! | 7 | the disk: full or not writable |
+//! | 8 | in part: files were left out, or not all could be asked |
 //! | 130 | interrupted (Ctrl-C) |
 //!
 //! `doctor` says by its exit code what it found, as such programs do: 0 all is well, 1 there are warnings, 2 there are
@@ -36,6 +37,8 @@ pub(crate) enum Exit {
     Choice,
     /// The disk is full or not writable.
     Disk,
+    /// What could be done is done, and it may not be all.
+    Partial,
     /// Ctrl-C.
     Interrupted,
     /// `doctor` found something that should be done, and nothing that is broken.
@@ -45,7 +48,7 @@ pub(crate) enum Exit {
 }
 
 impl Exit {
-    const ALL: [Exit; 9] = [
+    const ALL: [Exit; 10] = [
         Exit::Done,
         Exit::Failed,
         Exit::Usage,
@@ -54,6 +57,7 @@ impl Exit {
         Exit::Refused,
         Exit::Choice,
         Exit::Disk,
+        Exit::Partial,
         Exit::Interrupted,
     ];
 
@@ -68,6 +72,7 @@ impl Exit {
             Exit::Refused => 5,
             Exit::Choice => 6,
             Exit::Disk => 7,
+            Exit::Partial => 8,
             Exit::Interrupted => 130,
             Exit::Warnings => 1,
             Exit::Problems => 2,
@@ -84,6 +89,7 @@ impl Exit {
             Exit::Refused => "refused: permission, admission or identity",
             Exit::Choice => "needs a choice: several contents, several peers, a name that is taken",
             Exit::Disk => "the disk: full or not writable",
+            Exit::Partial => "in part: files were left out, or not all could be asked",
             Exit::Interrupted => "interrupted (Ctrl-C)",
             Exit::Warnings => "doctor: there are warnings",
             Exit::Problems => "doctor: there are problems",

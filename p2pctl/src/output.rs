@@ -67,8 +67,8 @@ impl Output {
     }
 
     /// A part of a JSON document.
-    pub(crate) fn fragment(&self, part: &str) -> Result<(), Failure> {
-        io::stdout().lock().write_all(part.as_bytes()).map_err(|err| Failure::output(&err))
+    pub(crate) fn fragment(&self, part: impl AsRef<[u8]>) -> Result<(), Failure> {
+        io::stdout().lock().write_all(part.as_ref()).map_err(|err| Failure::output(&err))
     }
 
     /// A line for people.

@@ -7,9 +7,11 @@ use crate::client::Answer;
 use crate::failure::Failure;
 use crate::output::{Output, count, duration, plain, rate, size, size_or_unknown};
 
-/// The bar of one file.
+/// The bar of one file, or of one directory.
 pub(crate) struct Progress {
     out: Output,
+    /// Whether there is somebody to see a bar.
+    draws: bool,
     bar: Option<ProgressBar>,
     told: Option<String>,
 }
@@ -17,7 +19,7 @@ pub(crate) struct Progress {
 impl Progress {
     /// Nothing is drawn before the first step.
     pub(crate) fn new(out: Output) -> Progress {
-        Progress { out, bar: None, told: None }
+        Progress { out, draws: out.progress(), bar: None, told: None }
     }
 
     /// A transfer went on.
@@ -83,14 +85,13 @@ impl Progress {
     }
 
     fn draw(&mut self, name: &str, done: u64, of: Option<u64>, message: String) {
-        if !self.out.progress() {
+        if !self.draws {
             return;
         }
-        let bar = self.bar.get_or_insert_with(|| {
-            let bar = ProgressBar::no_length();
+        let bar = self.bar.get_or_insert_with(ProgressBar::no_length);
+        if bar.prefix().is_empty() {
             bar.set_prefix(short_name(name, if columns() < 100 { 14 } else { 28 }));
-            bar
-        });
+        }
         match of {
             Some(len) if bar.length() != Some(len) => {
                 bar.set_style(style(&with_bar(&bar.prefix())));
@@ -175,7 +176,107 @@ fn transfer_message(transfer: &Transfer) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::io;
+    use std::sync::{Arc, Mutex};
+
+    use indicatif::{ProgressDrawTarget, TermLike};
+    use serde_json::{Value, json};
+
     use super::*;
+    use crate::cli::Color;
+
+    /// A terminal that keeps what is written on its lines, of which a bar is to take one.
+    #[derive(Debug, Clone, Default)]
+    struct Screen(Arc<Mutex<Vec<String>>>);
+
+    impl Screen {
+        fn change(&self, change: impl FnOnce(&mut Vec<String>)) -> io::Result<()> {
+            let mut lines = self.0.lock().unwrap();
+            if lines.is_empty() {
+                lines.push(String::new());
+            }
+            change(&mut lines);
+            Ok(())
+        }
+
+        fn lines(&self) -> Vec<String> {
+            self.0.lock().unwrap().iter().map(|line| line.trim_end().to_owned()).collect()
+        }
+    }
+
+    impl TermLike for Screen {
+        fn width(&self) -> u16 {
+            100
+        }
+
+        fn move_cursor_up(&self, lines: usize) -> io::Result<()> {
+            self.change(|all| all.truncate(all.len().saturating_sub(lines).max(1)))
+        }
+
+        fn move_cursor_down(&self, lines: usize) -> io::Result<()> {
+            self.change(|all| all.resize(all.len() + lines, String::new()))
+        }
+
+        fn move_cursor_right(&self, _: usize) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn move_cursor_left(&self, _: usize) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn write_line(&self, text: &str) -> io::Result<()> {
+            self.change(|all| all.extend([text.to_owned(), String::new()]))
+        }
+
+        fn write_str(&self, text: &str) -> io::Result<()> {
+            self.change(|all| all.last_mut().unwrap().push_str(text))
+        }
+
+        fn clear_line(&self) -> io::Result<()> {
+            self.change(|all| all.last_mut().unwrap().clear())
+        }
+
+        fn flush(&self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn drawing(json: bool) -> (Progress, Screen) {
+        let screen = Screen::default();
+        let target = ProgressDrawTarget::term_like(Box::new(screen.clone()));
+        let bar = Some(ProgressBar::with_draw_target(None, target));
+        let out = Output::new(json, Color::Never);
+        (Progress { out, draws: true, bar, told: None }, screen)
+    }
+
+    fn step(of: Value) -> Answer<Transfer> {
+        let mut transfer = json!({"id": 7, "name": "docs/", "content": null, "size": 2048, "done_bytes": 0,
+                                  "wasted_bytes": 0, "state": "running", "reason": null, "proven": true, "sources": [],
+                                  "rate": 0, "eta_secs": null, "created_ms": 0, "ended_ms": null, "path": null,
+                                  "files": 3, "files_done": 0});
+        transfer.as_object_mut().unwrap().extend(of.as_object().unwrap().clone());
+        Answer { value: serde_json::from_value(transfer).unwrap(), raw: bytes::Bytes::new() }
+    }
+
+    #[test]
+    fn a_directory_has_one_bar_however_many_files_it_has() {
+        let (mut progress, screen) = drawing(false);
+        progress.transfer(&step(json!({"state": "queued"}))).unwrap();
+        let [line] = &screen.lines()[..] else { panic!("{screen:?}") };
+        assert!(line.starts_with("docs/ ") && line.contains("0/3 files  waits for its turn"), "{line}");
+        let sources = json!([{"peer_id": null, "name": "P2", "bytes": 9, "state": "active", "reason": null}]);
+        for (done, files, percent) in [(512, 1, 25), (1024, 2, 50), (2047, 2, 99)] {
+            let more = json!({"done_bytes": done, "files_done": files, "rate": 512, "eta_secs": 3, "sources": sources});
+            progress.transfer(&step(more)).unwrap();
+            let [line] = &screen.lines()[..] else { panic!("more than one line: {screen:?}") };
+            let said = format!("{percent}% of 2.0 KiB  {files}/3 files  512 B/s  3 s left  1 source");
+            assert!(line.starts_with("docs/ ") && line.contains(&said), "no {said:?} in {line:?}");
+        }
+        progress.transfer(&step(json!({"state": "done", "done_bytes": 2048, "files_done": 3}))).unwrap();
+        progress.clear();
+        assert!(screen.lines().iter().all(String::is_empty), "it is gone in the end: {screen:?}");
+    }
 
     #[test]
     fn a_long_name_keeps_its_end() {

@@ -26,12 +26,15 @@ mod way;
 
 pub use lane::Lane;
 pub use schedule::{Period, problems as schedule_problems};
-pub use way::{WaitsFor, WayIn, WayOut};
+pub use way::{Held, WaitsFor, WayIn, WayOut};
 
 use turns::Turns;
 
 /// How long nobody waits without looking whether the rate is another by now.
 pub const LOOK_AGAIN: Duration = Duration::from_millis(100);
+/// The time of the clocks on the wall here. It is kept as a value so that a test can be the clock.
+type Clock = Arc<dyn Fn() -> jiff::civil::DateTime + Send + Sync>;
+
 /// Peers that have limits of their own, at the most.
 const PEERS: usize = 1000;
 
@@ -109,6 +112,7 @@ struct Inner {
     up: Lane,
     down: Lane,
     turns: Turns,
+    clock: Clock,
 }
 
 struct State {
@@ -124,6 +128,10 @@ impl Limits {
     /// # Errors
     /// Where the file cannot be read or holds something else.
     pub fn open(path: PathBuf, configured: Configured) -> io::Result<Self> {
+        Self::open_by(path, configured, Arc::new(|| jiff::Zoned::now().datetime()))
+    }
+
+    fn open_by(path: PathBuf, configured: Configured, clock: Clock) -> io::Result<Self> {
         let kept = Kept::at(path);
         let said = kept.read()?;
         let turns = Turns::of(configured.upload_slots);
@@ -134,6 +142,7 @@ impl Limits {
             up: Lane::default(),
             down: Lane::default(),
             turns,
+            clock,
         }));
         limits.enforce();
         Ok(limits)
@@ -158,7 +167,7 @@ impl Limits {
                 }
                 last = now;
                 // The clock may be set meanwhile, so that more is not taken for granted than this minute.
-                let left = Duration::from_secs(60 - clock().second().unsigned_abs().min(59) as u64);
+                let left = Duration::from_secs(60 - limits.now().second().unsigned_abs().min(59) as u64);
                 tokio::select! {
                     () = token.cancelled() => return Ok(()),
                     () = tokio::time::sleep(left) => {}
@@ -227,7 +236,7 @@ impl Limits {
     /// What is in force, and who said so.
     pub fn answer(&self) -> LimitsAnswer {
         let State { configured, said, .. } = &*self.lock();
-        let period = schedule::at(&configured.schedule, schedule::minute_of_week(&clock()));
+        let period = schedule::at(&configured.schedule, schedule::minute_of_week(&self.now()));
         let limit = |said: Option<u64>, of: fn(&Period) -> Option<u64>, otherwise| {
             let scheduled = period.filter(|period| of(period).is_some());
             let configured = scheduled.and_then(of).unwrap_or(otherwise);
@@ -305,6 +314,10 @@ impl Limits {
         own.iter().for_each(|(own, rates)| own.keep_to(*rates));
     }
 
+    fn now(&self) -> jiff::civil::DateTime {
+        (self.0.clock)()
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -323,11 +336,6 @@ impl Own {
         self.up.keep_to(rates.up);
         self.down.keep_to(rates.down);
     }
-}
-
-/// The time of the clocks on the wall here.
-fn clock() -> jiff::civil::DateTime {
-    jiff::Zoned::now().datetime()
 }
 
 #[cfg(test)]
@@ -382,6 +390,31 @@ mod tests {
         assert_eq!((up.bytes_per_sec, up.configured_bytes_per_sec, up.is_set), (6, 5, true));
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn the_rates_change_with_the_schedule_when_its_periods_begin_and_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let period = "days = ['mon']\nfrom = '08:00'\nto = '08:02'\nup_bytes_per_sec = 3200000";
+        let schedule = vec![toml::from_str::<Period>(period).unwrap()];
+        let configured = Configured { rates: Rates::default(), schedule, upload_slots: 1 };
+        let (start, monday) = (tokio::time::Instant::now(), jiff::civil::date(2026, 11, 30).at(7, 58, 40, 0));
+        let clock: Clock = Arc::new(move || monday + start.elapsed());
+        let limits = Limits::open_by(dir.path().join("limits.json"), configured, clock).unwrap();
+        let tasks = Tasks::new();
+        limits.follow_schedule(&tasks);
+        // What of a MiB goes out at once: all of it, or a portion that many can take turns with.
+        let (all, portion) = (1 << 20, 100_000);
+        for (secs, out, when) in [
+            (79, all, "07:59:59"),
+            (81, portion, "08:00:01"),
+            (199, portion, "08:01:59"),
+            (201, all, "08:02:01"),
+        ] {
+            tokio::time::sleep_until(start + Duration::from_secs(secs)).await;
+            // Nobody asked what the limits are meanwhile, nor changed them.
+            assert_eq!(limits.up().portion(1 << 20), out, "at {when}");
+        }
+    }
+
     #[test]
     fn a_peer_has_limits_of_its_own_which_change_under_way_and_are_remembered() {
         let dir = tempfile::tempdir().unwrap();
@@ -401,7 +434,13 @@ mod tests {
         assert_eq!(other.take(1 << 20, |_| true), Some(1 << 20));
         let now = Instant::now();
         assert_eq!(into.take(5000, now), Ok(()));
-        assert_eq!(into.take(5000, now), Err(LOOK_AGAIN));
+        assert_eq!(into.take(5000, now), Err(Held { wait: LOOK_AGAIN, is_own: true }));
+        limits.set_peer(&peer, &said(None, Some(0), false)).unwrap();
+        limits.set(&said(None, Some(1000), false)).unwrap();
+        assert_eq!(into.take(5000, now), Ok(()));
+        assert_eq!(into.take(5000, now), Err(Held { wait: LOOK_AGAIN, is_own: false }));
+        limits.set(&said(None, None, true)).unwrap();
+        limits.set_peer(&peer, &said(None, Some(1000), false)).unwrap();
 
         let again = open(&dir, 0);
         let kept = again.answer().peers;

@@ -16,10 +16,10 @@ pub use doctor::{Doctor, UnfitShare, Watches};
 pub use limits::{Limit, LimitsAnswer, PeerLimit, SetLimits};
 pub use shares::{AddShare, ShareList, ShareRow, Visibility};
 pub use transfers::{
-    FetchRequest, Priority, SendQuery, SendState, Sending, SetPriority, SourceState, Transfer, TransferList,
-    TransferSource, TransferState,
+    FetchAnswer, FetchQuery, FetchRequest, Priority, SendQuery, SendState, Sending, SetPriority, SourceState,
+    Transfer, TransferList, TransferSource, TransferState,
 };
-pub use trees::{TreeAnswer, TreeConflict, TreeRequest};
+pub use trees::{TreeAnswer, TreeConflict, TreeFileRow, TreeQuery, TreeRequest};
 pub use why::{Bound, CpuWork, DiskWork, ResumedFile, TimeShares, WaitsFor, Why, WhySource};
 
 use serde::{Deserialize, Serialize};

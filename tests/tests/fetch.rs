@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use p2p_content::ContentHash;
-use p2p_proto::control::{Origin, Transfer, TransferState};
-use p2p_tests::{Conduct, LyingPeer, Network, eventually, random_bytes, random_file, write_file};
+use p2p_proto::control::{Bound, FetchAnswer, Origin, Transfer, TransferState, Why};
+use p2p_tests::{Conduct, LyingPeer, Network, Peer, eventually, random_bytes, random_file, write_file};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::AsyncReadExt;
 
@@ -24,6 +24,148 @@ async fn with_slow_source() -> (Network, LyingPeer, ContentHash) {
     let source = LyingPeer::start("lento", Conduct::slow(512 * 1024), [("lento.bin", file)]).await.unwrap();
     source.join(&network.maestro().unwrap().address()).await.unwrap();
     (network, source, hash)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_waits_for_a_source_does_so_after_a_restart_and_says_why() {
+    let (mut network, source, hash) = with_slow_source().await;
+    source.behave(Conduct::slow(2 << 20));
+    let peer = network.peer(1).unwrap();
+    let begun: Transfer = peer.ctl_json(&["fetch", "lento.bin", "--detach"]).await.unwrap();
+    let some = |transfer: &Transfer| transfer.done_bytes >= 2 * MIB;
+    peer.transfer_until(begun.id, SOON, "some of it is there", some).await.unwrap();
+    drop(source);
+    let waits = |transfer: &Transfer| transfer.state == TransferState::Waiting && transfer.reason.is_some();
+    let before = peer.transfer_until(begun.id, SOON, "it waits", waits).await.unwrap();
+    let daemon = network.peer_mut(1).unwrap().daemon_mut();
+    daemon.kill_9().await.unwrap();
+    daemon.restart().await.unwrap();
+
+    let peer = network.peer(1).unwrap();
+    let still = peer.transfer_until(begun.id, SOON, "it still waits", waits).await.unwrap();
+    assert_eq!((still.done_bytes, still.held), (before.done_bytes, false), "{still:?}");
+    let why = eventually(SOON, "it has looked for somebody", async || {
+        let why: Why = peer.ctl_json(&["why", &begun.id.to_string()]).await?;
+        ensure!(why.tries >= 1 && why.state == TransferState::Waiting, "{why:#?}");
+        Ok(why)
+    })
+    .await
+    .unwrap();
+    assert_eq!(why.bound_by, Bound::NoSources, "{why:#?}");
+    let reason = peer.transfer(begun.id).await.unwrap().reason.unwrap();
+    assert!(why.says.contains("has no source for") && why.says.contains(&reason), "{} {reason}", why.says);
+
+    // Whoever has it then gives what is missing.
+    let files = [("lento.bin", random_bytes(8 << 20, 1))];
+    let other = LyingPeer::start("otra", Conduct::Honest, files).await.unwrap();
+    other.join(&network.maestro().unwrap().address()).await.unwrap();
+    peer.transfer_done(begun.id, Duration::from_secs(60)).await.unwrap();
+    assert_eq!(peer.hash_of("lento.bin").unwrap(), hash);
+    let lacked = 8 * MIB - before.done_bytes;
+    assert!(other.given_bytes() <= lacked, "{} bytes for {lacked}", other.given_bytes());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dry_run_of_a_file_says_what_fetching_it_would() {
+    let network =
+        Network::builder().peers(3).files(|number, shared| match number {
+            1 => random_file(&shared.join("a/uno.bin"), 5000, 1)
+                .and_then(|_| write_file(&shared.join("dos"), "1")),
+            2 => random_file(&shared.join("a/uno.bin"), 5000, 1)
+                .and_then(|_| write_file(&shared.join("dos"), "2")),
+            _ => write_file(&shared.join("mio"), "mío"),
+        });
+    let network = network.start().await.unwrap();
+    let (source, peer) = (network.peer(1).unwrap(), network.peer(3).unwrap());
+    let hash = source.hash_of("a/uno.bin").unwrap().to_string();
+    let found: FetchAnswer = peer.ctl_json(&["fetch", "a/uno.bin", "--dry-run"]).await.unwrap();
+    assert_eq!((found.size, found.content.as_deref(), found.here), (Some(5000), Some(&*hash), false));
+    let mut names: Vec<_> = found.sources.iter().map(|peer| peer.name.as_str()).collect();
+    names.sort_unstable();
+    assert_eq!((names, found.transfer), (vec!["P1", "P2"], None));
+    let path = |name: &str| peer.shared("").canonicalize().unwrap().join(name).display().to_string();
+    assert_eq!((found.path, found.free_bytes.is_some()), (path("a/uno.bin"), true));
+    let found: FetchAnswer =
+        peer.ctl_json(&["fetch", &hash, "--dry-run", "--from", "P2", "--as", "b.bin"]).await.unwrap();
+    assert_eq!((found.name.as_str(), found.path), ("b.bin", path("b.bin")));
+    assert_eq!(found.sources.iter().map(|peer| peer.name.as_str()).collect::<Vec<_>>(), ["P2"]);
+    assert!(peer.transfers().await.unwrap().is_empty() && !peer.shared("a").exists(), "nothing is fetched");
+
+    for (words, code) in [
+        (["fetch", "dos", "--dry-run", "--as", "x"], 6),
+        (["fetch", "a/uno.bin", "--dry-run", "--as", "mio"], 6),
+        (["fetch", "nada", "--dry-run", "--as", "x"], 3),
+        (["fetch", "../x", "--dry-run", "--as", "x"], 2),
+    ] {
+        peer.ctl(words).await.unwrap().exited(code).unwrap();
+    }
+    peer.ctl(["fetch", "a/uno.bin"]).await.unwrap().ok().unwrap();
+    let found: FetchAnswer = peer.ctl_json(&["fetch", "a/uno.bin", "--dry-run"]).await.unwrap();
+    assert_eq!((found.here, found.path), (true, path("a/uno.bin")));
+}
+
+/// Has the slow source's file fail at its very end, since something else has its name by then.
+async fn name_taken(peer: &Peer, source: &LyingPeer) -> Transfer {
+    source.behave(Conduct::slow(2 << 20));
+    let begun: Transfer = peer.ctl_json(&["fetch", "lento.bin", "--detach"]).await.unwrap();
+    let some = |transfer: &Transfer| transfer.done_bytes >= MIB;
+    peer.transfer_until(begun.id, SOON, "some of it is there", some).await.unwrap();
+    write_file(&peer.shared("lento.bin"), "of its user").unwrap();
+    source.behave(Conduct::Honest);
+    let failed = |transfer: &Transfer| transfer.state == TransferState::Failed;
+    peer.transfer_until(begun.id, SOON, "its name is taken", failed).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_has_no_name_in_the_end_is_not_fetched_again_under_another() {
+    let (mut network, source, hash) = with_slow_source().await;
+    let peer = network.peer(1).unwrap();
+    let failed = name_taken(peer, &source).await;
+    let why = failed.reason.unwrap();
+    assert!(why.contains("--as NAME; what is here of it is kept for a day"), "{why}");
+    assert_eq!(peer.partial_files(), 1);
+    let given = source.given_bytes();
+    // It is kept over a restart too.
+    let daemon = network.peer_mut(1).unwrap().daemon_mut();
+    daemon.kill_9().await.unwrap();
+    daemon.restart().await.unwrap();
+    network.settled().await.unwrap();
+    let peer = network.peer(1).unwrap();
+    peer.ctl(["fetch", "lento.bin", "--as", "otro.bin"]).await.unwrap().ok().unwrap();
+    assert_eq!(peer.hash_of("otro.bin").unwrap(), hash);
+    assert_eq!(source.given_bytes(), given, "nothing was fetched again");
+    assert_eq!(std::fs::read_to_string(peer.shared("lento.bin")).unwrap(), "of its user");
+    assert_eq!(peer.partial_files(), 0);
+    let said = format!("goes on with what transfer {} had when it failed", failed.id);
+    assert!(peer.daemon().log_of_this_run().contains(&said), "{}", peer.daemon().log_of_this_run());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_failed_transfer_left_makes_room_for_another_one() {
+    let (mut network, source, _) = with_slow_source().await;
+    let other = LyingPeer::start("otra", Conduct::Honest, [("otra.bin", random_bytes(3 << 20, 2))]).await;
+    let other = other.unwrap();
+    other.join(&network.maestro().unwrap().address()).await.unwrap();
+    name_taken(network.peer(1).unwrap(), &source).await;
+    let peer = network.peer_mut(1).unwrap();
+    assert_eq!(peer.partial_files(), 1);
+    peer.edit(|settings| {
+        settings.set("transfers.reserve_bytes", i64::MAX);
+    })
+    .unwrap();
+    peer.daemon().signal(Signal::HUP).unwrap();
+    let peer = network.peer(1).unwrap();
+    eventually(SOON, "it has taken the configuration", async || {
+        let log = peer.daemon().log_of_this_run();
+        ensure!(log.contains("configuration changed: transfers.reserve_bytes"), "{log}");
+        Ok(())
+    })
+    .await
+    .unwrap();
+    let begun: Transfer = peer.ctl_json(&["fetch", "otra.bin", "--detach"]).await.unwrap();
+    let paused = |transfer: &Transfer| transfer.state == TransferState::Paused;
+    peer.transfer_until(begun.id, SOON, "the disk is full", paused).await.unwrap();
+    assert_eq!(peer.partial_files(), 0, "what was kept for nobody is gone");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -232,11 +232,16 @@ async fn a_directory_is_fetched_from_the_network_that_answers() {
     network.maestro_mut().unwrap().daemon_mut().kill_9().await.unwrap();
     let peer = network.peer(1).unwrap();
     states_become(peer, &[MaestroState::Unreachable, MaestroState::InSync]).await;
-    let found: TreeAnswer = peer.ctl_json(&["fetch", "-r", "d", "--dry-run"]).await.unwrap();
+    let said = peer.ctl(["--json", "fetch", "-r", "d", "--dry-run"]).await.unwrap().exited(8).unwrap();
+    let found: TreeAnswer = said.json().unwrap();
     assert_eq!(found.files, u64::try_from(FILES).unwrap());
-    assert!(found.incomplete.is_some(), "it is told that one network was not asked");
-    peer.ctl(["fetch", "-r", "d"]).await.unwrap().ok().unwrap();
+    let why = found.incomplete.expect("it is told that one network was not asked");
+    let said = peer.ctl(["fetch", "-r", "d"]).await.unwrap().exited(8).unwrap();
+    assert!(said.stderr.contains(&format!("This may not be all of d/: {why}")), "{}", said.stderr);
     assert_eq!(fs::read_dir(peer.shared("d")).unwrap().count(), FILES);
+    let said = peer.ctl(["fetch", "-r", "d"]).await.unwrap().exited(8).unwrap();
+    assert!(said.stderr.contains("What is known of d/ is here already"), "{}", said.stderr);
+    assert!(!said.stderr.contains("All of"), "{}", said.stderr);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -94,6 +94,41 @@ async fn higher_priority_goes_first_and_who_yields_loses_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_directory_has_the_priority_that_it_is_fetched_with() {
+    let mut network =
+        Network::builder().peers(1).peers_with(|_, settings| run(settings, 1)).start().await.unwrap();
+    let files = [("a.bin", 1), ("set/1.bin", 2), ("set/2.bin", 3)];
+    let files = files.map(|(name, seed)| (name, random_bytes(1 << 20, seed)));
+    let source = LyingPeer::start("muda", Conduct::Silent, files).await.unwrap();
+    source.join(&network.maestro().unwrap().address()).await.unwrap();
+    let peer = network.peer(1).unwrap();
+    let file = begin(peer, "a.bin", None).await;
+    peer.transfer_until(file, SOON, "it runs", is(TransferState::Running)).await.unwrap();
+    let begun: Transfer =
+        peer.ctl_json(&["fetch", "-r", "set", "--detach", "--priority", "high"]).await.unwrap();
+    peer.transfer_until(begun.id, SOON, "it runs", is(TransferState::Running)).await.unwrap();
+    peer.transfer_until(file, SOON, "it yields", is(TransferState::Queued)).await.unwrap();
+
+    // Asked for again, it gets another one, which it keeps over a restart.
+    let again: Transfer = peer.ctl_json(&["fetch", "set/**", "--detach", "--priority", "low"]).await.unwrap();
+    let joined: Transfer =
+        peer.ctl_json(&["fetch", "-r", "set/", "--detach", "--priority", "low"]).await.unwrap();
+    assert_eq!((joined.id, joined.priority), (begun.id, Priority::Low));
+    assert!(again.id != begun.id && again.priority == Priority::Low, "a pattern is another: {again:?}");
+    peer.transfer_until(file, SOON, "it runs again", is(TransferState::Running)).await.unwrap();
+    let daemon = network.peer_mut(1).unwrap().daemon_mut();
+    daemon.kill_9().await.unwrap();
+    daemon.restart().await.unwrap();
+    let peer = network.peer(1).unwrap();
+    peer.transfer_until(file, SOON, "it runs", is(TransferState::Running)).await.unwrap();
+    let queued = peer.transfer_until(begun.id, SOON, "it waits", is(TransferState::Queued)).await.unwrap();
+    assert_eq!(queued.priority, Priority::Low);
+    // Without a word of it, it keeps what it has.
+    let joined: Transfer = peer.ctl_json(&["fetch", "-r", "set", "--detach"]).await.unwrap();
+    assert_eq!((joined.id, joined.priority), (begun.id, Priority::Low));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn how_many_run_at_once_is_changed_by_a_reload() {
     let mut network =
         Network::builder().peers(1).peers_with(|_, settings| run(settings, 1)).start().await.unwrap();

@@ -83,6 +83,25 @@ async fn a_plain_peer_that_is_gone_is_waited_for() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_there_is_no_room_for_leaves_nothing_of_a_plain_peers_file() {
+    let network = demonstration(None).peers_with(|_, settings| {
+        settings.set("transfers.reserve_bytes", i64::MAX);
+    });
+    let network = network.start().await.unwrap();
+    let (peer, maestro) = (network.peer(1).unwrap(), network.maestro().unwrap().rest().unwrap());
+    let plain = SeedPeer::start([("plano.txt", TEXT)]).await.unwrap();
+    plain.register(&maestro).await.unwrap();
+    let transfer: Transfer = peer.ctl_json(&["fetch", "plano.txt", "--detach"]).await.unwrap();
+    let paused = |transfer: &Transfer| transfer.state == TransferState::Paused;
+    let paused =
+        peer.transfer_until(transfer.id, Duration::from_secs(20), "it has no room", paused).await.unwrap();
+    assert!(paused.reason.unwrap().contains("reserve_bytes"));
+    assert_eq!(peer.partial_files(), 0, "it takes no room while it waits for some");
+    peer.ctl(["transfers", "cancel", &transfer.id.to_string()]).await.unwrap().ok().unwrap();
+    assert_eq!(peer.partial_files(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_file_is_sent_to_a_plain_peer() {
     let network = demonstration(None).start().await.unwrap();
     let (peer, maestro) = (network.peer(1).unwrap(), network.maestro().unwrap().rest().unwrap());

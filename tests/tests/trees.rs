@@ -10,8 +10,8 @@ use anyhow::ensure;
 use p2p_content::ContentHash;
 use p2p_proto::control::{FileList, SourceState, Transfer, TransferState, TreeAnswer};
 use p2p_tests::{
-    Conduct, LyingPeer, Network, Peer, eventually, hash_of_file, random_bytes, random_file, size_of_tree,
-    write_file,
+    Conduct, LyingPeer, Network, Peer, SeedPeer, eventually, hash_of_file, random_bytes, random_file,
+    size_of_tree, write_file,
 };
 
 const MIB: u64 = 1 << 20;
@@ -66,6 +66,10 @@ async fn a_directory_comes_with_its_names_by_one_transfer() {
     let bytes = sizes.iter().sum::<u64>();
     assert_eq!((found.files, found.bytes, found.here_files, found.conflicts), (14, 2 * bytes, 0, 0));
     assert_eq!(found.sources.iter().map(|peer| peer.name.as_str()).collect::<Vec<_>>(), ["P1"]);
+    let listed: Vec<_> =
+        found.list.iter().map(|file| (file.name.as_str(), file.size, file.sources)).collect();
+    assert_eq!((listed.len(), listed[0]), (14, ("año/0.txt", 0, 1)), "{listed:?}");
+    assert_eq!(found.list[0].content, source.hash_of("año/0.txt").unwrap().to_string());
     assert!(peer.transfers().await.unwrap().is_empty() && !peer.shared("año").exists(), "nothing is fetched");
     let said = peer.ctl(["fetch", "-r", "año", "--dry-run"]).await.unwrap().ok().unwrap().text();
     assert!(said.contains("14 files") && said.contains("P1"), "{said}");
@@ -129,6 +133,55 @@ async fn a_name_that_needs_a_choice_is_told_before_anything_is_fetched() {
     assert!(said.stderr.contains("another file is here"), "{}", said.stderr);
     assert_eq!(std::fs::read_to_string(peer.shared("docs/acta.txt")).unwrap(), "versión 2");
     assert!(!peer.shared("docs/de P1.txt").exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_that_are_left_out_are_told_by_the_exit_code() {
+    let network = Network::builder().peers(2).files(|number, shared| match number {
+        1 => write_file(&shared.join("docs/acta.txt"), "acta"),
+        _ => Ok(()),
+    });
+    let network = network.start().await.unwrap();
+    let peer = network.peer(2).unwrap();
+    let plain = SeedPeer::start([("docs/acta.txt", "otra"), ("docs/solo.txt", "solo")]).await.unwrap();
+    plain.register(&network.maestro().unwrap().rest().unwrap()).await.unwrap();
+    let said = peer.ctl(["--json", "fetch", "-r", "docs", "--dry-run"]).await.unwrap().exited(8).unwrap();
+    let found: TreeAnswer = said.json().unwrap();
+    assert_eq!((found.files, found.unproven_files), (1, 1), "one proves itself: {found:?}");
+    let said = peer.ctl(["fetch", "-r", "docs"]).await.unwrap().exited(8).unwrap();
+    assert!(said.stderr.contains("1 file is left out that only plain peers have"), "{}", said.stderr);
+    assert_eq!(said.text().trim(), peer.shared("docs").canonicalize().unwrap().to_str().unwrap());
+    assert_eq!(std::fs::read_to_string(peer.shared("docs/acta.txt")).unwrap(), "acta");
+    let shown = peer.ctl(["transfers"]).await.unwrap().ok().unwrap().text();
+    assert!(shown.contains("may not be all of it"), "{shown}");
+    // All that it knows of is here now, which is no success either.
+    let said = peer.ctl(["fetch", "-r", "docs"]).await.unwrap().exited(8).unwrap();
+    assert!(said.stderr.contains("What is known of docs/ is here already"), "{}", said.stderr);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dry_run_lists_each_file_with_how_many_have_it() {
+    const COUNT: u64 = 2100;
+    let network = Network::builder().peers(1).start().await.unwrap();
+    let _one = set_of("una", Conduct::Honest, COUNT, &network).await;
+    let _other = set_of("otra", Conduct::Honest, 7, &network).await;
+    let peer = network.peer(1).unwrap();
+    let found: TreeAnswer = peer.ctl_json(&["fetch", "-r", "set", "--dry-run"]).await.unwrap();
+    assert_eq!((found.files, found.list.len() as u64), (COUNT, COUNT), "more than a page");
+    assert!(found.list.is_sorted_by(|one, other| one.name < other.name));
+    for (name, bytes) in [small(3), small(2000)] {
+        let file = found.list.iter().find(|file| file.name == name).unwrap();
+        let sources = if name == small(3).0 { 2 } else { 1 };
+        assert_eq!((file.size, file.sources), (bytes.len() as u64, sources), "{file:?}");
+        assert_eq!(file.content, ContentHash::of(&bytes).to_string());
+    }
+    assert_eq!(found.list.iter().filter(|file| file.sources == 2).count(), 7);
+    let said = peer.ctl(["fetch", "set/**", "--dry-run"]).await.unwrap().ok().unwrap().text();
+    assert!(said.trim_end().ends_with("… and 2080 more, which --json lists too"), "{said}");
+    // What is here is not among them.
+    peer.ctl(["fetch", &small(3).0]).await.unwrap().ok().unwrap();
+    let found: TreeAnswer = peer.ctl_json(&["fetch", "-r", "set", "--dry-run"]).await.unwrap();
+    assert_eq!((found.list.len() as u64, found.here_files), (COUNT - 1, 1));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -326,6 +379,36 @@ async fn a_file_that_came_meanwhile_is_not_replaced() {
     })
     .await
     .unwrap();
+}
+
+/// Each of the long files that come at once is remembered when the transfer is paused, and not only the first to stop.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_there_of_long_files_is_not_hashed_again_after_a_pause() {
+    let files = (0..3).map(|number| (format!("set/{number}.bin"), random_bytes(24 << 20, number)));
+    let mut network = Network::builder().peers(1).start().await.unwrap();
+    let source = LyingPeer::start("lenta", Conduct::slow(4 << 20), files).await.unwrap();
+    source.join(&network.maestro().unwrap().address()).await.unwrap();
+    let peer = network.peer(1).unwrap();
+    let begun = begin(peer).await;
+    let id = begun.id.to_string();
+    let some = |transfer: &Transfer| transfer.done_bytes >= 12 * MIB;
+    peer.transfer_until(begun.id, TRANSFERRED, "some of each is there", some).await.unwrap();
+    peer.ctl(["transfers", "pause", &id]).await.unwrap().ok().unwrap();
+    let daemon = network.peer_mut(1).unwrap().daemon_mut();
+    daemon.kill_9().await.unwrap();
+    daemon.restart().await.unwrap();
+    source.behave(Conduct::Honest);
+    let peer = network.peer(1).unwrap();
+    peer.ctl(["transfers", "resume", &id]).await.unwrap().ok().unwrap();
+    peer.transfer_done(begun.id, TRANSFERRED).await.unwrap();
+    let log = peer.daemon().log_of_this_run();
+    let resumed: Vec<&str> =
+        log.lines().filter(|line| line.contains("were remembered and not read")).collect();
+    assert_eq!(resumed.len(), 3, "{log}");
+    for line in resumed {
+        assert!(line.contains(", 0 were hashed"), "{line}");
+        assert!(!line.contains(": 0 were remembered"), "{line}");
+    }
 }
 
 /// Files that nobody gives come first in the list: more of them than were ever given up after.

@@ -66,7 +66,7 @@ async fn its_own_limit_bounds_a_transfer_and_is_remembered_at_its_end() {
     };
     let why = bound(peer, id, Bound::OurLimit, most).await;
     assert_eq!((why.limit_bytes_per_sec, why.state), (2 * MIB, TransferState::Running));
-    assert!(why.says.contains("own limit of 2.0 MiB/s"), "{}", why.says);
+    assert!(why.says.contains("own limit of 2.0 MiB/s for all that it fetches"), "{}", why.says);
     let [source] = why.sources.as_slice() else { panic!("{why:#?}") };
     assert!(source.peer.peer_id.is_some() && source.shares.our_limit > 0.5, "{source:#?}");
     assert!(why.disk.written_bytes > 0 && why.cpu.proved_bytes > 0 && why.cpu.cores > 0, "{why:#?}");
@@ -76,6 +76,39 @@ async fn its_own_limit_bounds_a_transfer_and_is_remembered_at_its_end() {
     assert_eq!(why.was_bound_by, Some(Bound::OurLimit), "{why:#?}");
     let text = peer.ctl(["why", &id.to_string()]).await.unwrap().ok().unwrap().text();
     assert!(text.contains("is done; it was bound by this peer's own limit"), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_limit_of_one_source_is_named_with_its_own_figure() {
+    let network = with_file(64).await;
+    let peer = network.peer(2).unwrap();
+    limit(peer, "--down", "200MiB").await;
+    peer.ctl(["limit", "--peer", "P1", "--down", "1MiB"]).await.unwrap().ok().unwrap();
+    let id = begin(peer).await.id;
+    let held = |why: &Why| why.sources.iter().all(|one| one.waits_for == WaitsFor::OurLimitForIt);
+    let why = bound(peer, id, Bound::OurLimit, held).await;
+    assert!(why.says.contains("own limit of 1.0 MiB/s for what comes from P1"), "{}", why.says);
+    assert!(why.says.contains("`p2pctl limit --peer P1 --down RATE`"), "{}", why.says);
+    assert_eq!((why.limit_bytes_per_sec, why.sources[0].limit_bytes_per_sec), (200 * MIB, MIB));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_source_of_a_directory_says_that_its_limit_holds_it_back() {
+    let network = Network::builder().peers(2).files(|number, shared| match number {
+        1 => (0..400).try_for_each(|file| {
+            random_file(&shared.join(format!("set/{file}.bin")), 40_000, file).map(drop)
+        }),
+        _ => Ok(()),
+    });
+    let network = network.start().await.unwrap();
+    let (source, peer) = (network.peer(1).unwrap(), network.peer(2).unwrap());
+    limit(source, "--up", "256KiB").await;
+    let begun: Transfer = peer.ctl_json(&["fetch", "-r", "set", "--detach"]).await.unwrap();
+    let told = |why: &Why| why.sources.iter().all(|one| one.waits_for == WaitsFor::TheirLimit);
+    let why = bound(peer, begun.id, Bound::TheirLimit, told).await;
+    assert!(why.says.contains("it says that a limit of its own holds its bytes back"), "{}", why.says);
+    limit(source, "--up", "off").await;
+    peer.transfer_done(begun.id, TRANSFERRED).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

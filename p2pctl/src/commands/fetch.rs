@@ -4,15 +4,15 @@ use std::cell::RefCell;
 use std::path::Path;
 
 use hyper::Method;
-use p2p_proto::control::{FetchRequest, Transfer, TransferState};
+use p2p_proto::control::{FetchAnswer, FetchRequest, Transfer, TransferState};
 
-use super::{follow, tree};
+use super::{Route, follow, tree};
 use crate::cli;
 use crate::client::{CALL, Client};
 use crate::deliver::Target;
 use crate::exit::Exit;
 use crate::failure::Failure;
-use crate::output::{Output, quoted, size_or_unknown};
+use crate::output::{Output, peer, quoted, size, size_or_unknown};
 use crate::progress::Progress;
 
 /// How far a fetch got, for what Ctrl-C says.
@@ -36,7 +36,8 @@ pub(super) async fn run(client: &Client, out: &Output, args: cli::Fetch) -> Resu
         biased;
         _ = tokio::signal::ctrl_c() => None,
         ended = tree::fetch(client, out, &args, &phase), if is_tree => Some(ended),
-        ended = fetch(client, out, args.clone(), &phase), if !is_tree => Some(ended),
+        ended = dry_run(client, out, &args), if !is_tree && args.dry_run => Some(ended),
+        ended = fetch(client, out, args.clone(), &phase), if !is_tree && !args.dry_run => Some(ended),
     };
     match ended {
         Some(result) => result,
@@ -59,17 +60,11 @@ async fn fetch(
         (_, name) => target.named(name.as_deref().unwrap_or(&args.what)),
     };
     target.check()?;
-    let several = format!("`p2pctl locate {}` shows who has which", quoted(&args.what));
+    let what = args.what.clone();
     let priority = args.priority.map(cli::Priority::to_wire);
     let request = FetchRequest { what: args.what, from: args.from, save_as: args.save_as, priority };
     let asked = client.json::<Transfer>(Method::POST, "/v1/transfers", Some(&request), CALL).await;
-    let started = asked.map_err(|failure| match failure.code() {
-        "several-contents" if failure.hints().is_empty() => {
-            failure.hint(several).hint("fetch one by its hash, or with --from PEER")
-        }
-        "name-taken" if failure.hints().is_empty() => failure.hint("give it another name with --as NAME"),
-        _ => failure,
-    })?;
+    let started = asked.map_err(|failure| with_hints(failure, &what))?;
     let (id, name) = (started.value.id, started.value.name.clone());
     if args.detach {
         return match out.json() {
@@ -94,6 +89,54 @@ async fn fetch(
         _ => failure.hint(whereabouts(&transfer)),
     })?;
     finish(out, &target, &transfer, delivered.as_deref())
+}
+
+fn with_hints(failure: Failure, what: &str) -> Failure {
+    match failure.code() {
+        "several-contents" if failure.hints().is_empty() => failure
+            .hint(format!("`p2pctl locate {}` shows who has which", quoted(what)))
+            .hint("fetch one by its hash, or with --from PEER"),
+        "name-taken" if failure.hints().is_empty() => failure.hint("give it another name with --as NAME"),
+        _ => failure,
+    }
+}
+
+/// Says what fetching the file comes to.
+async fn dry_run(client: &Client, out: &Output, args: &cli::Fetch) -> Result<(), Failure> {
+    let route = Route::new("/v1/fetch")
+        .with("what", &args.what)
+        .with_some("from", args.from.as_deref())
+        .with_some("save_as", args.save_as.as_deref());
+    let asked = client.get::<FetchAnswer>(&route.0).await;
+    let answer = asked.map_err(|failure| with_hints(failure, &args.what))?;
+    if out.json() {
+        return out.raw(&answer.raw);
+    }
+    let found = &answer.value;
+    let bytes = size_or_unknown(found.size);
+    if found.here {
+        out.line(&format!("is here   {}, {bytes}", found.name))?;
+        return out.line(&format!("at        {}", found.path));
+    }
+    out.line(&format!("to fetch  {}, {bytes}", found.name))?;
+    out.line(&format!(
+        "hash      {}",
+        found.content.as_deref().unwrap_or("unproven: nobody vouches for its bytes")
+    ))?;
+    let sources: Vec<String> = found.sources.iter().map(peer).collect();
+    let sources = if sources.is_empty() { "nobody now".to_owned() } else { sources.join(", ") };
+    out.line(&format!("from      {sources}"))?;
+    out.line(&format!("to        {}", found.path))?;
+    if let Some(free) = found.free_bytes {
+        out.line(&format!("free      {}", size(free)))?;
+    }
+    if let Some(id) = found.transfer {
+        out.note(&format!("Transfer {id} fetches it already."));
+    }
+    if let Some(why) = &found.incomplete {
+        out.warn(&format!("others may have it too: {why}"));
+    }
+    Ok(())
 }
 
 /// What became of a file that could not be put where its user wants it.
@@ -126,7 +169,9 @@ pub(super) fn ended_well(transfer: &Transfer) -> Result<(), Failure> {
 pub(super) fn detached(out: &Output, transfer: &Transfer) -> Result<(), Failure> {
     out.line(&transfer.id.to_string())?;
     if transfer.state == TransferState::Done {
-        out.note(&format!("{} is here already: {}", transfer.name, transfer.path.as_deref().unwrap_or("?")));
+        let what = if transfer.incomplete.is_some() { "What is known of " } else { "" };
+        let path = transfer.path.as_deref().unwrap_or("?");
+        out.note(&format!("{what}{} is here already: {path}", transfer.name));
     } else {
         out.note(&format!("p2pd fetches {} as transfer {}.", transfer.name, transfer.id));
         out.note("  p2pctl transfers --watch      shows how it goes on");

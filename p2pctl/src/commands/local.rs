@@ -20,7 +20,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 pub(super) fn completions(out: &Output, shell: clap_complete::Shell) -> Result<(), Failure> {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut visible(Cli::command()), "p2pctl", &mut script);
-    out.fragment(&String::from_utf8_lossy(&script))
+    out.fragment(&script)
 }
 
 /// The command without its hidden verbs: scripts would offer them.

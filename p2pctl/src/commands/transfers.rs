@@ -216,6 +216,9 @@ fn remarks(transfer: &Transfer) -> Vec<String> {
     if let Some(reason) = transfer.reason.as_ref().filter(|_| transfer.state != TransferState::Done) {
         remarks.push(reason.clone());
     }
+    if let Some(why) = &transfer.incomplete {
+        remarks.push(format!("may not be all of it: {why}"));
+    }
     if transfer.priority != Priority::Normal && !transfer.state.is_ended() {
         remarks.push(format!("{} priority", transfer.priority));
     }

@@ -80,10 +80,13 @@ fn shares(why: &Why) -> Table {
     let mut table =
         Table::new(&[Column::right(over), Column::left("TIME OF THE SOURCES"), Column::flow("FIGURES")]);
     let TimeShares { bytes, their_limit, our_limit, disk, proofs, connecting, idle } = why.shares;
-    let limit = match why.limit_bytes_per_sec {
-        0 => String::new(),
-        limit => format!("limit: {}", rate(limit)),
+    let of_all = (why.limit_bytes_per_sec > 0).then(|| format!("limit: {}", rate(why.limit_bytes_per_sec)));
+    let of_one = |source: &WhySource| {
+        let limit = Some(source.limit_bytes_per_sec).filter(|limit| *limit > 0);
+        limit.map(|limit| format!("of {}: {}", source.peer.name, rate(limit)))
     };
+    let limits: Vec<String> = of_all.into_iter().chain(why.sources.iter().filter_map(of_one)).collect();
+    let limit = limits.join(", ");
     let pace = |bytes_per_sec: Option<u64>, what: &str| {
         bytes_per_sec.map(|pace| format!("{what} {} a thread", rate(pace))).unwrap_or_default()
     };
@@ -133,6 +136,7 @@ fn waits_for(source: &WhySource) -> Cell {
         WaitsFor::Bytes => "bytes".into(),
         WaitsFor::TheirLimit => Cell::toned("its own limit", Tone::Busy),
         WaitsFor::OurLimit => Cell::toned("our limit", Tone::Busy),
+        WaitsFor::OurLimitForIt => Cell::toned("our limit for it", Tone::Busy),
         WaitsFor::Sink => Cell::toned("disk and proofs", Tone::Busy),
         WaitsFor::Nothing => "nothing".into(),
     }

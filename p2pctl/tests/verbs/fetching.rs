@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::command::{Ended, interrupt, p2pctl, run};
 use crate::daemon::{Daemon, Reply};
-use crate::listing::HASH;
+use crate::listing::{HASH, ID};
 use crate::transfers::transfer;
 
 const BYTES: &[u8] = &[b'p'; 1024];
@@ -94,6 +94,35 @@ fn in_json_every_step_is_one_line() {
     daemon.events(EVENTS, vec![transfer(7, "running"), transfer(7, "done")]);
     let ended = run(&daemon, &["fetch", "docs/a.txt", "--json"]).exits(0).says_nothing();
     assert_eq!(ended.values(), [transfer(7, "queued"), transfer(7, "running"), transfer(7, "done")]);
+}
+
+#[test]
+fn a_dry_run_of_a_file_tells_what_would_be_fetched_and_from_whom_and_where_it_would_land() {
+    let found = json!({"what": "docs/a.txt", "name": "b.txt", "content": HASH, "size": 2048, "here": false,
+                       "path": "/nowhere/b.txt", "transfer": null, "sources": [{"peer_id": ID, "name": "P2"}],
+                       "free_bytes": 4096, "incomplete": null});
+    let daemon = Daemon::start();
+    daemon.json("GET /v1/fetch", found.clone());
+    run(&daemon, &["fetch", "docs/a.txt", "--dry-run", "--from", "P 2", "--as", "b.txt"])
+        .exits(0)
+        .says_nothing()
+        .prints(&format!(
+            "to fetch  b.txt, 2.0 KiB\nhash      {HASH}\nfrom      P2 (y5tq3kzm)\nto        /nowhere/b.txt\n\
+             free      4.0 KiB\n"
+        ));
+    assert_eq!(daemon.seen()[0].query, "what=docs%2Fa.txt&from=P%202&save_as=b.txt");
+    let ended = run(&daemon, &["fetch", "docs/a.txt", "--dry-run", "--json"]).exits(0);
+    assert_eq!(ended.values(), std::slice::from_ref(&found));
+    let mut here = found;
+    (here["here"], here["sources"]) = (json!(true), json!([]));
+    let daemon = Daemon::start();
+    daemon.json("GET /v1/fetch", here);
+    run(&daemon, &["fetch", "docs/a.txt", "--dry-run"])
+        .exits(0)
+        .prints("is here   b.txt, 2.0 KiB\nat        /nowhere/b.txt\n");
+    let daemon = Daemon::start();
+    daemon.problem("GET /v1/fetch", 409, "several-contents", "there are 2");
+    run(&daemon, &["fetch", "docs/a.txt", "--dry-run"]).exits(6).prints("").says("p2pctl locate docs/a.txt");
 }
 
 #[test]

@@ -17,7 +17,8 @@ fn why(state: &str, bound_by: &str) -> Value {
            "waits_since_ms": null, "tries": 0, "next_try_ms": null, "measured_ms": 10_040, "bytes_per_sec": 11_744_051,
            "shares": shares(0.93, 0.04),
            "sources": [{"peer_id": ID, "name": "P2", "bytes_per_sec": 11_744_051, "open_requests": 3,
-                        "waits_for": "bytes", "waits_ms": 1200, "shares": shares(0.93, 0.04)}],
+                        "waits_for": "bytes", "waits_ms": 1200, "shares": shares(0.93, 0.04),
+                        "limit_bytes_per_sec": 0}],
            "disk": {"written_bytes": 1024, "writing_ms": 3, "bytes_per_sec": 503_316_480, "flushing_ms": 1},
            "cpu": {"proved_bytes": 1024, "proving_ms": 1, "bytes_per_sec": null, "network_thread": 0.4,
                    "busy_cores": 0.62, "cores": 2},
@@ -47,6 +48,19 @@ fn the_sentence_comes_first_and_the_figures_below() {
     assert!(ended.stdout.contains(resumed), "{ended:#?}");
     let ended = run(&daemon, &["why", "7", "--json"]).exits(0);
     assert_eq!(ended.values(), [why("running", "network")]);
+}
+
+#[test]
+fn the_limit_of_a_single_source_is_told_beside_that_of_all() {
+    let mut why = why("running", "our-limit");
+    why["sources"][0]["waits_for"] = json!("our-limit-for-it");
+    why["sources"][0]["limit_bytes_per_sec"] = json!(1_048_576);
+    let daemon = Daemon::start();
+    daemon.json("GET /v1/transfers/7/why", why);
+    let ended = run(&daemon, &["why", "7"]).exits(0);
+    for part in ["limit: 20.0 MiB/s, of P2: 1.0 MiB/s", "our limit for it"] {
+        assert!(ended.stdout.contains(part), "no {part:?} in {}", ended.stdout);
+    }
 }
 
 #[test]

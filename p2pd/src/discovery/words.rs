@@ -291,6 +291,12 @@ pub struct PageQuery {
 }
 
 impl Candidate {
+    /// Those who have it beside this peer.
+    pub fn others(&self) -> Vec<PeerRef> {
+        let others = self.sources.iter().filter(|source| !source.is_own());
+        others.map(|source| source.peer.clone()).collect()
+    }
+
     /// From a message; `None` where it breaks the protocol (a name or a hash that is none). Sources that break it are
     /// left out.
     pub fn from_wire(candidate: v1::Candidate, teller: &Teller) -> Option<Self> {

@@ -56,6 +56,15 @@ impl WayOut {
     }
 }
 
+/// Why bytes cannot come in yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Held {
+    /// How long to wait before it is asked again; not longer than [`LOOK_AGAIN`](super::LOOK_AGAIN).
+    pub wait: Duration,
+    /// It is the limit of this source alone, and not that of all.
+    pub is_own: bool,
+}
+
 /// What comes in from one source.
 pub struct WayIn {
     pub(super) limits: Limits,
@@ -66,16 +75,18 @@ pub struct WayIn {
 }
 
 impl WayIn {
-    /// Takes these bytes, or says how long to wait before it is asked again, for the same or for others.
+    /// Takes these bytes, or says which limit holds them and how long to wait before it is asked again, for the same or for
+    /// others.
     ///
     /// # Errors
-    /// The time, which is not longer than [`LOOK_AGAIN`](super::LOOK_AGAIN).
-    pub fn take(&mut self, bytes: u64, now: Instant) -> Result<(), Duration> {
+    /// [`Held`].
+    pub fn take(&mut self, bytes: u64, now: Instant) -> Result<(), Held> {
+        let held = |is_own| move |wait| Held { wait, is_own };
         if let Some(own) = self.own.as_ref().filter(|_| !self.is_half_way) {
-            own.down.take(bytes, now)?;
+            own.down.take(bytes, now).map_err(held(true))?;
         }
         self.is_half_way = true;
-        self.limits.down().take(bytes, now)?;
+        self.limits.down().take(bytes, now).map_err(held(false))?;
         self.is_half_way = false;
         Ok(())
     }

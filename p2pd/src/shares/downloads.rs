@@ -80,6 +80,26 @@ impl DownloadDir {
         }
     }
 
+    /// Gives the part `key` another key; `false` where there is none. It is on the disk when this returns.
+    ///
+    /// # Errors
+    ///
+    /// As [`part`](DownloadDir::part).
+    pub fn rename_part(&self, key: &str, other: &str) -> Result<bool, PublishError> {
+        check_key(key)?;
+        check_key(other)?;
+        let (root, place) = self.root()?;
+        let renamed = open_parts(&root, false).and_then(|parts| {
+            rustix::fs::renameat(&parts, key, &parts, other)?;
+            rustix::fs::fsync(&parts)
+        });
+        match renamed {
+            Ok(()) => Ok(true),
+            Err(Errno::NOENT) => Ok(false),
+            Err(source) => Err(io_error(place.path.join(PARTIAL_DIR).join(key), source)),
+        }
+    }
+
     /// The keys of all parts, to find those that no transfer knows.
     ///
     /// # Errors

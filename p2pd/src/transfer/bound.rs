@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use p2p_proto::control::{Bound, Priority, SourceState, TimeShares, Transfer, TransferState};
+use p2p_proto::control::{Bound, PeerLimit, Priority, SourceState, TimeShares, Transfer, TransferState};
 use p2p_service::status::{counted, duration, size};
 
 use super::gauge::{Missing, Phase, SourceWindow, Window};
@@ -21,11 +21,22 @@ pub(super) struct Seen<'a> {
     pub(super) window: &'a Window,
     /// Processors that the daemon may use.
     pub(super) cores: usize,
-    /// This peer's limit, in bytes per second; 0 is none.
+    /// This peer's limit of all its sources together, in bytes per second; 0 is none.
     pub(super) limit: u64,
+    /// Its limits of single peers.
+    pub(super) peer_limits: &'a [PeerLimit],
     /// Transfers that run now.
     pub(super) running: usize,
     pub(super) now_ms: i64,
+}
+
+impl Seen<'_> {
+    /// This peer's limit for this source alone, in bytes per second; 0 is none.
+    pub(super) fn limit_of(&self, source: &SourceWindow) -> u64 {
+        let is_it =
+            |limit: &&PeerLimit| limit.peer.peer_id.is_some() && limit.peer.peer_id == source.peer.peer_id;
+        self.peer_limits.iter().find(is_it).map_or(0, |limit| limit.down_bytes_per_sec)
+    }
 }
 
 /// The verdict; of one that has ended, also what bounded it then.
@@ -63,7 +74,12 @@ fn running(window: &Window, cores: usize) -> Bound {
 fn pulling(window: &Window, cores: usize) -> Bound {
     let mut connected = window.sources.iter().filter(|source| source.doing != Doing::Connecting).peekable();
     if connected.peek().is_none() {
-        return if window.waits.is_some() { nobody(window) } else { Bound::NoSources };
+        return match window.waits {
+            Some(_) => nobody(window),
+            // Nobody was lost yet.
+            None if window.spent.received == 0 => Bound::Starting,
+            None => Bound::NoSources,
+        };
     }
     if window.missing.rare > 0 && connected.all(|source| source.doing == Doing::Idle) {
         return Bound::RarePieces;
@@ -103,7 +119,7 @@ pub(super) fn shares(spent: &Spent, worked: &Worked) -> TimeShares {
     TimeShares {
         bytes: part(Doing::Bytes),
         their_limit: part(Doing::TheirLimit),
-        our_limit: part(Doing::OurLimit),
+        our_limit: part(Doing::OurLimit) + part(Doing::OurLimitForIt),
         disk: part(Doing::Sink) * writing,
         proofs: part(Doing::Sink) * (1.0 - writing),
         connecting: part(Doing::Connecting),
@@ -168,14 +184,13 @@ fn say_bound(seen: &Seen<'_>, (bound, was): (Bound, Option<Bound>)) -> String {
                     format!("{held} of {all} say that a limit of their own holds their bytes back")
                 }
             };
-            format!("{what} is bound by the limits of its sources: {given}; {of}")
+            format!(
+                "{what} is bound by the limits of its sources: {given}; {of}, which `p2pctl limit` shows there and not here"
+            )
         }
         Bound::OurLimit => {
-            let limit = match seen.limit {
-                0 => "this peer's own limit".to_owned(),
-                limit => format!("this peer's own limit of {}/s", size(limit)),
-            };
-            format!("{what} is bound by {limit}: {given}; `p2pctl limit --down RATE` sets another")
+            let (limit, other) = our_limit(seen);
+            format!("{what} is bound by {limit}: {given}; {other}")
         }
         Bound::Disk => disk(&what, window),
         Bound::Cpu => format!("{what} is bound by the processors of this machine: {}; {given}", cpu(seen)),
@@ -208,6 +223,55 @@ fn say_bound(seen: &Seen<'_>, (bound, was): (Bound, Option<Bound>)) -> String {
                 None => format!("{what} {end}; what bounded it is not known any more"),
             }
         }
+    }
+}
+
+/// Which of this peer's own limits it is, and how another one is set.
+fn our_limit(seen: &Seen<'_>) -> (String, String) {
+    let Seen { window, limit, .. } = seen;
+    if window.spent.with(Doing::OurLimitForIt) <= window.spent.with(Doing::OurLimit) {
+        let limit = match limit {
+            0 => "this peer's own limit".to_owned(),
+            limit => format!("this peer's own limit of {}/s for all that it fetches", size(*limit)),
+        };
+        return (limit, "`p2pctl limit --down RATE` sets another".to_owned());
+    }
+    let is_held = |source: &&SourceWindow| !source.spent.with(Doing::OurLimitForIt).is_zero();
+    let mut held: Vec<&SourceWindow> = window.sources.iter().filter(is_held).collect();
+    held.sort_by_key(|source| std::cmp::Reverse(source.spent.with(Doing::OurLimitForIt)));
+    let rate = |source: &SourceWindow| match seen.limit_of(source) {
+        0 => String::new(),
+        limit => format!(" of {}/s", size(limit)),
+    };
+    match held.as_slice() {
+        [] => ("this peer's own limits for single peers".to_owned(), "`p2pctl limit` shows them".to_owned()),
+        [one] => (
+            format!("this peer's own limit{} for what comes from {}", rate(one), one.peer.name),
+            format!("`p2pctl limit --peer {} --down RATE` sets another", typed(one)),
+        ),
+        some => {
+            let named = |source: &&SourceWindow| format!("{}{}", source.peer.name, rate(source));
+            let first: Vec<String> = some.iter().take(NAMED).map(named).collect();
+            let others = match some.len() - first.len() {
+                0 => String::new(),
+                others => format!(" and {others} more"),
+            };
+            (
+                format!("this peer's own limits for what comes from {}{others}", first.join(", ")),
+                format!("`p2pctl limit --peer {} --down RATE` sets another", typed(some[0])),
+            )
+        }
+    }
+}
+
+/// A source as it is typed: its name, where a shell takes it for one word.
+fn typed(source: &SourceWindow) -> &str {
+    let name = source.peer.name.as_str();
+    let is_word =
+        |name: &str| !name.is_empty() && name.chars().all(|c| c.is_alphanumeric() || "-_.".contains(c));
+    match &source.peer.peer_id {
+        Some(id) if !is_word(name) => id,
+        _ => name,
     }
 }
 

@@ -28,7 +28,7 @@ fn pulling(sources: Vec<SourceWindow>) -> Window {
 }
 
 fn seen<'a>(transfer: &'a Transfer, window: &'a Window) -> Seen<'a> {
-    Seen { transfer, window, cores: 2, limit: 0, running: 0, now_ms: 1_000_000 }
+    Seen { transfer, window, cores: 2, limit: 0, peer_limits: &[], running: 0, now_ms: 1_000_000 }
 }
 
 /// The verdict on a transfer that runs, and the sentence.
@@ -104,12 +104,59 @@ fn a_limit_is_named_with_whose_it_is() {
     let verdict = judge(&seen);
     assert_eq!(verdict.0, Bound::OurLimit);
     let text = say(&seen, verdict);
-    assert!(text.contains("own limit of 1.0 MiB/s") && text.contains("p2pctl limit --down"), "{text}");
+    let said = "own limit of 1.0 MiB/s for all that it fetches";
+    assert!(text.contains(said) && text.contains("p2pctl limit --down"), "{text}");
     let theirs = pulling(vec![
         source("ana", Doing::TheirLimit, &[(Doing::TheirLimit, 9 * SEC)], 10, 2),
         source("bea", Doing::Bytes, &[(Doing::Bytes, 8 * SEC)], 10, 2),
     ]);
     assert_says(&theirs, Bound::TheirLimit, &["1 of 2 say", "2.0 MiB/s together"]);
+}
+
+#[test]
+fn the_limit_of_a_single_peer_is_not_taken_for_that_of_all() {
+    let held = |name: &str, time| {
+        let mut source = source(name, Doing::OurLimitForIt, &[(Doing::OurLimitForIt, time)], 10, 1);
+        source.peer.peer_id = Some(format!("id of {name}"));
+        source
+    };
+    let of = |name: &str, down_bytes_per_sec| PeerLimit {
+        peer: PeerName { peer_id: Some(format!("id of {name}")), name: "as it was called then".to_owned() },
+        up_bytes_per_sec: 7,
+        down_bytes_per_sec,
+    };
+    let limits = [of("ana", MIB), of("bea b", 2 * MIB)];
+    let transfer = transfer(TransferState::Running);
+    let mut window = pulling(vec![held("ana", 9 * SEC)]);
+    let say = |window: &Window| {
+        let seen = Seen { limit: 20 * MIB, peer_limits: &limits, ..seen(&transfer, window) };
+        let verdict = judge(&seen);
+        assert_eq!(verdict.0, Bound::OurLimit);
+        (seen.limit_of(&window.sources[0]), say(&seen, verdict))
+    };
+    let (limit, text) = say(&window);
+    assert_eq!(limit, MIB);
+    assert!(text.contains("bound by this peer's own limit of 1.0 MiB/s for what comes from ana: "), "{text}");
+    assert!(text.contains("`p2pctl limit --peer ana --down RATE`") && !text.contains("20 MiB"), "{text}");
+    window = pulling(vec![held("ana", 4 * SEC), held("bea b", 9 * SEC)]);
+    let (_, text) = say(&window);
+    assert!(text.contains("for what comes from bea b of 2.0 MiB/s, ana of 1.0 MiB/s: "), "{text}");
+    assert!(text.contains("`p2pctl limit --peer id of bea b --down RATE`"), "by its ID: {text}");
+    // That of all holds longer.
+    let both = [(Doing::OurLimitForIt, 4 * SEC), (Doing::OurLimit, 5 * SEC)];
+    window = pulling(vec![source("ana", Doing::OurLimit, &both, 10, 1)]);
+    let (_, text) = say(&window);
+    assert!(text.contains("own limit of 20 MiB/s") && !text.contains("--peer"), "{text}");
+}
+
+#[test]
+fn who_has_lost_nobody_has_just_begun() {
+    let connecting = source("ana", Doing::Connecting, &[(Doing::Connecting, SEC)], 0, 0);
+    assert_says(&pulling(vec![connecting]), Bound::Starting, &["has just begun"]);
+    assert_says(&pulling(Vec::new()), Bound::Starting, &[]);
+    let mut window = pulling(Vec::new());
+    window.spent.received = 1;
+    assert_eq!(of(&window).0, Bound::NoSources, "somebody was there");
 }
 
 #[test]

@@ -7,7 +7,7 @@ use super::jobs::Transfers;
 use super::store::{StoreError, Terms};
 use super::story::{self, AskedBy};
 use crate::catalog::{CatalogError, Fact, Viewer};
-use crate::discovery::{Candidate, PeerRef, Query, Source, now_ms};
+use crate::discovery::{Candidate, Located, PeerRef, Query, Source, now_ms};
 
 /// What somebody asks for.
 #[derive(Debug, Clone)]
@@ -22,6 +22,39 @@ pub struct FetchOrder {
     pub priority: Option<Priority>,
     /// Who asks.
     pub by: AskedBy,
+}
+
+/// What fetching a file comes to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileFound {
+    /// The name that it would have here, or has.
+    pub name: FileName,
+    /// Its content; `None` where nobody vouches for the bytes.
+    pub content: Option<ContentHash>,
+    /// Bytes; `None` where nobody knows.
+    pub size: Option<u64>,
+    /// It is here already.
+    pub is_here: bool,
+    /// Where it is, or would be.
+    pub path: String,
+    /// The transfer of it that is under way.
+    pub under_way: Option<u64>,
+    /// Who would be asked.
+    pub sources: Vec<PeerRef>,
+    /// Bytes that can be written where it would land.
+    pub free_bytes: Option<u64>,
+    /// Who could not be asked, and why.
+    pub incomplete: Option<String>,
+}
+
+/// What an order comes to, with what was found of it.
+enum Decided {
+    /// It is here.
+    Here(Fact, Candidate),
+    /// A transfer of it is under way.
+    Open(Transfer, Candidate),
+    /// It is to be fetched, and to have this name.
+    New(Candidate, FileName),
 }
 
 /// Why no transfer begins.
@@ -79,19 +112,106 @@ impl Transfers {
     /// Begins a transfer, or joins the one that is already under way. Where the content is here already, the transfer
     /// has ended when this returns, and has the number 0: there was nothing to transfer.
     pub async fn fetch(&self, order: FetchOrder) -> Result<Transfer, FetchError> {
-        let what = order.what.to_string();
-        if let Query::Content(content) = &order.what
-            && order.save_as.is_none()
-            && let Some(fact) = self.here(*content).await?
-        {
+        if let Some(fact) = self.known(&order).await? {
             return Ok(self.already(&fact));
         }
-        let located = match &order.from {
+        let located = self.located(&order).await;
+        let _beginning = self.shared.beginning.lock().await;
+        let (candidate, name) = match self.decide(&order, located).await? {
+            Decided::Here(fact, _) => return Ok(self.already(&fact)),
+            Decided::Open(open, _) => return Ok(self.join(open, &order.by, order.priority).await),
+            Decided::New(candidate, name) => (candidate, name),
+        };
+        let FetchOrder { from, by, priority, .. } = order;
+        let terms = match candidate.content {
+            Some(_) => Terms { only_from: from, name_there: None },
+            None => Terms {
+                only_from: from.or_else(|| candidate.sources.into_iter().next().map(|source| source.peer)),
+                name_there: Some(candidate.name.to_string()),
+            },
+        };
+        let priority = priority.unwrap_or_default();
+        let transfer = Transfer { priority, ..fresh(name, candidate.content, candidate.size) };
+        Ok(self.begin(transfer, terms, &by).await?)
+    }
+
+    /// What fetching a file comes to. Nothing is fetched, and nothing is kept.
+    ///
+    /// # Errors
+    /// Where it would not be fetched.
+    pub async fn look_at_file(&self, order: &FetchOrder) -> Result<FileFound, FetchError> {
+        let free_bytes = self.free_bytes().await;
+        if let Some(fact) = self.known(order).await? {
+            return Ok(self.is_here(fact, Vec::new(), free_bytes, None));
+        }
+        let located = self.located(order).await;
+        let incomplete = located.incomplete.clone();
+        let (candidate, name, under_way) = match self.decide(order, located).await? {
+            Decided::Here(fact, candidate) => {
+                return Ok(self.is_here(fact, candidate.others(), free_bytes, incomplete));
+            }
+            Decided::Open(open, candidate) => (candidate, FileName::parse(&open.name).ok(), Some(open.id)),
+            Decided::New(candidate, name) => (candidate, Some(name), None),
+        };
+        let name = name.unwrap_or_else(|| candidate.name.clone());
+        Ok(FileFound {
+            path: self.shared.shares.downloads().absolute(&name).display().to_string(),
+            name,
+            content: candidate.content,
+            size: candidate.size,
+            is_here: false,
+            under_way,
+            sources: order.from.clone().map_or_else(|| candidate.others(), |from| vec![from]),
+            free_bytes,
+            incomplete,
+        })
+    }
+
+    fn is_here(
+        &self,
+        fact: Fact,
+        sources: Vec<PeerRef>,
+        free_bytes: Option<u64>,
+        incomplete: Option<String>,
+    ) -> FileFound {
+        FileFound {
+            path: self.already(&fact).path.unwrap_or_default(),
+            name: fact.name,
+            content: Some(fact.content),
+            size: Some(fact.size),
+            is_here: true,
+            under_way: None,
+            sources,
+            free_bytes,
+            incomplete,
+        }
+    }
+
+    /// Bytes that can be written where files land; `None` where that share is away.
+    pub(super) async fn free_bytes(&self) -> Option<u64> {
+        let dir = self.shared.shares.downloads();
+        let free = tokio::task::spawn_blocking(move || dir.free_bytes()).await;
+        free.ok().and_then(Result::ok)
+    }
+
+    /// The content that is asked for, where it is here and may have any name.
+    async fn known(&self, order: &FetchOrder) -> Result<Option<Fact>, CatalogError> {
+        match &order.what {
+            Query::Content(content) if order.save_as.is_none() => self.here(*content).await,
+            _ => Ok(None),
+        }
+    }
+
+    async fn located(&self, order: &FetchOrder) -> Located {
+        match &order.from {
             Some(peer) => self.shared.locator.locate_at(peer, &order.what).await,
             None => self.shared.locator.locate(&order.what).await,
-        };
-        let _beginning = self.shared.beginning.lock().await;
-        let mut candidates = located.candidates;
+        }
+    }
+
+    /// Which content it is, and under which name it will be here.
+    async fn decide(&self, order: &FetchOrder, located: Located) -> Result<Decided, FetchError> {
+        let (what, mut candidates) = (order.what.to_string(), located.candidates);
         // Bytes that nobody vouches for are no alternative to a content that proves itself.
         if order.from.is_none() && candidates.iter().any(|candidate| candidate.content.is_some()) {
             candidates.retain(|candidate| candidate.content.is_some());
@@ -105,11 +225,11 @@ impl Transfers {
         }
         let name = order.save_as.clone().unwrap_or_else(|| candidate.name.clone());
         let Some(content) = candidate.content else {
-            return self.fetch_unproven(order, candidate, name).await;
+            return self.decide_unproven(what, candidate, name).await;
         };
         if let Some(fact) = self.under(&name).await? {
             return match fact.content == content {
-                true => Ok(self.already(&fact)),
+                true => Ok(Decided::Here(fact, candidate)),
                 false => Err(FetchError::NameTaken { name, here: Some(fact.content) }),
             };
         }
@@ -117,13 +237,13 @@ impl Transfers {
             && candidate.sources.iter().any(Source::is_own)
             && let Some(fact) = self.here(content).await?
         {
-            return Ok(self.already(&fact));
+            return Ok(Decided::Here(fact, candidate));
         }
         let text = content.to_string();
         if let Some(open) =
             self.open(|open| open.content.as_deref() == Some(&text) && open.name == name.as_str())
         {
-            return Ok(self.join(open, &order).await);
+            return Ok(Decided::Open(open, candidate));
         }
         if candidate.sources.iter().all(Source::is_own)
             && let Some(fact) = self.here(content).await?
@@ -132,47 +252,34 @@ impl Transfers {
             return Err(FetchError::OnlyHere { what, path });
         }
         self.check_free(&name).await?;
-        Ok(self
-            .begin(
-                Transfer {
-                    priority: order.priority.unwrap_or_default(),
-                    ..fresh(name, Some(content), candidate.size)
-                },
-                Terms { only_from: order.from, name_there: None },
-                &order.by,
-            )
-            .await?)
+        Ok(Decided::New(candidate, name))
     }
 
-    async fn fetch_unproven(
+    async fn decide_unproven(
         &self,
-        order: FetchOrder,
+        what: String,
         candidate: Candidate,
         name: FileName,
-    ) -> Result<Transfer, FetchError> {
+    ) -> Result<Decided, FetchError> {
         if !self.shared.settings.borrow().allow_unproven {
-            return Err(FetchError::UnprovenRefused { what: order.what.to_string() });
+            return Err(FetchError::UnprovenRefused { what });
         }
         if let Some(fact) = self.under(&name).await? {
             return Err(FetchError::NameTaken { name, here: Some(fact.content) });
         }
         if let Some(open) = self.open(|open| !open.proven && open.name == name.as_str()) {
-            return Ok(self.join(open, &order).await);
+            return Ok(Decided::Open(open, candidate));
         }
         self.check_free(&name).await?;
-        let FetchOrder { from, by, priority, .. } = order;
-        let from = from.or_else(|| candidate.sources.into_iter().next().map(|source| source.peer));
-        let terms = Terms { only_from: from, name_there: Some(candidate.name.to_string()) };
-        let priority = priority.unwrap_or_default();
-        Ok(self.begin(Transfer { priority, ..fresh(name, None, None) }, terms, &by).await?)
+        Ok(Decided::New(candidate, name))
     }
 
     /// What is under way is asked for again.
-    async fn join(&self, open: Transfer, order: &FetchOrder) -> Transfer {
-        story::asked_again(&open, &order.by);
-        match order.priority {
+    pub(super) async fn join(&self, open: Transfer, by: &AskedBy, priority: Option<Priority>) -> Transfer {
+        story::asked_again(&open, by);
+        match priority {
             // It may have come to its end meanwhile.
-            Some(priority) => self.prioritize(open.id, priority, &order.by).await.unwrap_or(open),
+            Some(priority) => self.prioritize(open.id, priority, by).await.unwrap_or(open),
             None => open,
         }
     }
@@ -273,5 +380,6 @@ pub(super) fn fresh(name: impl Into<String>, content: Option<ContentHash>, size:
         path: None,
         files: None,
         files_done: None,
+        incomplete: None,
     }
 }

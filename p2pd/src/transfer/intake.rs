@@ -16,7 +16,7 @@ use crate::shares::Shares;
 
 /// Chunks that may wait for the disk.
 const WAITING: usize = 8;
-/// Bytes after which it is looked at again how much room is left on the disk.
+/// Bytes after which it is looked at again how much room is left on the disk, however much there was.
 const LOOK_EVERY_LEN: u64 = 8 << 20;
 
 /// Takes in files that users hand over. Clones are handles to the same.
@@ -139,14 +139,14 @@ where
 {
     let (chunks, mut waiting) = mpsc::channel::<Bytes>(WAITING);
     let writing = tokio::task::spawn_blocking(move || {
-        let (mut hasher, mut unlooked) = (ContentHasher::new(), LOOK_EVERY_LEN);
+        let (mut hasher, mut room) = (ContentHasher::new(), 0);
         let failed = |error| SinkError::of_io(error, "writing the file");
         while let Some(chunk) = waiting.blocking_recv() {
-            unlooked += chunk.len() as u64;
-            if unlooked >= LOOK_EVERY_LEN {
-                keeps_free(&file, reserve)?;
-                unlooked = 0;
+            let len = chunk.len() as u64;
+            if len > room {
+                room = room_for(&file, len, reserve)?.min(LOOK_EVERY_LEN.max(len));
             }
+            room -= len;
             hasher.update(&chunk);
             file.write_all(&chunk).map_err(failed)?;
         }
@@ -176,14 +176,41 @@ where
     }
 }
 
-fn keeps_free(file: &File, reserve: u64) -> Result<(), SinkError> {
+/// How many bytes can be written so that `reserve` stay free, where `len` can.
+fn room_for(file: &File, len: u64, reserve: u64) -> Result<u64, SinkError> {
     let stat =
         rustix::fs::fstatvfs(file).map_err(|error| SinkError::of_io(error.into(), "looking at the disk"))?;
     let free = stat.f_bavail.saturating_mul(stat.f_frsize);
-    if free < reserve {
-        return Err(SinkError::Full(format!(
-            "{free} bytes are free on the disk, and {reserve} are kept free ([transfers] reserve_bytes)"
-        )));
+    match free.checked_sub(reserve) {
+        Some(room) if room >= len => Ok(room),
+        _ => Err(SinkError::Full(format!(
+            "{len} bytes are to be written, and {free} are free on the disk, of which {reserve} are kept free \
+             ([transfers] reserve_bytes)"
+        ))),
     }
-    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One chunk, as a plain peer's file is.
+    async fn write(len: usize, keep_free: impl Fn(u64) -> u64) -> (Result<u64, IntakeError>, u64) {
+        let file = tempfile::tempfile().unwrap();
+        let stat = rustix::fs::fstatvfs(&file).unwrap();
+        let reserve = keep_free(stat.f_bavail * stat.f_frsize);
+        let body = futures::stream::iter([Ok::<_, std::io::Error>(Bytes::from(vec![7; len]))]);
+        let written = write_hashed(file.try_clone().unwrap(), body, reserve).await;
+        let written = written.map(|(_, manifest)| manifest.pieces().len());
+        (written, file.metadata().unwrap().len())
+    }
+
+    #[tokio::test]
+    async fn what_is_kept_free_is_not_written_to_by_the_last_chunk_either() {
+        let (written, len) = write(16 << 20, |free| free - (1 << 20)).await;
+        assert!(matches!(written, Err(IntakeError::DiskFull(_))), "{written:?}");
+        assert_eq!(len, 0, "it was not begun");
+        let (written, len) = write(16 << 20, |_| 0).await;
+        assert_eq!((written.unwrap(), len), (16 << 20, 16 << 20));
+    }
 }

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::engine;
 use super::gauge::{Gauge, Phase};
 use super::jobs::Shared;
+use super::leftovers;
 use super::outcome::Outcome;
 use super::plain;
 use super::queue::Spot;
@@ -207,6 +208,10 @@ impl Job {
                 }
                 Outcome::Blocked(why) => (TransferState::Paused, why),
                 Outcome::Full(why) => {
+                    // Room that is kept in case that somebody wants it goes to who needs it.
+                    if leftovers::make_room(&shared).await {
+                        continue;
+                    }
                     is_full = true;
                     (TransferState::Paused, why)
                 }
@@ -233,8 +238,12 @@ impl Job {
             }
         };
         // One that came by another way leaves its part too. What failed may be tried again under another name.
-        if matches!(ended, TransferState::Cancelled | TransferState::Done)
-            && let Some(key) = self.part_key()
+        if ended == TransferState::Failed && leftovers::is_kept(&shared, &self).await {
+            self.change(|transfer| {
+                let why = transfer.reason.take().unwrap_or_default();
+                transfer.reason = Some(format!("{why}; {}", leftovers::SAID));
+            });
+        } else if let Some(key) = self.part_key()
             && let Err(error) = sink::discard(shared.shares.downloads(), key).await
         {
             // It is removed when the daemon next starts.
@@ -367,9 +376,13 @@ impl Job {
         }
     }
 
-    /// The name of its part file; `None` while its content is not known.
+    /// The name of its part file; `None` for a directory, which has many.
     pub(super) fn part_key(&self) -> Option<String> {
-        let content = self.known.borrow().content.as_deref()?.parse().ok()?;
+        let known = self.known.borrow();
+        if !known.proven {
+            return Some(plain::part_key(self.id));
+        }
+        let content = known.content.as_deref()?.parse().ok()?;
         Some(sink::part_key(content, self.id))
     }
 

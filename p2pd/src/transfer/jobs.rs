@@ -11,6 +11,7 @@ use p2p_service::tasks::Tasks;
 use tokio::sync::watch;
 
 use super::job::Job;
+use super::leftovers;
 use super::queue::Queue;
 use super::sink;
 use super::store::{Store, StoreError, Terms};
@@ -51,6 +52,8 @@ pub(super) struct Shared {
     pub(super) queue: Queue,
     /// Held from the look at what there is to the beginning of a transfer: two who ask at once get the same one.
     pub(super) beginning: tokio::sync::Mutex<()>,
+    /// Held while what failed transfers left is given to another one, or back.
+    pub(super) leftovers: tokio::sync::Mutex<()>,
     pub(super) jobs: Mutex<BTreeMap<u64, Arc<Job>>>,
 }
 
@@ -114,6 +117,7 @@ impl Transfers {
             tasks: tasks.clone(),
             queue: Queue::of(running),
             beginning: tokio::sync::Mutex::default(),
+            leftovers: tokio::sync::Mutex::default(),
             jobs: Mutex::default(),
         });
         let mut jobs: Vec<_> = kept.into_iter().map(|kept| Job::new(kept.transfer, kept.terms)).collect();
@@ -121,8 +125,9 @@ impl Transfers {
         jobs.sort_by_key(|job| (Reverse(job.snapshot().priority), job.id));
         let open: Vec<_> = jobs.iter().filter(|job| !job.snapshot().state.is_ended()).collect();
         let parts = tree::part_keys(&shared.store, &open).await?;
-        let keys = open.iter().filter_map(|job| job.part_key());
-        if let Err(error) = sink::discard_all_but(shared.shares.downloads(), keys.collect(), parts).await {
+        let mut keys = leftovers::part_keys(&shared.store).await?;
+        keys.extend(open.iter().filter_map(|job| job.part_key()));
+        if let Err(error) = sink::discard_all_but(shared.shares.downloads(), keys, parts).await {
             tracing::info!(%error, "unfinished files were not looked through: {error}");
         }
         let (queue, token) = (shared.queue.clone(), tasks.token());
@@ -130,6 +135,14 @@ impl Transfers {
             tokio::select! {
                 () = token.cancelled() => {}
                 () = queue.tell_places() => {}
+            }
+            Ok(())
+        });
+        let (left, token) = (Arc::clone(&shared), tasks.token());
+        tasks.spawn("leftovers", async move {
+            tokio::select! {
+                () = token.cancelled() => {}
+                () = leftovers::look_after(left) => {}
             }
             Ok(())
         });
@@ -244,6 +257,9 @@ impl Transfers {
         let transfer = self.shared.store.add(transfer, terms.clone()).await?;
         if !transfer.state.is_ended() {
             story::begins(&transfer, by);
+            if let Some(content) = transfer.content.as_deref().and_then(|text| text.parse().ok()) {
+                leftovers::hand_over(&self.shared, content, transfer.id).await;
+            }
         }
         self.enter(Job::new(transfer.clone(), terms));
         Ok(transfer)

@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
 
+use crate::limits::Held;
+
 /// What a source is at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) enum Doing {
@@ -23,10 +25,19 @@ pub(super) enum Doing {
     TheirLimit,
     /// It would be asked for more if this peer's limit allowed it.
     OurLimit,
+    /// The same, and it is the limit that this peer has for this source alone.
+    OurLimitForIt,
     /// What it gave waits for the disk, or to be proven.
     Sink,
     /// It has nothing that is missing and nobody else was asked for.
     Idle,
+}
+
+impl Doing {
+    /// What a source is at that would be asked for more.
+    pub(super) fn held(held: Held) -> Self {
+        if held.is_own { Self::OurLimitForIt } else { Self::OurLimit }
+    }
 }
 
 /// How many there are.

@@ -17,7 +17,7 @@ use super::intake::{IntakeError, write_hashed};
 use super::job::Job;
 use super::jobs::Shared;
 use super::outcome::Outcome;
-use super::sink::{SinkError, blocking};
+use super::sink::{self, SinkError, blocking};
 use crate::discovery::PeerRef;
 
 /// Largest whole-file message that is taken from a plain peer: it has to fit in memory.
@@ -46,7 +46,7 @@ pub(super) async fn run(shared: &Shared, job: &Job, name: FileName, stop: &Cance
     };
     let len = bytes.len() as u64;
     let dir = shared.shares.downloads();
-    let key = format!("plain-{}", job.id);
+    let key = part_key(job.id);
     let (at, part) = (dir.clone(), key.clone());
     let file = match blocking(move || {
         let file = at.part(&part)?;
@@ -61,9 +61,10 @@ pub(super) async fn run(shared: &Shared, job: &Job, name: FileName, stop: &Cance
     };
     let body = stream::iter([Ok::<Bytes, std::convert::Infallible>(bytes)]);
     let reserve = shared.settings.borrow().reserve_bytes;
+    let (at, part) = (dir.clone(), key.clone());
     let written = match write_hashed(file, body, reserve).await {
         Ok((_, manifest)) => {
-            blocking(move || Ok(dir.publish(&key, &name, false)?)).await.map(|path| (path, manifest))
+            blocking(move || Ok(at.publish(&part, &name, false)?)).await.map(|path| (path, manifest))
         }
         Err(IntakeError::DiskFull(why)) => Err(SinkError::Full(why)),
         Err(error) => Err(SinkError::Io(error.to_string())),
@@ -74,8 +75,20 @@ pub(super) async fn run(shared: &Shared, job: &Job, name: FileName, stop: &Cance
             job.progressed(len);
             Outcome::Whole { path, manifest: Arc::new(manifest), serving: None }
         }
-        Err(error) => error.into(),
+        Err(error) => {
+            // The next try begins anew: what there is of it takes room from others, and is of use to nobody.
+            if let Err(error) = sink::discard(dir, key).await {
+                let id = job.id;
+                tracing::warn!(transfer_id = id, %error, "the unfinished file of transfer {id} stays for now: {error}");
+            }
+            error.into()
+        }
     }
+}
+
+/// The name of the part file of a transfer from a plain peer.
+pub(super) fn part_key(id: u64) -> String {
+    format!("plain-{id}")
 }
 
 /// Gives a plain peer a file. What it answered.

@@ -87,6 +87,16 @@ pub(super) enum Gone {
     Dropped(String),
 }
 
+impl Gone {
+    /// Why, with who it was.
+    pub(super) fn said_of(&self, peer: &PeerRef) -> String {
+        let (Self::Lost(reason) | Self::Dropped(reason)) = self;
+        let name = peer.to_string();
+        // Some reasons begin with it.
+        if reason.starts_with(&name) { reason.clone() } else { format!("{name}: {reason}") }
+    }
+}
+
 /// What the engine tells a source's task.
 pub(super) enum Order {
     /// To ask for the piece.
@@ -155,12 +165,12 @@ impl SourceTask {
         // What this peer's own limit holds back.
         let mut way_in = self.limits.way_in(self.peer.id());
         let (mut wanted, mut ask_at) = (VecDeque::new(), Instant::now());
-        // Whether that limit said no last.
-        let mut refused = false;
+        // What that limit said no with last.
+        let mut refused = None;
         loop {
-            self.watch.turn(match (wanted.is_empty(), parts.is_empty()) {
-                (false, _) if refused => Doing::OurLimit,
-                (true, true) => Doing::Idle,
+            self.watch.turn(match (refused, wanted.is_empty(), parts.is_empty()) {
+                (Some(held), false, _) => Doing::held(held),
+                (_, true, true) => Doing::Idle,
                 _ if patience.is_held_back() => Doing::TheirLimit,
                 _ => Doing::Bytes,
             });
@@ -188,9 +198,9 @@ impl SourceTask {
                 () = sleep_until(ask_at), if !wanted.is_empty() => {
                     let Some(request) = wanted.front().map(|piece| self.request(*piece)) else { continue };
                     let taken = way_in.take(request.length, Instant::now().into_std());
-                    refused = taken.is_err();
+                    refused = taken.err();
                     match taken {
-                        Err(wait) => ask_at = Instant::now() + wait,
+                        Err(held) => ask_at = Instant::now() + held.wait,
                         Ok(()) => {
                             if parts.is_empty() {
                                 patience.heard(Instant::now());
@@ -339,7 +349,7 @@ impl SourceTask {
 }
 
 /// Whether a limit of the source holds its bytes back; `None` where it says nothing new of that.
-fn said(update: &AvailabilityUpdate) -> Option<bool> {
+pub(super) fn said(update: &AvailabilityUpdate) -> Option<bool> {
     match update.held_back() {
         HeldBack::Unspecified => None,
         HeldBack::Nothing => Some(false),

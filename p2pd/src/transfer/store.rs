@@ -6,14 +6,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use p2p_content::{Bitmap, ContentHash, Manifest};
 use p2p_identity::PeerId;
-use p2p_proto::control::Transfer;
+use p2p_proto::control::{Transfer, TransferState};
 use rusqlite::{Connection, OptionalExtension, params};
 use serde::{Deserialize, Serialize};
 
 use crate::discovery::PeerRef;
 
 /// The shape of the database, by version.
-const MIGRATIONS: [&str; 3] = [
+const MIGRATIONS: [&str; 4] = [
     "
     CREATE TABLE transfers (
         id          INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -35,12 +35,15 @@ const MIGRATIONS: [&str; 3] = [
 ",
     trees::MIGRATION,
     "ALTER TABLE transfers ADD COLUMN proven_len INTEGER",
+    trees::MIGRATION_OF_SOURCES,
 ];
 
+mod leftovers;
 /// The files of directories that are fetched.
 mod trees;
 
-pub(super) use trees::{TreeFile, TreeLeft};
+pub(super) use leftovers::Left;
+pub(super) use trees::{Told, TreeFile, TreeLeft};
 
 /// Ended transfers that are remembered.
 const ENDED_KEPT: u32 = 1000;
@@ -144,7 +147,7 @@ impl Store {
     }
 
     /// Remembers where a transfer stands, unless a later version is remembered: those that are written at the same time come
-    /// here in any order. What was proven of an ended one is forgotten, and it stays ended.
+    /// here in any order. What was proven of an ended one is forgotten, but for one that failed; and it stays ended.
     pub(super) async fn update(&self, version: u64, transfer: Transfer) -> Result<(), StoreError> {
         let versions = Arc::clone(&self.versions);
         self.run(move |connection| {
@@ -153,10 +156,11 @@ impl Store {
                 return Ok(());
             }
             let (ended, body) = (transfer.state.is_ended(), to_json(&transfer)?);
+            let forgets = ended && transfer.state != TransferState::Failed;
             connection.execute(
-                "UPDATE transfers SET ended = ?2, body = ?3, manifest = iif(?2, NULL, manifest),
-                 proven = iif(?2, NULL, proven) WHERE id = ?1 AND (ended = 0 OR ?2)",
-                params![transfer.id, ended, body],
+                "UPDATE transfers SET ended = ?2, body = ?3, manifest = iif(?4, NULL, manifest),
+                 proven = iif(?4, NULL, proven) WHERE id = ?1 AND (ended = 0 OR ?2)",
+                params![transfer.id, ended, body, forgets],
             )?;
             match ended {
                 // Nothing older opens it again.
@@ -166,7 +170,7 @@ impl Store {
             if ended {
                 trees::forget(connection, transfer.id)?;
                 connection.execute(
-                    "DELETE FROM transfers WHERE ended AND id <=
+                    "DELETE FROM transfers WHERE ended AND manifest IS NULL AND id <=
                      (SELECT id FROM transfers WHERE ended ORDER BY id DESC LIMIT 1 OFFSET ?1)",
                     [ENDED_KEPT],
                 )?;

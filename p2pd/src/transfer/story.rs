@@ -128,6 +128,16 @@ pub(super) fn resumes(transfer: &Transfer, found: Resumed, pieces: u32) {
     );
 }
 
+/// It goes on with what a failed one has proven of the same content.
+pub(super) fn takes_over(id: u64, from: u64) {
+    tracing::info!(transfer_id = id, "transfer {id} goes on with what transfer {from} had when it failed");
+}
+
+/// Nothing of a failed one is kept any more.
+pub(super) fn given_back(id: u64) {
+    tracing::info!(transfer_id = id, "what was kept of the failed transfer {id} is removed");
+}
+
 /// `is_news`: not said yet in this run of the daemon.
 pub(super) fn source_joined(id: u64, peer: &PeerRef, is_news: bool) {
     let peer_id = id_of(peer);

@@ -28,8 +28,9 @@ mod pattern;
 mod plan;
 mod small;
 mod stream;
+mod verdict;
 
-pub use list::{Conflict, TreeError, TreeFound, TreeOrder};
+pub use list::{Conflict, TreeError, TreeFileFound, TreeFiles, TreeFound, TreeOrder};
 pub use pattern::{Pattern, PatternError};
 
 /// Bytes of a file that is fetched whole and proven as a whole; longer ones are fetched in pieces.

@@ -24,11 +24,13 @@ impl Transfers {
             true => job.gauge.overall(),
             false => job.gauge.window(Instant::now(), Cpu::now()),
         };
+        let limits = self.shared.limits.answer();
         let seen = Seen {
             transfer: &transfer,
             window: &window,
             cores: std::thread::available_parallelism().map_or(1, usize::from),
-            limit: self.shared.limits.answer().down.bytes_per_sec,
+            limit: limits.down.bytes_per_sec,
+            peer_limits: &limits.peers,
             running,
             now_ms: now_ms(),
         };
@@ -42,7 +44,7 @@ fn answer(seen: &Seen<'_>) -> Why {
     // They are told with the verdict only: of one that runs well again they are history.
     let is_waiting = matches!(bound_by, Bound::NoSources | Bound::RarePieces | Bound::DiskFull);
     let waits = window.waits.filter(|_| is_waiting);
-    let mut sources: Vec<_> = window.sources.iter().map(|source| source_of(source, window)).collect();
+    let mut sources: Vec<_> = window.sources.iter().map(|source| source_of(source, seen)).collect();
     sources.sort_by_key(|source| std::cmp::Reverse(source.bytes_per_sec));
     Why {
         id: transfer.id,
@@ -67,7 +69,8 @@ fn answer(seen: &Seen<'_>) -> Why {
     }
 }
 
-fn source_of(source: &SourceWindow, window: &Window) -> WhySource {
+fn source_of(source: &SourceWindow, seen: &Seen<'_>) -> WhySource {
+    let window = seen.window;
     WhySource {
         peer: source.peer.clone(),
         bytes_per_sec: bound::pace(source.spent.received, window.over).unwrap_or_default(),
@@ -77,11 +80,13 @@ fn source_of(source: &SourceWindow, window: &Window) -> WhySource {
             Doing::Bytes => WaitsFor::Bytes,
             Doing::TheirLimit => WaitsFor::TheirLimit,
             Doing::OurLimit => WaitsFor::OurLimit,
+            Doing::OurLimitForIt => WaitsFor::OurLimitForIt,
             Doing::Sink => WaitsFor::Sink,
             Doing::Idle => WaitsFor::Nothing,
         },
         waits_ms: millis(source.since),
         shares: rounded(bound::shares(&source.spent, &window.worked)),
+        limit_bytes_per_sec: seen.limit_of(source),
     }
 }
 

@@ -22,6 +22,45 @@ pub struct FetchRequest {
     pub priority: Option<Priority>,
 }
 
+/// Query of `GET /v1/fetch`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+pub struct FetchQuery {
+    /// A name, or a content in hex.
+    pub what: String,
+    /// Only from this peer (name, peer ID or its beginning, or URL of a plain peer).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
+    /// The name that it would have here. Default: the one it has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub save_as: Option<String>,
+}
+
+/// What fetching a file comes to, before anything is fetched.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct FetchAnswer {
+    /// What was asked for.
+    pub what: String,
+    /// The name that it would have here, or has.
+    pub name: String,
+    /// Its content; absent where only plain peers have it, and nobody vouches for the bytes.
+    pub content: Option<String>,
+    /// Bytes; absent where nobody knows.
+    pub size: Option<u64>,
+    /// Whether it is here already: then nothing is fetched.
+    pub here: bool,
+    /// Absolute path of the file that is here, or that it would have.
+    pub path: String,
+    /// The transfer of it that is under way, which fetching it again would join.
+    pub transfer: Option<u64>,
+    /// Who would be asked for it.
+    pub sources: Vec<PeerName>,
+    /// Bytes that can still be written where it would land; absent where that share is away.
+    pub free_bytes: Option<u64>,
+    /// Who could not be asked, and why.
+    pub incomplete: Option<String>,
+}
+
 /// Body of `POST /v1/transfers/{id}/priority`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -104,6 +143,10 @@ pub struct Transfer {
     /// Of a directory: how many of its files are here under their names.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub files_done: Option<u64>,
+    /// Of a directory: why these files may not be all of it: who could not be asked for its list, and what was left out.
+    /// Absent where they are, and for one file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub incomplete: Option<String>,
 }
 
 /// Where a transfer stands.

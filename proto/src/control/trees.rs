@@ -3,10 +3,24 @@
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::PeerName;
+use super::{PeerName, Priority};
 
-/// Body of `POST /v1/trees`, and query of `GET /v1/trees`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema, IntoParams)]
+/// Query of `GET /v1/trees`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+pub struct TreeQuery {
+    /// A directory of the network, or a pattern, as in `POST /v1/trees`.
+    pub what: String,
+    /// Only from this peer (name, peer ID or its beginning).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
+    /// How many files are listed one by one, at the most. Default: all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub list: Option<u32>,
+}
+
+/// Body of `POST /v1/trees`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TreeRequest {
     /// A directory of the network, or a pattern: `*` and `?` stand for what has no `/`, `**` for any directories, `[ab]`
@@ -15,6 +29,9 @@ pub struct TreeRequest {
     /// Only from this peer (name, peer ID or its beginning).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<String>,
+    /// Its priority. Default: normal, or the one that it has where it is under way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub priority: Option<Priority>,
 }
 
 /// What fetching a directory comes to, before anything is fetched.
@@ -42,6 +59,23 @@ pub struct TreeAnswer {
     pub free_bytes: Option<u64>,
     /// What could not be asked, and why; there may then be more files.
     pub incomplete: Option<String>,
+    /// The files that are to be fetched, and those whose names need a choice, in order of their names; as many as were
+    /// asked for. It comes last, however many they are.
+    #[serde(default)]
+    pub list: Vec<TreeFileRow>,
+}
+
+/// A file of a directory.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct TreeFileRow {
+    /// Its name.
+    pub name: String,
+    /// Its content.
+    pub content: String,
+    /// Bytes.
+    pub size: u64,
+    /// How many peers have it now, as far as those who listed it know.
+    pub sources: u32,
 }
 
 /// A name that needs a choice.

@@ -40,7 +40,7 @@ pub struct Why {
     pub disk: DiskWork,
     /// What the processors had to do meanwhile.
     pub cpu: CpuWork,
-    /// This peer's own limit, in bytes per second; 0 is none.
+    /// This peer's own limit of what comes in, of all peers together, in bytes per second; 0 is none.
     pub limit_bytes_per_sec: u64,
     /// Pieces that are not here, as far as it runs.
     pub missing_pieces: u32,
@@ -58,7 +58,7 @@ pub enum Bound {
     Network,
     /// Rate limits that its sources keep to.
     TheirLimit,
-    /// This peer's own limit of what comes in.
+    /// This peer's own limit of what comes in, of all peers together or of single ones.
     OurLimit,
     /// The disk here.
     Disk,
@@ -89,7 +89,7 @@ pub struct TimeShares {
     pub bytes: f64,
     /// The same, while they said that a limit of their own held them back.
     pub their_limit: f64,
-    /// For this peer's limit to let more be asked for.
+    /// For this peer's limits, of all peers together and of the source alone, to let more be asked for.
     pub our_limit: f64,
     /// For the disk here to take what they gave.
     pub disk: f64,
@@ -117,6 +117,9 @@ pub struct WhySource {
     pub waits_ms: u64,
     /// What it waited for in the time that was measured.
     pub shares: TimeShares,
+    /// This peer's limit of what comes in from this source alone, in bytes per second; 0 is none.
+    #[serde(default)]
+    pub limit_bytes_per_sec: u64,
 }
 
 /// What a source of a transfer waits for.
@@ -129,8 +132,10 @@ pub enum WaitsFor {
     Bytes,
     /// The same, and it says that a limit of its own holds them back.
     TheirLimit,
-    /// This peer's limit.
+    /// This peer's limit, of all peers together.
     OurLimit,
+    /// This peer's limit for this source alone.
+    OurLimitForIt,
     /// What it gave is to be proven and written.
     Sink,
     /// It has nothing that is missing and not asked of another.

@@ -1,7 +1,7 @@
 //! The OpenAPI document of the control API.
 
 use axum::Json;
-use p2p_proto::control::{FilesQuery, LocateQuery, SendQuery, TreeRequest};
+use p2p_proto::control::{FetchQuery, FilesQuery, LocateQuery, SendQuery, TreeQuery};
 use utoipa::openapi::RefOr;
 use utoipa::openapi::path::ParameterIn;
 use utoipa::{IntoParams, Modify, OpenApi};
@@ -32,6 +32,7 @@ use crate::api::openapi::{WithProblems, operations};
         limits::show,
         limits::set,
         transfers::list,
+        transfers::look,
         transfers::fetch,
         transfers::show,
         transfers::cancel,
@@ -65,9 +66,10 @@ impl Modify for WithQueries {
         let place = || Some(ParameterIn::Query);
         let queries = [
             ("/v1/files", FilesQuery::into_params(place)),
+            ("/v1/fetch", FetchQuery::into_params(place)),
             ("/v1/locate", LocateQuery::into_params(place)),
             ("/v1/sends", SendQuery::into_params(place)),
-            ("/v1/trees", TreeRequest::into_params(place)),
+            ("/v1/trees", TreeQuery::into_params(place)),
         ];
         for (path, query) in queries {
             let item = document.paths.paths.get_mut(path);

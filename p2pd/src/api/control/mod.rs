@@ -51,6 +51,7 @@ fn routes() -> Vec<Route> {
         Route::get("/v1/files", files::list),
         Route::get("/v1/locate", files::locate),
         Route::get("/v1/contents/{hash}", contents::read),
+        Route::get("/v1/fetch", transfers::look),
         Route::get("/v1/transfers", transfers::list),
         Route::post("/v1/transfers", transfers::fetch),
         Route::get("/v1/transfers/{id}", transfers::show),

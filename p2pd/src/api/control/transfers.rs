@@ -7,18 +7,32 @@ use axum::extract::{ConnectInfo, State};
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use p2p_content::FileName;
-use p2p_proto::control::{FetchRequest, SetPriority, Transfer, TransferList, Why};
+use p2p_proto::control::{FetchAnswer, FetchQuery, FetchRequest, SetPriority, Transfer, TransferList, Why};
 use p2p_service::http::UnixCaller;
-use p2p_service::problem::{ApiJson, ApiPath, Problem};
+use p2p_service::problem::{ApiJson, ApiPath, ApiQuery, Problem};
 
 use crate::api::{Api, events, problems};
 use crate::discovery::Query;
-use crate::transfer::{AskedBy, FetchOrder};
+use crate::transfer::{AskedBy, FetchOrder, FileFound};
 
 /// The transfers, the newest first.
 #[utoipa::path(get, path = "/v1/transfers", operation_id = "list_transfers", responses((status = 200, body = TransferList)))]
 pub(super) async fn list(State(api): State<Arc<Api>>) -> Json<TransferList> {
     Json(TransferList { transfers: api.transfers.list() })
+}
+
+/// What fetching a file comes to: its size, who has it, where it would land. Nothing is fetched.
+///
+/// What would be refused is refused here.
+#[utoipa::path(get, path = "/v1/fetch", operation_id = "look_at_file", responses((status = 200, body = FetchAnswer)))]
+pub(super) async fn look(
+    State(api): State<Arc<Api>>,
+    ConnectInfo(caller): ConnectInfo<UnixCaller>,
+    ApiQuery(FetchQuery { what, from, save_as }): ApiQuery<FetchQuery>,
+) -> Result<Json<FetchAnswer>, Problem> {
+    let order = order_of(&api, caller, FetchRequest { what, from, save_as, priority: None }).await?;
+    let found = api.transfers.look_at_file(&order).await?;
+    Ok(Json(answer_of(&order.what, found)))
 }
 
 /// Fetches a file. The answer does not wait for it: see the transfer's events.
@@ -33,6 +47,13 @@ pub(super) async fn fetch(
     ConnectInfo(caller): ConnectInfo<UnixCaller>,
     ApiJson(request): ApiJson<FetchRequest>,
 ) -> Result<impl IntoResponse, Problem> {
+    let order = order_of(&api, caller, request).await?;
+    let transfer = api.transfers.fetch(order).await?;
+    let location = format!("/v1/transfers/{}", transfer.id);
+    Ok((StatusCode::CREATED, [(header::LOCATION, location)], Json(transfer)))
+}
+
+async fn order_of(api: &Api, caller: UnixCaller, request: FetchRequest) -> Result<FetchOrder, Problem> {
     let what = Query::parse(&request.what).map_err(|error| problems::invalid_name(&error))?;
     let save_as = request.save_as.as_deref().map(FileName::parse).transpose();
     let save_as = save_as.map_err(|error| problems::invalid_name(&error))?;
@@ -40,10 +61,22 @@ pub(super) async fn fetch(
         Some(peer) => Some(api.locator.find_peer(peer).await?),
         None => None,
     };
-    let order = FetchOrder { what, from, save_as, priority: request.priority, by: asked_by(caller) };
-    let transfer = api.transfers.fetch(order).await?;
-    let location = format!("/v1/transfers/{}", transfer.id);
-    Ok((StatusCode::CREATED, [(header::LOCATION, location)], Json(transfer)))
+    Ok(FetchOrder { what, from, save_as, priority: request.priority, by: asked_by(caller) })
+}
+
+fn answer_of(what: &Query, found: FileFound) -> FetchAnswer {
+    FetchAnswer {
+        what: what.to_string(),
+        name: found.name.into(),
+        content: found.content.map(|content| content.to_string()),
+        size: found.size,
+        here: found.is_here,
+        path: found.path,
+        transfer: found.under_way,
+        sources: found.sources.iter().map(Into::into).collect(),
+        free_bytes: found.free_bytes,
+        incomplete: found.incomplete,
+    }
 }
 
 /// One transfer.

@@ -96,8 +96,7 @@ impl Engine<'_> {
 
     pub(super) fn gone(&mut self, source: SourceKey, why: Gone) -> Result<Option<String>, Box<Doubt>> {
         let Some(running) = self.leave(source) else { return Ok(None) };
-        let (Gone::Lost(reason) | Gone::Dropped(reason)) = &why;
-        let said = format!("{}: {reason}", running.peer);
+        let said = why.said_of(&running.peer);
         match why {
             Gone::Lost(_) if running.introduced && !self.job.is_source(&running.peer) => {}
             Gone::Lost(reason) => self.job.source_lost(&running.peer, &reason),

@@ -23,6 +23,12 @@ pub(super) const MIGRATION: &str = "
     CREATE INDEX transfers_parts ON transfers (part_of) WHERE part_of IS NOT NULL;
 ";
 
+/// How many have a file: by the count of who knows of all, and as far as each has listed its own.
+pub(super) const MIGRATION_OF_SOURCES: &str = "
+    ALTER TABLE tree_files ADD COLUMN sources INTEGER NOT NULL DEFAULT 1;
+    ALTER TABLE tree_files ADD COLUMN heard INTEGER NOT NULL DEFAULT 0;
+";
+
 /// Files that are named of those that are to be fetched.
 const NAMED: usize = 3;
 
@@ -35,6 +41,15 @@ pub(in crate::transfer) struct TreeFile {
     pub(in crate::transfer) content: ContentHash,
     /// Bytes.
     pub(in crate::transfer) size: u64,
+}
+
+/// Who lists a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::transfer) enum Told {
+    /// One who knows that so many have it.
+    OfAll(u32),
+    /// One who has it.
+    OfItself,
 }
 
 /// What is left of a directory.
@@ -83,22 +98,64 @@ impl Store {
         .await
     }
 
-    /// Lists files of a directory. One that is listed already is listed once.
+    /// Lists files of a directory. One that is listed already is listed once, and more may have it.
     pub(in crate::transfer) async fn list_files(
         &self,
         id: u64,
-        files: Vec<TreeFile>,
+        files: Vec<(TreeFile, Told)>,
     ) -> Result<(), StoreError> {
         self.run(move |connection| {
             let transaction = connection.unchecked_transaction()?;
             let mut insert = transaction.prepare_cached(
-                "INSERT OR IGNORE INTO tree_files (transfer, name, content, size) VALUES (?1, ?2, ?3, ?4)",
+                "INSERT INTO tree_files (transfer, name, content, size, sources, heard) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+                 ON CONFLICT (transfer, name, content) DO UPDATE
+                 SET sources = max(sources, excluded.sources), heard = heard + excluded.heard",
             )?;
-            for file in &files {
-                insert.execute(params![id, file.name.as_str(), file.content.as_bytes(), file.size])?;
+            for (TreeFile { name, content, size }, told) in &files {
+                let (sources, heard) = match told {
+                    Told::OfAll(sources) => (*sources, 0),
+                    Told::OfItself => (1, 1),
+                };
+                // Whoever lists it knows somebody.
+                insert.execute(params![id, name.as_str(), content.as_bytes(), size, sources.max(1), heard])?;
             }
             drop(insert);
             Ok(transaction.commit()?)
+        })
+        .await
+    }
+
+    /// Lists names under which somebody has what nobody vouches for; until they are counted, and not to be fetched.
+    pub(in crate::transfer) async fn list_unproven(
+        &self,
+        id: u64,
+        names: Vec<FileName>,
+    ) -> Result<(), StoreError> {
+        self.run(move |connection| {
+            let transaction = connection.unchecked_transaction()?;
+            let mut insert = transaction.prepare_cached(
+                "INSERT OR IGNORE INTO tree_files (transfer, name, content, size, failed) VALUES (?1, ?2, x'', 0, '')",
+            )?;
+            for name in &names {
+                insert.execute(params![id, name.as_str()])?;
+            }
+            drop(insert);
+            Ok(transaction.commit()?)
+        })
+        .await
+    }
+
+    /// Under how many of those names nobody has what proves itself. They are listed no more.
+    pub(in crate::transfer) async fn count_unproven(&self, id: u64) -> Result<u64, StoreError> {
+        self.run(move |connection| {
+            let count = connection.query_row(
+                "SELECT count(*) FROM tree_files AS one WHERE transfer = ?1 AND content = x'' AND NOT EXISTS
+                 (SELECT 1 FROM tree_files WHERE transfer = ?1 AND name = one.name AND content > x'')",
+                [id],
+                |row| row.get(0),
+            )?;
+            connection.execute("DELETE FROM tree_files WHERE transfer = ?1 AND content = x''", [id])?;
+            Ok(count)
         })
         .await
     }
@@ -131,6 +188,37 @@ impl Store {
                 let name =
                     FileName::parse(&name).map_err(|error| StoreError::Damaged(error.to_string()))?;
                 Ok(TreeFile { name, content: ContentHash::from_bytes(content), size })
+            })
+            .collect()
+        })
+        .await
+    }
+
+    /// At most so many of the files that are to be fetched, in order of their names, after this one, with how many have
+    /// each.
+    pub(in crate::transfer) async fn listed_after(
+        &self,
+        id: u64,
+        after: Option<(FileName, ContentHash)>,
+        limit: usize,
+    ) -> Result<Vec<(TreeFile, u32)>, StoreError> {
+        self.run(move |connection| {
+            let mut statement = connection.prepare_cached(
+                "SELECT name, content, size, max(sources, heard) FROM tree_files
+                 WHERE transfer = ?1 AND (name, content) > (?2, ?3) AND failed IS NULL ORDER BY name, content LIMIT ?4",
+            )?;
+            let (name, content) = match &after {
+                Some((name, content)) => (name.as_str(), content.as_bytes().as_slice()),
+                None => ("", [].as_slice()),
+            };
+            let rows = statement.query_map(params![id, name, content, limit], |row| {
+                Ok((row.get::<_, String>(0)?, row.get::<_, [u8; 32]>(1)?, row.get(2)?, row.get(3)?))
+            })?;
+            rows.map(|row| {
+                let (name, content, size, sources) = row?;
+                let name =
+                    FileName::parse(&name).map_err(|error| StoreError::Damaged(error.to_string()))?;
+                Ok((TreeFile { name, content: ContentHash::from_bytes(content), size }, sources))
             })
             .collect()
         })
@@ -283,6 +371,10 @@ mod tests {
         TreeFile { name: FileName::parse(name).unwrap(), content: ContentHash::of(name.as_bytes()), size }
     }
 
+    fn told(files: &[TreeFile], by: Told) -> Vec<(TreeFile, Told)> {
+        files.iter().map(|file| (file.clone(), by)).collect()
+    }
+
     fn key(file: &TreeFile) -> (FileName, ContentHash) {
         (file.name.clone(), file.content)
     }
@@ -293,8 +385,8 @@ mod tests {
         let store = Store::open(&dir.path().join("transfers.sqlite")).unwrap();
         let id = store.reserve().await.unwrap();
         let files = [file("a/1", 1), file("a/2", 9), file("b", 2), file("c", 3)];
-        store.list_files(id, files[..3].to_vec()).await.unwrap();
-        store.list_files(id, files[2..].to_vec()).await.unwrap();
+        store.list_files(id, told(&files[..3], Told::OfAll(1))).await.unwrap();
+        store.list_files(id, told(&files[2..], Told::OfAll(1))).await.unwrap();
         let first = store.files_after(id, None, 0..=5, 2).await.unwrap();
         assert_eq!(first, [files[0].clone(), files[2].clone()]);
         assert_eq!(store.files_after(id, Some(key(&first[1])), 0..=5, 2).await.unwrap(), [files[3].clone()]);
@@ -307,6 +399,38 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn how_many_have_a_file_is_the_count_of_who_knows_or_of_those_who_say_so() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("transfers.sqlite")).unwrap();
+        let id = store.reserve().await.unwrap();
+        let files = [file("a", 1), file("b", 2), file("c", 3)];
+        store.list_files(id, told(&files[..1], Told::OfAll(3))).await.unwrap();
+        store.list_files(id, told(&files[..2], Told::OfAll(0))).await.unwrap();
+        for _ in 0..2 {
+            store.list_files(id, told(&files, Told::OfItself)).await.unwrap();
+        }
+        let first = store.listed_after(id, None, 1).await.unwrap();
+        assert_eq!(first, [(files[0].clone(), 3)], "the two are among the three");
+        let rest = store.listed_after(id, Some(key(&files[0])), 9).await.unwrap();
+        assert_eq!(rest, [(files[1].clone(), 2), (files[2].clone(), 2)]);
+    }
+
+    #[tokio::test]
+    async fn what_nobody_vouches_for_is_counted_where_nobody_has_better() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("transfers.sqlite")).unwrap();
+        let id = store.reserve().await.unwrap();
+        let names = ["a", "b", "a"].map(|name| FileName::parse(name).unwrap());
+        store.list_unproven(id, names.to_vec()).await.unwrap();
+        store.list_files(id, told(&[file("b", 2), file("c", 3)], Told::OfAll(1))).await.unwrap();
+        let listed = store.files_after(id, None, 0..=u64::MAX, 9).await.unwrap();
+        assert_eq!(listed, [file("b", 2), file("c", 3)], "what is to be fetched proves itself");
+        assert_eq!(store.count_unproven(id).await.unwrap(), 1, "b comes from somebody else");
+        let left = store.files_left(id).await.unwrap();
+        assert_eq!((left.files, left.failed), (2, 0), "they are listed no more");
+    }
+
+    #[tokio::test]
     async fn what_never_began_is_forgotten_and_what_began_is_kept() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("transfers.sqlite");
@@ -314,7 +438,7 @@ mod tests {
         let (begun, unbegun) = (store.reserve().await.unwrap(), store.reserve().await.unwrap());
         assert_ne!(begun, unbegun);
         for id in [begun, unbegun] {
-            store.list_files(id, vec![file("a", 1)]).await.unwrap();
+            store.list_files(id, told(&[file("a", 1)], Told::OfItself)).await.unwrap();
         }
         let transfer = Transfer { id: begun, ..fresh(FileName::parse("a").unwrap(), None, None) };
         store.add_reserved(transfer.clone(), Terms::default()).await.unwrap();

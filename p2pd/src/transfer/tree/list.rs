@@ -1,24 +1,24 @@
 //! From a directory or a pattern to the list of what is to be fetched: read page by page from whoever knows the files,
 //! compared with what is here, and refused where a name needs a choice. Nothing is fetched before that.
 
-use std::collections::VecDeque;
-
 use p2p_content::{ContentHash, FileName};
-use p2p_proto::control::{Transfer, TransferState};
+use p2p_proto::control::{Priority, Transfer, TransferState};
+use p2p_service::status::counted;
 
 use super::super::fetch::fresh;
 use super::super::jobs::{Shared, Transfers};
 use super::super::store::{StoreError, Terms, TreeFile};
 use super::super::story::{self, AskedBy};
 use super::Pattern;
-use crate::catalog::{Catalog, CatalogError, Fact, ListQuery, Viewer};
+use super::verdict::{OwnFacts, Verdict, verdict};
+use crate::catalog::CatalogError;
 use crate::discovery::{AskError, PeerRef, Query, now_ms};
 use crate::transfer::job::Job;
 
 mod asking;
 
 /// Files that are asked for, and compared, at once.
-const PAGE: u32 = 2000;
+pub(super) const PAGE: u32 = 2000;
 /// Conflicts that are told one by one.
 const CONFLICTS: usize = 20;
 /// Files whose sources are looked up to say who has them.
@@ -31,6 +31,8 @@ pub struct TreeOrder {
     pub what: Pattern,
     /// Only from this peer.
     pub from: Option<PeerRef>,
+    /// Its priority; `None`: normal, or the one that it has where it is under way.
+    pub priority: Option<Priority>,
     /// Who asks.
     pub by: AskedBy,
 }
@@ -71,6 +73,18 @@ pub struct TreeFound {
     pub incomplete: Option<String>,
 }
 
+impl TreeFound {
+    /// Why this may not be all of it; `None` where it is.
+    fn lacks(&self) -> Option<String> {
+        let left_out = (self.unproven > 0).then(|| {
+            let files = counted(self.unproven, "file is", "files are");
+            format!("{files} left out that only plain peers have: nobody vouches for their bytes")
+        });
+        let all: Vec<String> = self.incomplete.iter().cloned().chain(left_out).collect();
+        (!all.is_empty()).then(|| all.join("; "))
+    }
+}
+
 /// Why no transfer begins.
 #[derive(Debug, thiserror::Error)]
 pub enum TreeError {
@@ -104,11 +118,15 @@ pub enum TreeError {
 }
 
 impl Transfers {
-    /// What fetching a directory comes to. Nothing is fetched, and nothing is kept.
+    /// What fetching a directory comes to, and its files, at most so many. Nothing is fetched, and nothing is kept.
     ///
     /// # Errors
     /// Where nobody has any of it, or who knows cannot be asked.
-    pub async fn look_at_tree(&self, order: &TreeOrder) -> Result<TreeFound, TreeError> {
+    pub async fn look_at_tree(
+        &self,
+        order: &TreeOrder,
+        most: u64,
+    ) -> Result<(TreeFound, TreeFiles), TreeError> {
         let listed = self.listed(order).await?;
         let mut found = listed.found.clone();
         let lookups = listed.sample.iter().map(async |content| {
@@ -129,10 +147,8 @@ impl Transfers {
                 }
             }
         }
-        let dir = self.shared.shares.downloads();
-        let free = tokio::task::spawn_blocking(move || dir.free_bytes()).await;
-        found.free_bytes = free.ok().and_then(Result::ok);
-        Ok(found)
+        found.free_bytes = self.free_bytes().await;
+        Ok((found, TreeFiles { listed, after: None, left: most }))
     }
 
     /// Begins the transfer of a directory, or joins the one that is under way. Where all of it is here already, the
@@ -142,7 +158,7 @@ impl Transfers {
     /// A [`TreeError`]; nothing was fetched then.
     pub async fn fetch_tree(&self, order: TreeOrder) -> Result<Transfer, TreeError> {
         if let Some(open) = self.open_tree(&order) {
-            return Ok(open);
+            return Ok(self.join(open, &order.by, order.priority).await);
         }
         let listed = self.listed(&order).await?;
         let TreeFound { files, bytes, here_files, here_bytes, .. } = listed.found;
@@ -153,15 +169,17 @@ impl Transfers {
         }
         let _beginning = self.shared.beginning.lock().await;
         if let Some(open) = self.open_tree(&order) {
-            return Ok(open);
+            return Ok(self.join(open, &order.by, order.priority).await);
         }
         let transfer = Transfer {
             id: listed.id,
+            priority: order.priority.unwrap_or_default(),
             size: Some(bytes + here_bytes),
             done_bytes: here_bytes,
             proven: true,
             files: Some(files + here_files),
             files_done: Some(here_files),
+            incomplete: listed.found.lacks(),
             ..fresh(what.clone(), None, None)
         };
         if files == 0 {
@@ -187,9 +205,7 @@ impl Transfers {
                 && transfer.name == order.what.text()
                 && from == order.from.as_ref().map(PeerRef::id)
         };
-        let open = jobs.values().find(is_it)?.snapshot();
-        story::asked_again(&open, &order.by);
-        Some(open)
+        Some(jobs.values().find(is_it)?.snapshot())
     }
 
     /// Lists what is to be fetched under a number of its own.
@@ -202,6 +218,9 @@ impl Transfers {
             shared: Some(std::sync::Arc::clone(&self.shared)),
         };
         let is_any = self.ask(order, &mut listed).await?;
+        if listed.found.unproven > 0 {
+            listed.found.unproven = self.shared.store.count_unproven(id).await?;
+        }
         self.compare(&mut listed).await?;
         if !is_any {
             let mut incomplete = listed.found.incomplete.clone();
@@ -291,6 +310,47 @@ impl Listed {
     }
 }
 
+/// The files of a directory that was looked at, page by page, in order of their names.
+pub struct TreeFiles {
+    listed: Listed,
+    after: Option<(FileName, ContentHash)>,
+    /// How many more are wanted.
+    left: u64,
+}
+
+/// A file of a directory that was looked at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TreeFileFound {
+    /// Its name.
+    pub name: FileName,
+    /// Its content.
+    pub content: ContentHash,
+    /// Bytes.
+    pub size: u64,
+    /// How many have it.
+    pub sources: u32,
+}
+
+impl TreeFiles {
+    /// The next ones; none at the end.
+    ///
+    /// # Errors
+    /// Where the list cannot be read.
+    pub async fn next(&mut self) -> Result<Vec<TreeFileFound>, StoreError> {
+        let limit = usize::try_from(self.left.min(PAGE.into())).unwrap_or_default();
+        let Some(shared) = self.listed.shared.as_ref().filter(|_| limit > 0) else { return Ok(Vec::new()) };
+        let page = shared.store.listed_after(self.listed.id, self.after.take(), limit).await?;
+        self.left -= page.len() as u64;
+        self.after = page.last().map(|(last, _)| (last.name.clone(), last.content));
+        if self.after.is_none() {
+            self.left = 0;
+        }
+        let found =
+            |(TreeFile { name, content, size }, sources)| TreeFileFound { name, content, size, sources };
+        Ok(page.into_iter().map(found).collect())
+    }
+}
+
 impl Drop for Listed {
     fn drop(&mut self) {
         let Some(shared) = self.shared.take() else { return };
@@ -300,115 +360,5 @@ impl Drop for Listed {
             // Where it fails, it is forgotten at the next start.
             let _ = shared.store.forget_files(id).await;
         });
-    }
-}
-
-/// This peer's own files, read in the order of their names.
-struct OwnFacts {
-    catalog: Catalog,
-    read: VecDeque<Fact>,
-    is_all: bool,
-}
-
-impl OwnFacts {
-    fn new(catalog: Catalog) -> Self {
-        Self { catalog, read: VecDeque::new(), is_all: false }
-    }
-
-    /// Those of this name; names are asked for in their order.
-    async fn of(&mut self, name: &FileName) -> Result<Vec<Fact>, CatalogError> {
-        let mut facts = Vec::new();
-        loop {
-            match self.read.front() {
-                Some(fact) if fact.name < *name => drop(self.read.pop_front()),
-                Some(fact) if fact.name == *name => facts.extend(self.read.pop_front()),
-                Some(_) => return Ok(facts),
-                None if self.is_all => return Ok(facts),
-                None => {
-                    let after = match facts.last() {
-                        Some(Fact { name, share, .. }) => (name.to_string(), share.clone()),
-                        // No share has an empty name.
-                        None => (name.to_string(), String::new()),
-                    };
-                    let query = ListQuery {
-                        prefix: None,
-                        text: None,
-                        share: None,
-                        viewer: Viewer::Own,
-                        after: Some(after),
-                        limit: PAGE,
-                    };
-                    self.read = self.catalog.list(query).await?.into();
-                    self.is_all = self.read.is_empty();
-                }
-            }
-        }
-    }
-}
-
-#[derive(Debug, PartialEq, Eq)]
-enum Verdict {
-    /// It is here.
-    Here,
-    Fetch,
-    /// It needs a choice.
-    Conflict {
-        /// Since another file is here.
-        here: bool,
-    },
-}
-
-/// What is to be done about a name that stands for these files elsewhere, and for these here.
-fn verdict(there: &[TreeFile], here: &[Fact], downloads: &str) -> Verdict {
-    let is_same = |fact: &Fact| there.iter().all(|file| file.content == fact.content);
-    if here.iter().any(is_same) {
-        return Verdict::Here;
-    }
-    match here.iter().any(|fact| fact.share == downloads) {
-        true => Verdict::Conflict { here: true },
-        false if there.iter().any(|file| file.content != there[0].content) => {
-            Verdict::Conflict { here: false }
-        }
-        // Claims of another size for one content: one of them is false.
-        false if there.len() > 1 => Verdict::Conflict { here: false },
-        false => Verdict::Fetch,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn there(contents: &[&str]) -> Vec<TreeFile> {
-        let file = |text: &&str| TreeFile {
-            name: FileName::parse("a").unwrap(),
-            content: ContentHash::of(text.as_bytes()),
-            size: 1,
-        };
-        contents.iter().map(file).collect()
-    }
-
-    fn here(share: &str, content: &str) -> Fact {
-        Fact {
-            share: share.to_owned(),
-            name: FileName::parse("a").unwrap(),
-            content: ContentHash::of(content.as_bytes()),
-            size: 1,
-            modified_ns: 0,
-            changed_ns: 0,
-            inode: 0,
-        }
-    }
-
-    #[test]
-    fn a_name_needs_a_choice_where_contents_differ() {
-        let verdict = |contents: &[&str], facts: &[Fact]| verdict(&there(contents), facts, "downloads");
-        assert_eq!(verdict(&["x"], &[]), Verdict::Fetch);
-        assert_eq!(verdict(&["x"], &[here("downloads", "x")]), Verdict::Here);
-        assert_eq!(verdict(&["x"], &[here("photos", "x")]), Verdict::Here);
-        assert_eq!(verdict(&["x"], &[here("photos", "y")]), Verdict::Fetch, "it lands beside it");
-        assert_eq!(verdict(&["x"], &[here("downloads", "y")]), Verdict::Conflict { here: true });
-        assert_eq!(verdict(&["x", "y"], &[]), Verdict::Conflict { here: false });
-        assert_eq!(verdict(&["x", "y"], &[here("downloads", "x")]), Verdict::Conflict { here: true });
     }
 }

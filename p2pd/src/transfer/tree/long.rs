@@ -35,6 +35,8 @@ pub(super) async fn run(run: &Run<'_>, lacking: &mut Lacking) -> Result<(), Outc
         let key = (part.transfer.name.clone(), part.transfer.content.clone());
         known.insert(key, Arc::new(Job::part(part.transfer, part.terms, Arc::clone(job))));
     }
+    // What ends one of them ends the others, each of which puts its things in order first.
+    let (others, mut broken) = (stop.child_token(), None);
     let mut after: Option<(FileName, ContentHash)> = None;
     let mut shown = interval(SHOWN_EVERY);
     shown.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -46,23 +48,37 @@ pub(super) async fn run(run: &Run<'_>, lacking: &mut Lacking) -> Result<(), Outc
         let mut running = FuturesUnordered::new();
         let mut parts: Vec<Arc<Job>> = Vec::new();
         loop {
-            while running.len() < AT_ONCE
+            while broken.is_none()
+                && running.len() < AT_ONCE
                 && let Some(file) = waiting.next()
             {
-                let part = part(shared, job, &known, &file).await?;
-                parts.push(Arc::clone(&part));
-                running.push(async move { (fetch(shared, job, &part, &file, stop).await, part, file) });
+                match part(shared, job, &known, &file).await {
+                    Ok(part) => {
+                        parts.push(Arc::clone(&part));
+                        let stop = &others;
+                        running
+                            .push(async move { (fetch(shared, job, &part, &file, stop).await, part, file) });
+                    }
+                    Err(error) => {
+                        broken = Some(error.into());
+                        others.cancel();
+                    }
+                }
             }
             tokio::select! {
                 ended = running.next() => match ended {
                     None => break,
                     Some((ended, part, file)) => {
                         parts.retain(|other| other.id != part.id);
-                        match ended? {
-                            Ended::Here(size) => tally.add(1, size),
-                            Ended::Failed => {}
-                            Ended::Missing(why) => lacking.why = Some(format!("{}: {why}", file.name)),
-                            Ended::Full(why) => lacking.is_full(&file.name, &why),
+                        match ended {
+                            Ok(Ended::Here(size)) => tally.add(1, size),
+                            Ok(Ended::Failed) => {}
+                            Ok(Ended::Missing(why)) => lacking.why = Some(format!("{}: {why}", file.name)),
+                            Ok(Ended::Full(why)) => lacking.is_full(&file.name, &why),
+                            Err(outcome) => {
+                                broken.get_or_insert(outcome);
+                                others.cancel();
+                            }
                         }
                     }
                 },
@@ -72,6 +88,9 @@ pub(super) async fn run(run: &Run<'_>, lacking: &mut Lacking) -> Result<(), Outc
                     measured.look(Instant::now(), Missing::default, |_| 0);
                 }
             }
+        }
+        if let Some(outcome) = broken {
+            return Err(outcome);
         }
     }
 }

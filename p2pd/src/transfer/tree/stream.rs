@@ -14,6 +14,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tonic::Status;
 
 use super::super::assembly::Assembly;
+use super::super::ear::{self, Ear};
 use super::super::measure::{Doing, Stopwatch};
 use super::super::plan::SourceKey;
 use super::super::pull_call;
@@ -24,6 +25,10 @@ use crate::limits::Limits;
 
 /// A source that owes bytes and sends none for so long is lost.
 const SILENCE: Duration = Duration::from_secs(20);
+/// When a source is first asked whether a limit of its own holds it back: most directories are here before anybody wants to
+/// know. And how long after that it is asked again, where it says nothing more.
+const LISTEN_AFTER: Duration = Duration::from_secs(1);
+const LISTEN_AGAIN: Duration = Duration::from_secs(10);
 /// Requests that are on their way to the connection.
 const REQUESTS: usize = 256;
 
@@ -105,11 +110,14 @@ impl StreamTask {
         // What this peer's own limit holds back.
         let (mut wanted, mut ask_at) = (VecDeque::<PullRequest>::new(), Instant::now());
         let mut way_in = self.limits.way_in(self.peer.id());
-        let mut refused = false;
+        let mut refused = None;
+        // What it was last asked for, and who hears what it says of its own limits.
+        let (mut asked, mut ear, mut listen_at) = (None, None, Instant::now() + LISTEN_AFTER);
         loop {
-            self.watch.turn(match (wanted.is_empty(), open.is_empty()) {
-                (false, _) if refused => Doing::OurLimit,
-                (true, true) => Doing::Idle,
+            self.watch.turn(match (refused, wanted.is_empty(), open.is_empty()) {
+                (Some(held), false, _) => Doing::held(held),
+                (_, true, true) => Doing::Idle,
+                _ if ear.as_ref().is_some_and(Ear::is_held_back) => Doing::TheirLimit,
                 _ => Doing::Bytes,
             });
             tokio::select! {
@@ -133,11 +141,11 @@ impl StreamTask {
                     }
                 },
                 () = sleep_until(ask_at), if !wanted.is_empty() => {
-                    refused = false;
+                    refused = None;
                     while let Some(length) = wanted.front().map(|request| request.length) {
-                        if let Err(wait) = way_in.take(length, Instant::now().into_std()) {
-                            refused = true;
-                            ask_at = Instant::now() + wait;
+                        if let Err(held) = way_in.take(length, Instant::now().into_std()) {
+                            refused = Some(held);
+                            ask_at = Instant::now() + held.wait;
                             break;
                         }
                         let Some(request) = wanted.pop_front() else { break };
@@ -146,6 +154,7 @@ impl StreamTask {
                         }
                         let key = FileKey::try_from(request.id).unwrap_or_default();
                         open.insert(key, Assembly::of(request.length));
+                        asked = Some(request.content.clone());
                         if !self.ask(&up, request).await? {
                             return Err(self.last_words(&mut down, &mut open).await);
                         }
@@ -159,6 +168,15 @@ impl StreamTask {
                     // While the run was busy nobody read: that is not the source's silence.
                     silent_at = Instant::now() + SILENCE;
                 }
+                () = sleep_until(listen_at), if ear.is_none() && !open.is_empty() => {
+                    let listen = |content| Ear::to(self.connections.clone(), self.peer.clone(), content);
+                    ear = asked.clone().map(listen);
+                    listen_at = Instant::now() + LISTEN_AGAIN;
+                }
+                hears = ear::hears(&mut ear), if ear.is_some() => if !hears {
+                    // What it was asked for then may be gone there.
+                    ear = None;
+                },
                 () = sleep_until(silent_at), if !open.is_empty() => return Err(self.silent()),
             }
         }

@@ -4,9 +4,9 @@
 use futures::future::join_all;
 
 use super::{Listed, PAGE, TreeError, TreeOrder};
-use crate::discovery::{Page, PageQuery, PeerRef};
+use crate::discovery::{FoundFile, Page, PageQuery, PeerRef};
 use crate::transfer::jobs::Transfers;
-use crate::transfer::store::TreeFile;
+use crate::transfer::store::{Told, TreeFile};
 use crate::transfer::tree::Pattern;
 
 /// Bytes that a content has at the most (4 TiB).
@@ -71,7 +71,7 @@ impl Transfers {
         let (mut is_any, mut query) = (false, query(&order.what));
         loop {
             let next = page.next.take();
-            is_any |= self.write_down(order, listed, page).await?;
+            is_any |= self.write_down_told(order, listed, page, |_| Told::OfItself).await?;
             match next {
                 // Whoever gives the same cursor again would be asked without end.
                 Some(cursor) if cursor != query.cursor => query.cursor = cursor,
@@ -87,16 +87,31 @@ impl Transfers {
         listed: &mut Listed,
         page: Page,
     ) -> Result<bool, TreeError> {
-        let mut files = Vec::with_capacity(page.files.len());
+        self.write_down_told(order, listed, page, |file| Told::OfAll(file.sources)).await
+    }
+
+    async fn write_down_told(
+        &self,
+        order: &TreeOrder,
+        listed: &mut Listed,
+        page: Page,
+        told: impl Fn(&FoundFile) -> Told,
+    ) -> Result<bool, TreeError> {
+        let (mut files, mut unproven) = (Vec::with_capacity(page.files.len()), Vec::new());
         for file in page.files.into_iter().filter(|file| order.what.has(file.name.as_str())) {
+            let told = told(&file);
             match (file.content, file.size) {
-                (Some(content), Some(told)) => {
+                (Some(content), Some(size)) => {
                     // No content is longer: whoever says so of one would only spoil the sums. Who has it proves its length.
-                    let size = if told <= LONGEST_CONTENT { told } else { 0 };
-                    files.push(TreeFile { name: file.name, content, size });
+                    let size = if size <= LONGEST_CONTENT { size } else { 0 };
+                    files.push((TreeFile { name: file.name, content, size }, told));
                 }
-                _ => listed.found.unproven += 1,
+                _ => unproven.push(file.name),
             }
+        }
+        if !unproven.is_empty() {
+            listed.found.unproven += unproven.len() as u64;
+            self.shared.store.list_unproven(listed.id, unproven).await?;
         }
         let is_any = !files.is_empty();
         self.shared.store.list_files(listed.id, files).await?;

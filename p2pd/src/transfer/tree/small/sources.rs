@@ -29,7 +29,7 @@ impl Run<'_> {
         if let Some(id) = running.peer.id() {
             *self.losses.entry(id).or_default() += 1;
         }
-        self.lacking.why = Some(format!("{}: {reason}", running.peer));
+        self.lacking.why = Some(why.said_of(&running.peer));
         self.gone.insert(source, running.peer);
     }
 
