@@ -82,6 +82,8 @@ pub(super) struct News {
 pub(super) enum Gone {
     /// The connection broke, or never was; it may come back.
     Lost(String),
+    /// It does not have what it told of: once may be bad luck, and again and again is a lie.
+    Unkept(String),
     /// It breaks the protocol: not to be asked again.
     Dropped(String),
 }
@@ -315,7 +317,9 @@ impl SourceTask {
             let why = match Reason::try_from(refusal.reason) {
                 Ok(Reason::Changed) => "its file changed".to_owned(),
                 Ok(Reason::NotFound) => "it does not have it for this peer".to_owned(),
-                Ok(Reason::NotYet) => "it does not have the piece that it told of".to_owned(),
+                Ok(Reason::NotYet) => {
+                    return Err(Gone::Unkept("it does not have the piece that it told of".to_owned()));
+                }
                 _ => format!("it refused: {}", refusal.message),
             };
             // A disk that is away comes back, and so does a membership that has ended: it may be asked again.
