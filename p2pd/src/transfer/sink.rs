@@ -23,7 +23,7 @@ use super::store::{Store, StoreError};
 use crate::shares::{DownloadDir, PublishError};
 
 #[cfg(test)]
-mod power_cut;
+pub(super) mod power_cut;
 
 /// Makes durable what was written to a file. It is kept as a value so that a test can be the disk.
 type Flush = Arc<dyn Fn(&File) -> io::Result<()> + Send + Sync>;
@@ -147,6 +147,12 @@ impl Sink {
         let (durable, writing) = (Arc::new(Mutex::new(durable)), Arc::default());
         let work = Arc::default();
         Ok((Self { id, key, dir, file, manifest, store, flush, durable, writing, resumed, work }, pieces))
+    }
+
+    /// The same on a disk that is played.
+    #[cfg(test)]
+    pub(super) fn on(self, flush: Flush) -> Self {
+        Self { flush, ..self }
     }
 
     /// The transfer's number.
