@@ -171,9 +171,11 @@ mod tests {
 
     use super::*;
 
-    /// What an event may cost this build, in processor time: it is 10 µs in a release build, which is measured by
-    /// `cargo bench --package p2pd --bench plan`. Whoever looks at every piece takes ten times as long and more.
-    const MOST: Duration = Duration::from_micros(100);
+    /// What an event may cost this build, in processor time: about ten times as much as it does, so that a busy machine is no
+    /// reason to fail. Whoever looks at every piece takes longer. What it costs a release build, `docs/benchmarks.md` says.
+    const MOST: Duration = Duration::from_micros(40);
+    /// The same where all sources are asked after each whether they could take something over.
+    const MOST_AT_THE_END: Duration = Duration::from_micros(700);
 
     fn processor_time() -> Duration {
         let now = clock_gettime(ClockId::ThreadCPUTime);
@@ -182,8 +184,9 @@ mod tests {
 
     #[test]
     fn an_event_costs_little_however_many_pieces_and_sources_there_are() {
-        let whole = [("mixed", (0.5, 0.9)), ("when nothing is free", (0.98, 1.0))];
-        for (what, (first, last)) in whole {
+        for (what, (first, last), most) in
+            [("mixed", (0.5, 0.9), MOST), ("when nothing is free", (0.98, 1.0), MOST_AT_THE_END)]
+        {
             let mut scene = Scene::new(first);
             let began = processor_time();
             while scene.share() < last && scene.events < EVENTS {
@@ -195,7 +198,7 @@ mod tests {
             }
             let each = (processor_time() - began) / scene.events;
             println!("{what}: {each:?} for each of {} events", scene.events);
-            assert!(each <= MOST, "{what}: {each:?}");
+            assert!(each <= most, "{what}: {each:?}");
         }
     }
 }
