@@ -111,7 +111,7 @@ impl Daemon {
 
         let network = Network::open(state.join("network.json"))?;
         let members = Members::open(state.join("members.json"), network.clone())?;
-        let connections = Connections::new(identity.clone(), network.clone());
+        let connections = Connections::new(identity.clone(), network.clone(), tasks.clone());
         let friends = Friends::open(state.join("friends.json"), connections.clone(), members.clone())?;
         let maestros = Maestros::start(
             identity.clone(),

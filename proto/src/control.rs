@@ -59,6 +59,9 @@ pub struct Status {
     pub friends: u64,
     /// Transfers that are not ended.
     pub transfers_open: u64,
+    /// Tasks of the daemon: its loops, connections, and whatever it is at. Absent in answers of older daemons.
+    #[serde(default)]
+    pub tasks: u64,
     /// The loops that keep things true, with their last result.
     pub loops: Vec<LoopStatus>,
 }

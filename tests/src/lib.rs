@@ -34,7 +34,9 @@ pub use eventually::{as_soon_as, eventually};
 pub use files::{hash_of_file, random_bytes, random_file, size_of_tree, write_file};
 pub use journal::{Entry, Journal};
 pub use lab::Lab;
-pub use lying_peer::{Conduct, LyingPeer, MemberClient, ShowMembership, Trickle};
+pub use lying_peer::{
+    Asked, Conduct, Deed, HeldFile, LyingPeer, MemberClient, ShowMembership, Trickle, Untruth,
+};
 pub use network::{Network, NetworkBuilder};
 pub use peer::{Maestro, Peer};
 pub use postgres::PostgresServer;

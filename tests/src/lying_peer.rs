@@ -26,8 +26,12 @@ use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Channel;
 use tonic::{Request, Status};
 
+mod deeds;
 mod directory;
 mod service;
+
+use deeds::Deeds;
+pub use deeds::{Asked, Deed};
 
 /// How a [`LyingPeer`] answers for what it has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -53,6 +57,21 @@ pub enum Conduct {
     FalseAndGone,
     /// It stands by the length that it announced, whatever its files have: in its manifest, and in what it refuses.
     FalseLength,
+    /// What it tells of the pieces of its files is false.
+    Tells(Untruth),
+}
+
+/// What a [`LyingPeer`] tells of the pieces that it has, beside who has everything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Untruth {
+    /// That it has all of them, one by one, and it gives none.
+    Bitmap,
+    /// That it gained all of them since it said that it had none, and it gives none.
+    Gained,
+    /// That it gained a piece that the file does not have. It gives what it is asked for.
+    Beyond,
+    /// That others were promised all of them. It gives what it is asked for.
+    Promises,
 }
 
 /// A speed, in bytes per second.
@@ -71,20 +90,54 @@ impl Conduct {
     }
 }
 
-/// A file of a [`LyingPeer`]; what it tells of it is in the entry.
-#[derive(Debug)]
-struct Held {
+/// A file for [`LyingPeer`]s, hashed once however many of them have it.
+#[derive(Debug, Clone)]
+pub struct HeldFile {
+    /// What is told of it.
     entry: FileEntry,
     bytes: Bytes,
     manifest: Manifest,
+}
+
+impl HeldFile {
+    /// A file of this name and content.
+    pub fn new(name: impl Into<String>, bytes: impl Into<Bytes>) -> HeldFile {
+        let bytes: Bytes = bytes.into();
+        let mut hasher = ContentHasher::new();
+        hasher.update(&bytes);
+        let (content, manifest) = hasher.finish();
+        let entry = FileEntry {
+            share: "shared".to_owned(),
+            name: name.into(),
+            content: Bytes::copy_from_slice(content.as_bytes()),
+            size: bytes.len() as u64,
+            modified_ms: 1_700_000_000_000,
+        };
+        HeldFile { entry, bytes, manifest }
+    }
+
+    /// The same, of which is told that it has so many bytes.
+    #[must_use]
+    pub fn told_as(mut self, len: u64) -> HeldFile {
+        self.entry.size = len;
+        self
+    }
+
+    /// The hash of what it holds.
+    pub fn content(&self) -> ContentHash {
+        self.manifest.content()
+    }
 }
 
 /// What its parts share.
 #[derive(Debug)]
 struct Shelf {
     info: PeerInfo,
-    files: BTreeMap<ContentHash, Held>,
+    files: BTreeMap<ContentHash, HeldFile>,
     conduct: watch::Receiver<Conduct>,
+    /// The speed of whatever it does but the honest, where it began with one.
+    speed: Option<Trickle>,
+    deeds: Deeds,
     given: AtomicU64,
     /// Pull streams that others opened.
     streams: AtomicU64,
@@ -131,12 +184,8 @@ impl LyingPeer {
         conduct: Conduct,
         files: impl IntoIterator<Item = (N, B)>,
     ) -> Result<LyingPeer> {
-        let told = |(name, bytes): (N, B)| {
-            let bytes: Bytes = bytes.into();
-            let len = bytes.len() as u64;
-            (name, bytes, len)
-        };
-        Self::start_telling(name, conduct, files.into_iter().map(told)).await
+        let files = files.into_iter().map(|(name, bytes)| HeldFile::new(name, bytes));
+        Self::start_holding(name, conduct, files).await
     }
 
     /// The same with files of which it tells that they have so many bytes.
@@ -147,6 +196,19 @@ impl LyingPeer {
         name: &str,
         conduct: Conduct,
         files: impl IntoIterator<Item = (N, B, u64)>,
+    ) -> Result<LyingPeer> {
+        let files = files.into_iter().map(|(name, bytes, told)| HeldFile::new(name, bytes).told_as(told));
+        Self::start_holding(name, conduct, files).await
+    }
+
+    /// The same with files that others hold too. Whoever begins [slow](Conduct::Slow) is no faster when it lies.
+    ///
+    /// # Errors
+    /// As [`start`](LyingPeer::start).
+    pub async fn start_holding(
+        name: &str,
+        conduct: Conduct,
+        files: impl IntoIterator<Item = HeldFile>,
     ) -> Result<LyingPeer> {
         let identity = Identity::generate()?;
         let listener = TcpListener::bind("127.0.0.1:0").await?;
@@ -159,13 +221,18 @@ impl LyingPeer {
             grpc_port: u32::from(address.port()),
             version: "0.0.0-test".to_owned(),
         };
-        let files =
-            files.into_iter().map(|(name, bytes, told)| hold(name.into(), bytes.into(), told)).collect();
+        let files = files.into_iter().map(|file| (file.content(), file)).collect();
+        let speed = match conduct {
+            Conduct::Slow(speed) => Some(speed),
+            _ => None,
+        };
         let (conduct, seen) = watch::channel(conduct);
         let shelf = Arc::new(Shelf {
             info,
             files,
             conduct: seen,
+            speed,
+            deeds: Deeds::default(),
             given: AtomicU64::new(0),
             streams: AtomicU64::new(0),
             given_ranges: Mutex::default(),
@@ -207,6 +274,11 @@ impl LyingPeer {
     /// How many streams others opened to ask it for bytes.
     pub fn streams(&self) -> u64 {
         self.shelf.streams.load(Ordering::Relaxed)
+    }
+
+    /// What others asked of it, in that order, and how it answered.
+    pub fn deeds(&self) -> Vec<Deed> {
+        self.shelf.deeds.all()
     }
 
     /// How many different ranges it gave to their ends.
@@ -270,18 +342,4 @@ impl Drop for LyingPeer {
     fn drop(&mut self) {
         self.tasks.token().cancel();
     }
-}
-
-fn hold(name: String, bytes: Bytes, told: u64) -> (ContentHash, Held) {
-    let mut hasher = ContentHasher::new();
-    hasher.update(&bytes);
-    let (content, manifest) = hasher.finish();
-    let entry = FileEntry {
-        share: "shared".to_owned(),
-        name,
-        content: Bytes::copy_from_slice(content.as_bytes()),
-        size: told,
-        modified_ms: 1_700_000_000_000,
-    };
-    (content, Held { entry, bytes, manifest })
 }

@@ -1,5 +1,5 @@
 //! A fetching peer that is killed (SIGKILL) again and again on its way: it goes on by itself, asks again for little, and
-//! loses nothing that was on its disk.
+//! loses nothing that was on its disk. And what of its work is on the disk at any time.
 //!
 //! Each run follows from its seed, which a failure names: `P2P_SEED=N` runs that one, `P2P_RUNS=N` so many.
 
@@ -8,7 +8,7 @@
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::ensure;
 use bytes::Bytes;
@@ -17,6 +17,7 @@ use p2p_proto::control::{Transfer, TransferState};
 use p2p_tests::{Conduct, LyingPeer, Network, Peer, as_soon_as, eventually, random_bytes};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
+use rusqlite::{Connection, OpenFlags};
 
 const MIB: u64 = 1 << 20;
 const TRANSFERRED: Duration = Duration::from_secs(120);
@@ -214,6 +215,63 @@ async fn runs(kills: u64, run: impl AsyncFn(&mut Network, u64, u64)) {
     for seed in first..first + runs {
         println!("P2P_SEED={seed}");
         run(&mut network, seed, kills).await;
+    }
+}
+
+/// Bytes of a transfer that its peer's database has on the disk, as having come: what they are made of went there before.
+fn remembered(peer: &Peer, id: u64, len: u64) -> Option<u64> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY;
+    let database = Connection::open_with_flags(peer.state("transfers.sqlite"), flags).unwrap();
+    let is_listed = "SELECT json_extract(body, '$.files') IS NOT NULL FROM transfers WHERE id = ?1";
+    if database.query_row(is_listed, [id], |row| row.get(0)).unwrap() {
+        let lacking = "SELECT CAST(total(size) AS INTEGER) FROM tree_files WHERE transfer = ?1";
+        return Some(len - database.query_row(lacking, [id], |row| row.get::<_, u64>(0)).unwrap());
+    }
+    let proven = "SELECT proven FROM transfers WHERE id = ?1";
+    let proven: Option<Vec<u8>> = database.query_row(proven, [id], |row| row.get(0)).unwrap();
+    Some(len_of(&Bitmap::from_bytes(Pieces::of(len).count(), &proven?).unwrap(), len))
+}
+
+/// A power cut takes what is not on the disk, whenever it comes.
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_came_more_than_five_seconds_ago_is_on_the_disk() {
+    const LEN: u64 = 64 * MIB;
+    const FILES: u64 = 1024;
+    const MOST: Duration = Duration::from_secs(5);
+    let network = Network::builder().peers(1).start().await.unwrap();
+    let peer = network.peer(1).unwrap();
+    let bytes = |len: u64, seed| Bytes::from(random_bytes(usize::try_from(len).unwrap(), seed));
+    let small =
+        (0..FILES).map(|file| (format!("muchos/{}/{file}.bin", file / 100), bytes(LEN / FILES, file)));
+    let files = small.chain([("uno.bin".to_owned(), bytes(LEN, FILES))]);
+    let source = LyingPeer::start("fuente", Conduct::slow(RATE), files).await.unwrap();
+    source.join(&network.maestro().unwrap().address()).await.unwrap();
+    for words in [&["fetch", "uno.bin", "--detach"][..], &["fetch", "-r", "muchos", "--detach"]] {
+        let begun: Transfer = peer.ctl_json(words).await.unwrap();
+        let (mut shown, mut least_kept, mut compared) = (Vec::new(), u64::MAX, 0);
+        let done = eventually(TRANSFERRED, "it is done", async || {
+            let (now, kept) = (Instant::now(), remembered(peer, begun.id, LEN));
+            let transfer = peer.transfer(begun.id).await?;
+            if transfer.state.is_ended() {
+                // What is remembered of it is forgotten.
+                return Ok(transfer);
+            }
+            let kept = kept.unwrap_or_default();
+            let then = shown.iter().rfind(|(at, _): &&(Instant, u64)| now - *at >= MOST);
+            if let Some((_, then)) = then {
+                assert!(
+                    kept >= *then,
+                    "{words:?}: {then} bytes had come by then, and {kept} are on the disk"
+                );
+                (least_kept, compared) = (least_kept.min(kept - then), compared + 1);
+            }
+            shown.push((Instant::now(), transfer.done_bytes));
+            anyhow::bail!("{} of {LEN} bytes are there, {kept} on the disk", transfer.done_bytes)
+        });
+        let done = done.await.unwrap();
+        assert_eq!(done.state, TransferState::Done);
+        println!("{words:?}: compared {compared} times, at least {} KiB more", least_kept / 1024);
+        assert!(compared > 10, "it lasted too short: {shown:?}");
     }
 }
 

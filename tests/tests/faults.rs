@@ -13,8 +13,8 @@ use anyhow::ensure;
 use p2p_content::ContentHash;
 use p2p_proto::control::{SourceState, Transfer, TransferState};
 use p2p_tests::{
-    Conduct, LyingPeer, Network, Rest, SeedPeer, eventually, hash_of_file, random_bytes, random_file,
-    write_file,
+    Conduct, LyingPeer, Network, Rest, SeedPeer, Untruth, eventually, hash_of_file, random_bytes,
+    random_file, write_file,
 };
 use serde_json::Value;
 
@@ -287,7 +287,9 @@ async fn a_false_manifest_a_silent_and_a_slow_source_hold_nothing_up() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_liar_alone_delivers_nothing_and_an_honest_source_ends_it_well() {
-    for conduct in [Conduct::false_pieces(2), Conduct::FalseManifest] {
+    let untruths = [Untruth::Bitmap, Untruth::Gained, Untruth::Beyond].map(Conduct::Tells);
+    let others = [Conduct::false_pieces(2), Conduct::FalseManifest, Conduct::Empty];
+    for conduct in others.into_iter().chain(untruths) {
         let network = Network::builder().peers(2).start().await.unwrap();
         let bytes = random_bytes(6 << 20, 3);
         let liar = LyingPeer::start("mentiroso", conduct, [("mentira.bin", bytes.clone())]).await.unwrap();

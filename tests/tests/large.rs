@@ -225,3 +225,37 @@ async fn serving_sixteen_and_fetching_from_sixteen_takes_little_memory() {
     assert_eq!(gave, OTHERS, "{:?}", done.sources);
     assert!(peak < 150 * MIB, "it took {} MiB", peak / MIB);
 }
+
+fn number(variable: &str) -> Option<u64> {
+    std::env::var(variable).ok().and_then(|text| text.parse().ok())
+}
+
+/// A sparse file, and a directory of many small ones: `cargo xtask test-large --only large --gib 100 --files 1000000` has
+/// them as large as anybody's.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "slow: run with cargo xtask test-large"]
+async fn an_enormous_file_and_very_many_files_take_no_more_memory() {
+    let (len, files) = (number("P2P_GIB").unwrap_or(4) * GIB, number("P2P_FILES").unwrap_or(50_000));
+    let path = |file: u64| format!("muchos/{}/{}/{file}.txt", file / 100_000, file / 100 % 1000);
+    let text = |file: u64| format!("archivo {file}\n").repeat(usize::try_from(file % 40).unwrap() + 1);
+    // Longer than anything takes that is not as large.
+    let long = LONG * 6;
+    let network = Network::builder().peers(2).start().await.unwrap();
+    let (one, other) = (network.peer(1).unwrap(), network.peer(2).unwrap());
+    std::fs::File::create(one.shared("enorme.bin")).unwrap().set_len(len).unwrap();
+    (0..files).try_for_each(|file| write_file(&one.shared(path(file)), text(file))).unwrap();
+    one.p2pctl().run_within(long, ["refresh"]).await.unwrap().ok().unwrap();
+    one.settled().await.unwrap();
+    let daemons = [one.daemon(), other.daemon(), network.maestro().unwrap().daemon()];
+    let said = other.p2pctl().run_within(long, ["fetch", "enorme.bin"]).await.unwrap().ok().unwrap();
+    print_rate(&format!("fetch of {} GiB", len / GIB), len, said.took);
+    assert_eq!(other.hash_of("enorme.bin").unwrap(), one.hash_of("enorme.bin").unwrap());
+    memory("after the enormous file", &daemons);
+    let said = other.p2pctl().run_within(long, ["fetch", "-r", "muchos"]).await.unwrap().ok().unwrap();
+    println!("fetch of {files} files: {:.2} s", said.took.as_secs_f64());
+    for file in 0..files {
+        let came = std::fs::read_to_string(other.shared(path(file))).unwrap();
+        assert!(came == text(file), "{} is another file", path(file));
+    }
+    memory("after many files", &daemons);
+}

@@ -107,6 +107,45 @@ async fn what_only_friends_may_see_goes_to_no_other_fetcher() {
     }
 }
 
+/// Who comes to have the whole content while somebody fetches it takes its part, and nothing has to stop for that.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_source_that_comes_during_a_transfer_joins_it() {
+    const SIZE: u64 = 64 * MIB;
+    let network = Network::builder()
+        .peers(3)
+        .peers_with(|number, settings| {
+            if number == 1 {
+                settings.set("limits.up_bytes_per_sec", 2 << 20);
+            }
+        })
+        .files(|number, shared| match number {
+            1 => random_file(&shared.join("grande.bin"), SIZE, 1).map(drop),
+            _ => Ok(()),
+        });
+    let network = network.start().await.unwrap();
+    let (late, peer) = (network.peer(2).unwrap(), network.peer(3).unwrap());
+    let begun: Transfer = peer.ctl_json(&["fetch", "grande.bin", "--detach"]).await.unwrap();
+    let some = |transfer: &Transfer| transfer.done_bytes > 0;
+    peer.transfer_until(begun.id, TRANSFERRED, "some of it is there", some).await.unwrap();
+    random_file(&late.shared("otra/copia.bin"), SIZE, 1).unwrap();
+    late.settled().await.unwrap();
+    let before = peer.transfer(begun.id).await.unwrap();
+    assert_eq!(before.state, TransferState::Running);
+    let done = peer.transfer_done(begun.id, TRANSFERRED).await.unwrap();
+    assert_eq!(peer.hash_of("grande.bin").unwrap(), network.peer(1).unwrap().hash_of("grande.bin").unwrap());
+    let gave = |name: &str| {
+        let source = done.sources.iter().find(|source| source.peer.name == name);
+        source.map_or(0, |source| source.bytes)
+    };
+    println!("{} MiB from the first, {} MiB from the one that came", gave("P1") / MIB, gave("P2") / MIB);
+    assert!(gave("P2") >= SIZE / 4, "{:?}", done.sources);
+    // 32 s without it, of which it is looked for each 10 s.
+    assert!(gave("P1") > 0 && gave("P1") + gave("P2") == SIZE, "{:?}", done.sources);
+    let log = peer.daemon().log_of_this_run();
+    let waited = format!("transfer {} (grande.bin) waits", begun.id);
+    assert!(!log.contains(&waited), "it ran all the time: {log}");
+}
+
 /// Many whole sources, and one fetcher: all give, and nothing comes twice but what was stolen at the end.
 #[tokio::test(flavor = "multi_thread")]
 async fn all_whole_sources_give_their_part() {

@@ -6,15 +6,57 @@ use std::{env, fs};
 
 use anyhow::{Context, Result, ensure};
 
+/// The store on a server, beside the code; everything else is a test target of its own.
+const STORES: &str = "stores";
+/// The acceptance tests that take long, in their order.
+const SUITES: [&str; 7] = [STORES, "postgres", "failover", "flood", "large", "fault_suite", "crash_suite"];
+
+/// Which of the acceptance tests that take long, and how many of them.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Large {
+    /// Only this suite; can be given several times
+    #[arg(long, value_name = "SUITE", value_parser = clap::builder::PossibleValuesParser::new(SUITES))]
+    only: Vec<String>,
+    /// So many runs of each of fault_suite and crash_suite, one for each seed; --only says of which
+    #[arg(long, value_name = "N", requires = "only")]
+    seeds: Option<u64>,
+    /// The run of this seed of them, and no other
+    #[arg(long, value_name = "SEED", requires = "only", conflicts_with = "seeds")]
+    seed: Option<u64>,
+    /// So long an enormous file in the suite large; 4 where not given
+    #[arg(long, value_name = "N", requires = "only")]
+    gib: Option<u64>,
+    /// So many files in a directory of the suite large; 50,000 where not given
+    #[arg(long, value_name = "N", requires = "only")]
+    files: Option<u64>,
+}
+
 /// The acceptance tests that take long, one after another, with their figures.
-pub(crate) fn test_large() -> Result<()> {
+pub(crate) fn test_large(options: &Large) -> Result<()> {
+    let is_wanted =
+        |suite: &&str| options.only.is_empty() || options.only.iter().any(|only| only.as_str() == *suite);
+    let wanted: Vec<&str> = SUITES.into_iter().filter(is_wanted).collect();
+    let numbers = [
+        ("P2P_RUNS", options.seeds),
+        ("P2P_SEED", options.seed),
+        ("P2P_GIB", options.gib),
+        ("P2P_FILES", options.files),
+    ];
+    let given = numbers.into_iter().filter_map(|(name, number)| Some((name, number?.to_string())));
+    let given: Vec<_> = given.collect();
+    let environment: Vec<_> = given.iter().map(|(name, text)| (*name, Path::new(text))).collect();
     // The whole workspace's features, as `cargo test --workspace` has them: nothing is built a second time.
     let arguments = ["--", "--ignored", "--nocapture", "--test-threads=1"];
-    // The store on a server, beside the code and as the maestro shows it.
-    run(&[&["test", "--workspace", "--lib"][..], &arguments, &["postgres"]].concat())?;
-    let names = ["postgres", "failover", "flood", "large", "fault_suite", "crash_suite"];
-    let suites: Vec<&str> = names.iter().flat_map(|name| ["--test", name]).collect();
-    run(&[&["test", "--workspace"][..], &suites, &arguments].concat())
+    if wanted.contains(&STORES) {
+        // As the maestro shows it, it is in `postgres`.
+        run_with(&[&["test", "--workspace", "--lib"][..], &arguments, &["postgres"]].concat(), &environment)?;
+    }
+    let targets = wanted.into_iter().filter(|suite| *suite != STORES);
+    let targets: Vec<&str> = targets.flat_map(|suite| ["--test", suite]).collect();
+    if targets.is_empty() {
+        return Ok(());
+    }
+    run_with(&[&["test", "--workspace"][..], &targets, &arguments].concat(), &environment)
 }
 
 /// The REST interfaces against their OpenAPI documents, by Schemathesis from PyPI in an environment beside the programs.

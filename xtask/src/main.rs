@@ -23,7 +23,7 @@ enum Command {
     /// Start a maestro and three peers, walk through what they do, and stay up to be tried
     Demo(demo::Options),
     /// Run the acceptance tests that take long: gigabytes, thousands of files, hundreds of faults and kills
-    TestLarge,
+    TestLarge(cargo::Large),
     /// Hold the REST interfaces against their OpenAPI documents, by Schemathesis; needs Python and PyPI
     TestRest,
     /// Measure against other programs, in release builds
@@ -43,7 +43,7 @@ enum Command {
 fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Demo(options) => demo::run(&options),
-        Command::TestLarge => cargo::test_large(),
+        Command::TestLarge(options) => cargo::test_large(&options),
         Command::TestRest => cargo::test_rest(),
         Command::Bench { arguments } => cargo::bench(&arguments),
         Command::SystemTest(options) => {

@@ -3,12 +3,13 @@
 //! data: who has which piece would be known a second too late.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use p2p_identity::{Identity, PeerId};
 use p2p_proto::v1::peer_client::PeerClient;
 use p2p_proto::{MAX_MESSAGE_LEN, MEMBERSHIP_METADATA};
+use p2p_service::tasks::Tasks;
 use p2p_service::wire::{self, ConnectError, Connection};
 use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::service::Interceptor;
@@ -29,8 +30,11 @@ pub type PeerRpc = PeerClient<InterceptedService<Channel, ShowMembership>>;
 pub struct Connections {
     identity: Identity,
     network: Network,
-    open: Arc<Mutex<HashMap<(PeerId, Carries), Connection>>>,
+    open: Arc<Mutex<Open>>,
+    tasks: Tasks,
 }
+
+type Open = HashMap<(PeerId, Carries), Connection>;
 
 /// What a channel is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -62,8 +66,8 @@ pub enum ReachError {
 
 impl Connections {
     /// None yet.
-    pub fn new(identity: Identity, network: Network) -> Self {
-        Self { identity, network, open: Arc::default() }
+    pub fn new(identity: Identity, network: Network, tasks: Tasks) -> Self {
+        Self { identity, network, open: Arc::default(), tasks }
     }
 
     /// This peer's identity, for connections of another kind.
@@ -121,11 +125,28 @@ impl Connections {
                     .map_err(|_| ReachError::Silent(peer.to_string()))?
                     .map_err(|source| ReachError::Connect { peer: peer.to_string(), source })?;
                 let channel = connection.channel.clone();
+                self.forget_when_closed((*id, carries), &connection);
                 self.lock().insert((*id, carries), connection);
                 channel
             }
         };
         Ok(channel)
+    }
+
+    /// What a channel holds is given back when its connection closes, and not only when its peer is asked again: of all
+    /// peers that ever were, most are not.
+    fn forget_when_closed(&self, key: (PeerId, Carries), connection: &Connection) {
+        let (open, closed, ending) = (Arc::downgrade(&self.open), connection.closed(), self.tasks.token());
+        self.tasks.spawn_detached("peer-connection", async move {
+            tokio::select! {
+                () = closed => {}
+                () = ending.cancelled() => return,
+            }
+            if let Some(open) = open.upgrade() {
+                // Another one may be in its place by now.
+                lock(&open).retain(|other, connection| *other != key || connection.is_open());
+            }
+        });
     }
 
     /// A client over this channel.
@@ -146,9 +167,13 @@ impl Connections {
         }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<(PeerId, Carries), Connection>> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Open> {
+        lock(&self.open)
     }
+}
+
+fn lock(open: &Mutex<Open>) -> MutexGuard<'_, Open> {
+    open.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn show_membership(network: &Network, metadata: &mut MetadataMap) {

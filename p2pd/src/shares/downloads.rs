@@ -15,8 +15,12 @@ use rustix::process::Gid;
 use super::board::{self, BoardReader, NoPlace};
 use super::root::{Place, Root, split};
 
+mod disk;
 mod together;
 
+use disk::Disk;
+#[cfg(test)]
+pub(crate) use disk::{Disk as PlayedDisk, Flush};
 pub use together::{Published, ReadyFile, Together, Under};
 
 /// The share that downloads land in. Cheap to clone; it follows the share when its disk comes and goes. All its calls
@@ -26,11 +30,18 @@ pub struct DownloadDir {
     share: String,
     path: PathBuf,
     board: BoardReader,
+    disk: Disk,
 }
 
 impl DownloadDir {
     pub(super) fn new(share: String, path: PathBuf, board: BoardReader) -> DownloadDir {
-        DownloadDir { share, path, board }
+        DownloadDir { share, path, board, disk: Disk::default() }
+    }
+
+    /// The same directory on a disk that is played.
+    #[cfg(test)]
+    pub(crate) fn on(self, disk: Disk) -> DownloadDir {
+        DownloadDir { disk, ..self }
     }
 
     /// The name of the share.
@@ -182,7 +193,7 @@ impl DownloadDir {
     /// still there. A directory is never replaced. [`PublishError::NoPart`], [`PublishError::BadKey`],
     /// [`PublishError::Unavailable`], [`PublishError::Unflushed`], [`PublishError::Io`].
     pub fn publish(&self, key: &str, name: &FileName, replace: bool) -> Result<PathBuf, PublishError> {
-        self.publish_flushed(key, name, replace, File::sync_all)
+        self.publish_flushed(key, name, replace, |part| Ok(self.disk.flush(part)?))
     }
 
     /// As [`publish`](DownloadDir::publish), for who has the part open: the kernel tells a handle of the writes that were
@@ -209,7 +220,7 @@ impl DownloadDir {
         let parts = open_parts(&root, false).map_err(no_part)?;
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let part = rustix::fs::openat(&parts, key, flags, Mode::empty()).map_err(no_part)?;
-        let (parent, last) = make_parent(&root, name).map_err(at)?;
+        let (parent, last) = make_parent(&root, name, &self.disk).map_err(at)?;
         take_group(&part, &parent).map_err(at)?;
         let mode = Mode::RUSR | Mode::WUSR | Mode::RGRP | Mode::WGRP | Mode::ROTH | Mode::WOTH;
         rustix::fs::fchmod(&part, mode & !umask()).map_err(at)?;
@@ -223,7 +234,7 @@ impl DownloadDir {
             Errno::EXIST | Errno::NOTEMPTY | Errno::ISDIR => PublishError::Exists { name: name.clone() },
             source => at(source),
         })?;
-        rustix::fs::fsync(&parent).map_err(at)?;
+        self.disk.flush(&parent).map_err(at)?;
         Ok(path)
     }
 
@@ -250,13 +261,13 @@ fn open_parts(root: &Root, make: bool) -> Result<OwnedFd, Errno> {
 }
 
 /// The directory that `name` is to be in, made where it isn't there, and the name's last component.
-fn make_parent<'n>(root: &Root, name: &'n FileName) -> Result<(OwnedFd, &'n str), Errno> {
+fn make_parent<'n>(root: &Root, name: &'n FileName, disk: &Disk) -> Result<(OwnedFd, &'n str), Errno> {
     let mut at = open_directory(root.handle(), ".")?;
     let (directories, last) = split(name);
     for step in directories.split('/').filter(|step| !step.is_empty()) {
         // The umask takes from it what the system's owner wants taken.
         match rustix::fs::mkdirat(&at, step, Mode::RWXU | Mode::RWXG | Mode::RWXO) {
-            Ok(()) => rustix::fs::fsync(&at)?,
+            Ok(()) => disk.flush(&at)?,
             Err(Errno::EXIST) => {}
             Err(error) => return Err(error),
         }

@@ -51,6 +51,8 @@ use tokio::sync::{mpsc, oneshot};
 
 pub use change::{AddError, RemoveError};
 pub use downloads::{DownloadDir, PublishError, Published, ReadyFile, Together, Under};
+#[cfg(test)]
+pub(crate) use downloads::{Flush, PlayedDisk};
 pub use fitness::Unfit;
 pub use opener::{OpenError, Opener};
 pub use roster::SetAside;

@@ -50,6 +50,8 @@ pub(super) struct Job {
     pub(super) gauge: Gauge,
     /// What the log was told of each source: nothing but that it is asked, or why it was lost.
     said: Mutex<HashMap<String, String>>,
+    /// How many times each source did not have what it told of, since it last gave something.
+    unkept: Mutex<HashMap<String, u32>>,
     /// Others that fetch the same, as sources spoke of them: who fetches is in no directory.
     fetchers: Mutex<Vec<PeerRef>>,
     /// Sources that gave what does not prove itself, while nobody has proven how long the content is.
@@ -88,6 +90,7 @@ impl Job {
             cancel: CancellationToken::new(),
             gauge: Gauge::default(),
             said: Mutex::default(),
+            unkept: Mutex::default(),
             fetchers: Mutex::default(),
             suspects: Mutex::default(),
             ran: Mutex::default(),

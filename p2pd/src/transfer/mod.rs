@@ -23,6 +23,8 @@ mod outbox;
 mod outcome;
 mod plain;
 mod plan;
+#[cfg(test)]
+mod plan_scene;
 mod pull_call;
 mod queue;
 mod send;

@@ -23,7 +23,7 @@ use super::store::{Store, StoreError};
 use crate::shares::{DownloadDir, PublishError};
 
 #[cfg(test)]
-mod power_cut;
+pub(super) mod power_cut;
 
 /// Makes durable what was written to a file. It is kept as a value so that a test can be the disk.
 type Flush = Arc<dyn Fn(&File) -> io::Result<()> + Send + Sync>;
@@ -156,6 +156,12 @@ impl Sink {
         let (file, flush) = (Arc::new(file), Arc::new(File::sync_all));
         let (writing, work) = (Arc::default(), Arc::default());
         Ok((Self { id, key, dir, file, manifest, store, flush, safe, writing, resumed, work }, pieces))
+    }
+
+    /// The same on a disk that is played.
+    #[cfg(test)]
+    pub(super) fn on(self, flush: Flush) -> Self {
+        Self { flush, ..self }
     }
 
     /// The transfer's number.

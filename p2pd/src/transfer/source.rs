@@ -83,6 +83,8 @@ pub(super) struct News {
 pub(super) enum Gone {
     /// The connection broke, or never was; it may come back.
     Lost(String),
+    /// It does not have what it told of: once may be bad luck, and again and again is a lie.
+    Unkept(String),
     /// It breaks the protocol: not to be asked again.
     Dropped(String),
 }
@@ -90,7 +92,7 @@ pub(super) enum Gone {
 impl Gone {
     /// Why, with who it was.
     pub(super) fn said_of(&self, peer: &PeerRef) -> String {
-        let (Self::Lost(reason) | Self::Dropped(reason)) = self;
+        let (Self::Lost(reason) | Self::Unkept(reason) | Self::Dropped(reason)) = self;
         let name = peer.to_string();
         // Some reasons begin with it.
         if reason.starts_with(&name) { reason.clone() } else { format!("{name}: {reason}") }
@@ -328,7 +330,9 @@ impl SourceTask {
             let why = match Reason::try_from(refusal.reason) {
                 Ok(Reason::Changed) => "its file changed".to_owned(),
                 Ok(Reason::NotFound) => "it does not have it for this peer".to_owned(),
-                Ok(Reason::NotYet) => "it does not have the piece that it told of".to_owned(),
+                Ok(Reason::NotYet) => {
+                    return Err(Gone::Unkept("it does not have the piece that it told of".to_owned()));
+                }
                 _ => format!("it refused: {}", refusal.message),
             };
             // A disk that is away comes back, and so does a membership that has ended: it may be asked again.

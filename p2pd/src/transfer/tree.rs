@@ -26,6 +26,8 @@ mod list;
 mod long;
 mod pattern;
 mod plan;
+#[cfg(test)]
+mod power_cut;
 mod small;
 mod stream;
 mod verdict;

@@ -7,7 +7,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use p2p_content::{ContentHash, EndHasher, Pieces};
+use p2p_content::{Bitmap, ContentHash, EndHasher, Pieces};
 use p2p_proto::v1::peer_server::Peer;
 use p2p_proto::v1::pull_refusal::Reason;
 use p2p_proto::v1::{
@@ -22,10 +22,13 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{Conduct, Held, Shelf, Trickle};
+use super::{Asked, Conduct, HeldFile, Shelf, Trickle, Untruth};
 
 /// Of a slow source: small, so that its speed is even and a request of any length begins to be answered.
 const SLOW_CHUNK_LEN: u64 = 16 * 1024;
+
+/// Requests that wait for those before them.
+const WAITING: usize = 128;
 
 type Pulled = Result<PullResponse, Status>;
 
@@ -56,7 +59,7 @@ impl Peer for Service {
 
     async fn locate(&self, request: Request<FriendQuery>) -> Result<Response<LocateResponse>, Status> {
         let query = request.into_inner().query;
-        let asked = |held: &&Held| match &query {
+        let asked = |held: &&HeldFile| match &query {
             Some(friend_query::Query::Name(name)) => held.entry.name == *name,
             Some(friend_query::Query::Content(content)) => held.entry.content == *content,
             None => false,
@@ -83,46 +86,62 @@ impl Peer for Service {
         let (pieces, mut values) = (held.manifest.pieces(), held.manifest.to_bytes());
         let (mut size, mut hasher) = (pieces.len(), EndHasher::new(pieces));
         hasher.update(&held.bytes[at(pieces.range(pieces.count() - 1).start)..]);
-        match *self.shelf.conduct.borrow() {
-            Conduct::FalseManifest => values[0] ^= 1,
-            Conduct::FalseLength => {
+        let (conduct, deed) = (*self.shelf.conduct.borrow(), self.shelf.deeds.begin(Asked::Manifest));
+        match conduct {
+            Conduct::FalseManifest => {
+                values[0] ^= 1;
+                self.shelf.deeds.shows(deed, conduct);
+            }
+            Conduct::FalseLength if held.entry.size != size => {
                 size = held.entry.size;
                 // What proves itself under that length, where it has as many pieces.
                 values.resize(at(Pieces::of(size).count().into()) * 32, 1);
+                self.shelf.deeds.shows(deed, conduct);
             }
             _ => {}
         }
+        self.shelf.deeds.ends(deed);
         let ending = hasher.finish().unwrap_or_default().into();
         Ok(Response::new(ManifestResponse { size, values: values.into(), ending }))
     }
 
-    /// It has everything, and introduces all who ask to each other.
+    /// It introduces all who ask to each other.
     async fn availability(
         &self,
         request: Request<AvailabilityRequest>,
     ) -> Result<Response<Self::AvailabilityStream>, Status> {
         let AvailabilityRequest { content, fetcher } = request.into_inner();
-        self.held(&content).ok_or_else(|| Status::not_found("not here"))?;
+        let held = self.held(&content).ok_or_else(|| Status::not_found("not here"))?;
+        let (count, deed) = (held.manifest.pieces().count(), self.shelf.deeds.begin(Asked::Availability));
         let own = fetcher.as_ref().map(|fetcher| fetcher.peer_id.clone());
         self.shelf.fetchers.send_modify(|all| all.extend(fetcher));
         let (updates, stream) = mpsc::channel(4);
         let (shelf, ended) = (Arc::clone(&self.shelf), self.ended.clone());
         tokio::spawn(async move {
-            let mut fetchers = shelf.fetchers.subscribe();
-            let (mut known, mut whole) = (0, true);
+            let (mut fetchers, mut conducts) = (shelf.fetchers.subscribe(), shelf.conduct.clone());
+            let (mut known, mut told) = (0, None);
             loop {
                 let all = fetchers.borrow_and_update().clone();
                 let others = all[known..].iter().filter(|other| Some(&other.peer_id) != own.as_ref());
-                let update =
-                    AvailabilityUpdate { whole, fetchers: others.cloned().collect(), ..Default::default() };
-                (known, whole) = (all.len(), false);
-                if updates.send(Ok(update)).await.is_err() {
+                let fetchers_told = others.cloned().collect();
+                known = all.len();
+                let conduct = *conducts.borrow_and_update();
+                let update = AvailabilityUpdate { fetchers: fetchers_told, ..telling(conduct, told, count) };
+                let is_first = told.replace(conduct).is_none();
+                if (is_first || update != AvailabilityUpdate::default())
+                    && updates.send(Ok(update)).await.is_err()
+                {
                     return;
+                }
+                if let Conduct::Tells(_) = conduct {
+                    shelf.deeds.shows(deed, conduct);
+                    shelf.deeds.ends(deed);
                 }
                 tokio::select! {
                     () = ended.cancelled() => return,
                     () = updates.closed() => return,
                     _ = fetchers.changed() => {}
+                    Ok(()) = conducts.changed() => {}
                 }
             }
         });
@@ -136,23 +155,38 @@ impl Peer for Service {
         self.shelf.streams.fetch_add(1, Ordering::Relaxed);
         let (answers, stream) = mpsc::channel(4);
         let service = Service { shelf: Arc::clone(&self.shelf), ended: self.ended.clone() };
-        let mut requests = request.into_inner();
-        tokio::spawn(async move {
-            let serve = async {
-                while let Ok(Some(request)) = requests.message().await {
-                    // Whoever is told to leave a request may answer it all the same.
-                    if request.withdraw {
-                        continue;
-                    }
-                    if service.answer(&request, &answers).await.is_none() {
+        let (queue, mut waiting) = mpsc::channel(WAITING);
+        let (shelf, mut requests) = (Arc::clone(&self.shelf), request.into_inner());
+        // What is asked is known at once, however long it waits for its answer.
+        let hear = async move {
+            while let Ok(Some(request)) = requests.message().await {
+                // Whoever is told to leave a request may answer it all the same.
+                if !request.withdraw {
+                    let deed = shelf.deeds.begin(Asked::Bytes(request.offset));
+                    if queue.send((request, deed)).await.is_err() {
                         return;
                     }
+                }
+            }
+        };
+        tokio::spawn(async move {
+            let serve = async {
+                while let Some((request, deed)) = waiting.recv().await {
+                    if service.answer(&request, deed, &answers).await.is_none() {
+                        return;
+                    }
+                }
+            };
+            let both = async {
+                tokio::select! {
+                    () = serve => {}
+                    () = async { hear.await; std::future::pending().await } => {}
                 }
             };
             tokio::select! {
                 () = service.ended.cancelled() => {}
                 () = answers.closed() => {}
-                () = serve => {}
+                () = both => {}
             }
         });
         Ok(Response::new(ReceiverStream::new(stream)))
@@ -169,51 +203,77 @@ impl Peer for Service {
 }
 
 impl Service {
-    fn held(&self, content: &[u8]) -> Option<&Held> {
+    fn held(&self, content: &[u8]) -> Option<&HeldFile> {
         self.shelf.files.get(&ContentHash::try_from(content).ok()?)
     }
 
     /// Answers one request; `None` where nobody listens any more.
-    async fn answer(&self, request: &PullRequest, answers: &mpsc::Sender<Pulled>) -> Option<()> {
-        let refuse = |reason: Reason| {
+    async fn answer(&self, request: &PullRequest, deed: usize, answers: &mpsc::Sender<Pulled>) -> Option<()> {
+        let deeds = &self.shelf.deeds;
+        let refuse = async |reason: Reason| {
             let refusal = PullRefusal { reason: reason.into(), message: "refused by the test".to_owned() };
-            Ok(PullResponse { id: request.id, refusal: Some(refusal), ..PullResponse::default() })
+            let answer = PullResponse { id: request.id, refusal: Some(refusal), ..PullResponse::default() };
+            answers.send(Ok(answer)).await.ok()?;
+            deeds.ends(deed);
+            Some(())
         };
         let Some(held) = self.held(&request.content) else {
-            return answers.send(refuse(Reason::NotFound)).await.ok();
+            return refuse(Reason::NotFound).await;
         };
-        let end = request.offset.saturating_add(request.length);
-        let len = match *self.shelf.conduct.borrow() {
-            Conduct::FalseLength => held.entry.size.min(held.bytes.len() as u64),
-            _ => held.bytes.len() as u64,
-        };
-        if request.length > MAX_PULL_LEN || end > len {
-            return answers.send(refuse(Reason::BadRange)).await.ok();
+        let (end, conduct) = (request.offset.saturating_add(request.length), *self.shelf.conduct.borrow());
+        let (len, told) = (held.bytes.len() as u64, held.entry.size);
+        let is_too_long_to_it = conduct == Conduct::FalseLength && end > told;
+        if request.length > MAX_PULL_LEN || end > len || is_too_long_to_it {
+            if is_too_long_to_it && end <= len {
+                deeds.shows(deed, conduct);
+            }
+            return refuse(Reason::BadRange).await;
         }
-        if *self.shelf.conduct.borrow() == Conduct::Empty {
-            return answers.send(refuse(Reason::NotYet)).await.ok();
+        if let Conduct::Empty | Conduct::Tells(Untruth::Bitmap | Untruth::Gained) = conduct {
+            deeds.shows(deed, conduct);
+            return refuse(Reason::NotYet).await;
         }
         let mut offset = request.offset;
         let mut due = Instant::now();
         // An empty range is answered too, with no bytes.
         loop {
             let conduct = *self.shelf.conduct.borrow();
-            let longest = match conduct {
-                Conduct::Silent => self.until_it_speaks().await?,
-                Conduct::Slow(speed) => pace(speed, &mut due).await,
+            let speed = match conduct {
+                Conduct::Slow(speed) => Some(speed),
+                Conduct::Honest => None,
+                _ => self.shelf.speed,
+            };
+            let longest = match (conduct, speed) {
+                (Conduct::Silent, _) => {
+                    deeds.shows(deed, conduct);
+                    self.until_it_speaks().await?
+                }
+                (_, Some(speed)) => pace(speed, &mut due).await,
                 _ => PULL_CHUNK_LEN as u64,
             };
             let next = end.min(offset + longest);
-            let mut data = chunk(held, offset..next, conduct);
+            let mut data = held.bytes.slice(at(offset)..at(next));
+            if let Some(false_bytes) = falsified(held, offset..next, conduct) {
+                data = false_bytes;
+                deeds.shows(deed, conduct);
+            }
             match conduct {
-                Conduct::TooMuch if next == end => data = [data, Bytes::from_static(b"more")].concat().into(),
-                Conduct::Breaks(after) if next > request.offset + u64::from(after) => return None,
+                Conduct::TooMuch if next == end => {
+                    data = [data, Bytes::from_static(b"more")].concat().into();
+                    deeds.shows(deed, conduct);
+                }
+                Conduct::Breaks(after) if next > request.offset + u64::from(after) => {
+                    deeds.shows(deed, conduct);
+                    return None;
+                }
+                Conduct::Slow(_) => deeds.shows(deed, conduct),
                 _ => {}
             }
             self.shelf.given.fetch_add(next - offset, Ordering::Relaxed);
             answers.send(Ok(PullResponse { id: request.id, data, refusal: None })).await.ok()?;
             offset = next;
             if offset >= end {
+                deeds.ends(deed);
                 let mut given = self.shelf.given_ranges.lock().unwrap_or_else(PoisonError::into_inner);
                 given.insert((request.content.clone(), request.offset));
                 // With an empty range no lie is told yet.
@@ -242,12 +302,31 @@ fn at(offset: u64) -> usize {
     usize::try_from(offset).unwrap_or(usize::MAX)
 }
 
-fn chunk(held: &Held, range: Range<u64>, conduct: Conduct) -> Bytes {
-    let honest = held.bytes.slice(at(range.start)..at(range.end));
+/// What it tells at first, or where its conduct has changed; nothing otherwise.
+fn telling(conduct: Conduct, told: Option<Conduct>, count: u32) -> AvailabilityUpdate {
+    let mut update = AvailabilityUpdate::default();
+    if told == Some(conduct) {
+        return update;
+    }
+    update.whole = told.is_none();
+    match conduct {
+        Conduct::Tells(Untruth::Bitmap) => {
+            (update.whole, update.pieces) = (false, Bitmap::full(count).to_bytes().into());
+        }
+        Conduct::Tells(Untruth::Gained) => (update.whole, update.gained) = (false, (0..count).collect()),
+        Conduct::Tells(Untruth::Beyond) => update.gained = vec![count],
+        Conduct::Tells(Untruth::Promises) => update.promised = (0..count).collect(),
+        _ => {}
+    }
+    update
+}
+
+/// What it sends in place of the bytes of this range; `None` where these are true.
+fn falsified(held: &HeldFile, range: Range<u64>, conduct: Conduct) -> Option<Bytes> {
     let every = match conduct {
         Conduct::FalsePieces(every) => every,
         Conduct::FalseAndGone => NonZeroU32::MIN,
-        _ => return honest,
+        _ => return None,
     };
     let pieces = held.manifest.pieces();
     let lies: Vec<u64> = (0..pieces.count())
@@ -256,11 +335,11 @@ fn chunk(held: &Held, range: Range<u64>, conduct: Conduct) -> Bytes {
         .filter(|start| range.contains(start))
         .collect();
     if lies.is_empty() {
-        return honest;
+        return None;
     }
-    let mut bytes = honest.to_vec();
+    let mut bytes = held.bytes[at(range.start)..at(range.end)].to_vec();
     for lie in lies {
         bytes[at(lie - range.start)] ^= 1;
     }
-    bytes.into()
+    Some(bytes.into())
 }

@@ -3,7 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -16,6 +16,7 @@ use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::pki_types::ServerName;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::transport::{Channel, Endpoint};
 
 use super::{
@@ -39,13 +40,18 @@ pub struct Connection {
     pub peer: PeerId,
     /// Where.
     pub address: SocketAddr,
-    open: Weak<()>,
+    closed: CancellationToken,
 }
 
 impl Connection {
     /// Whether the connection is open, as far as this end knows.
     pub fn is_open(&self) -> bool {
-        self.open.strong_count() > 0
+        !self.closed.is_cancelled()
+    }
+
+    /// Returns once the connection is closed, as far as this end knows. It does not keep it open.
+    pub fn closed(&self) -> impl Future<Output = ()> + Send + 'static {
+        self.closed.clone().cancelled_owned()
     }
 }
 
@@ -119,10 +125,10 @@ async fn connect_with(
     while let Some(attempt) = attempts.next().await {
         match attempt {
             Ok(Dialled { stream, peer, address, is_near }) => {
-                let alive = Arc::new(());
-                let open = Arc::downgrade(&alive);
-                return match channel(stream, stream_window(is_near), alive).await {
-                    Ok(channel) => Ok(Connection { channel, peer, address, open }),
+                let closed = CancellationToken::new();
+                let guard = closed.clone().drop_guard();
+                return match channel(stream, stream_window(is_near), guard).await {
+                    Ok(channel) => Ok(Connection { channel, peer, address, closed }),
                     Err(error) => Err(ConnectError::Unreachable(vec![format!("{address}: {error}")])),
                 };
             }
@@ -231,9 +237,9 @@ fn is_near(is_here: bool, answered_after: Duration) -> bool {
 async fn channel(
     stream: Tls,
     stream_window: u32,
-    alive: Arc<()>,
+    open: DropGuard,
 ) -> Result<Channel, tonic::transport::Error> {
-    let once = Arc::new(Mutex::new(Some(Held { stream, _alive: alive })));
+    let once = Arc::new(Mutex::new(Some(Held { stream, _open: open })));
     let connector = tower::service_fn(move |_| {
         let stream = once.lock().unwrap_or_else(PoisonError::into_inner).take();
         async move { stream.map(TokioIo::new).ok_or_else(|| io::Error::other("the connection is closed")) }
@@ -252,7 +258,7 @@ async fn channel(
 /// A stream that shows by its end that the connection is over.
 struct Held {
     stream: Tls,
-    _alive: Arc<()>,
+    _open: DropGuard,
 }
 
 impl AsyncRead for Held {

@@ -34,6 +34,7 @@ pub(super) async fn status(State(api): State<Arc<Api>>) -> Result<Json<Status>, 
         files_pending: api.shares.rows().iter().map(|share| share.pending).sum(),
         friends: api.friends.list().len() as u64,
         transfers_open: open as u64,
+        tasks: tokio::runtime::Handle::current().metrics().num_alive_tasks() as u64,
         loops: (api.loops)(),
     }))
 }

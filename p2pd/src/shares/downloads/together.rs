@@ -15,7 +15,9 @@ use rustix::io::Errno;
 use rustix::process::Gid;
 use tokio::sync::oneshot;
 
-use super::{DownloadDir, PublishError, check_key, io_error, open_directory, open_parts, rename_to_free};
+use super::{
+    Disk, DownloadDir, PublishError, check_key, io_error, open_directory, open_parts, rename_to_free,
+};
 use crate::shares::ShareError;
 use crate::shares::root::{Place, Root, is_gone, split};
 
@@ -32,6 +34,7 @@ pub struct Together {
     root: Root,
     place: Place,
     parts: OwnedFd,
+    disk: Disk,
 }
 
 /// What is under a name already.
@@ -53,7 +56,7 @@ impl DownloadDir {
     pub fn together(&self) -> Result<Together, PublishError> {
         let (root, place) = self.root()?;
         let parts = open_parts(&root, true).map_err(|error| io_error(place.path.join(PARTIAL_DIR), error))?;
-        Ok(Together { share: self.share.clone(), root, place, parts })
+        Ok(Together { share: self.share.clone(), root, place, parts, disk: self.disk.clone() })
     }
 }
 
@@ -168,7 +171,7 @@ impl Together {
     /// # Errors
     /// [`PublishError::Io`]: what was written may be lost, and is to be written anew.
     pub fn flush(&self) -> Result<(), PublishError> {
-        rustix::fs::syncfs(&self.parts).map_err(|error| io_error(self.place.path.join(PARTIAL_DIR), error))
+        self.disk.flush_all(&self.parts).map_err(|error| io_error(self.place.path.join(PARTIAL_DIR), error))
     }
 
     /// Gives the parts their names, with the directories that these call for; the parts are durable by then: the caller's
@@ -205,11 +208,12 @@ impl Together {
         } else {
             // Also where what was to be made below them could not be: others may lie below them too.
             for above in &made {
-                rustix::fs::fsync(above).map_err(|source| io_error(self.place.path.clone(), source))?;
+                self.disk.flush(above).map_err(|source| io_error(self.place.path.clone(), source))?;
             }
             for (directories, parent) in &parents {
                 let Ok(parent) = parent else { continue };
-                rustix::fs::fsync(&parent.handle)
+                self.disk
+                    .flush(&parent.handle)
                     .map_err(|source| io_error(self.place.path.join(directories), source))?;
             }
         }

@@ -98,8 +98,11 @@ impl Engine<'_> {
         let Some(running) = self.leave(source) else { return Ok(None) };
         let said = why.said_of(&running.peer);
         match why {
-            Gone::Lost(_) if running.introduced && !self.job.is_source(&running.peer) => {}
-            Gone::Lost(reason) => self.job.source_lost(&running.peer, &reason),
+            Gone::Unkept(reason) if self.job.is_unkept_again(&running.peer) => {
+                self.drop_source(running.peer, format!("{reason}, again and again"))?;
+            }
+            Gone::Lost(_) | Gone::Unkept(_) if running.introduced && !self.job.is_source(&running.peer) => {}
+            Gone::Lost(reason) | Gone::Unkept(reason) => self.job.source_lost(&running.peer, &reason),
             Gone::Dropped(reason) => self.drop_source(running.peer, reason)?,
         }
         Ok(Some(said))

@@ -12,6 +12,10 @@ use crate::discovery::PeerRef;
 use crate::transfer::gauge::Gauge;
 use crate::transfer::story;
 
+/// Times that a source may not have what it told of, with nothing given in between: its user may have paused the transfer
+/// that it gave from, or its disk has failed.
+const UNKEPT: u32 = 3;
+
 impl Job {
     /// The transfer that its user knows: of a part of a directory's, that one.
     pub(super) fn whole(&self) -> &Job {
@@ -49,7 +53,16 @@ impl Job {
         self.change_source(peer, |source| (source.state, source.reason) = (SourceState::Active, None));
     }
 
+    /// A source does not have what it told of. Whether it has done nothing else for too many times.
+    pub(in crate::transfer) fn is_unkept_again(&self, peer: &PeerRef) -> bool {
+        let mut unkept = self.whole().unkept.lock().unwrap_or_else(PoisonError::into_inner);
+        let times = unkept.entry(key(peer)).or_default();
+        *times += 1;
+        *times >= UNKEPT
+    }
+
     pub(in crate::transfer) fn source_gave(&self, peer: &PeerRef, bytes: u64) {
+        self.whole().unkept.lock().unwrap_or_else(PoisonError::into_inner).remove(&key(peer));
         self.change_source(peer, |source| source.bytes += bytes);
     }
 
@@ -67,7 +80,7 @@ impl Job {
 
     /// Whether the log was not told this of the source yet: one that comes and goes all night fills no journal.
     fn say_of(&self, peer: &PeerRef, why: Option<&str>) -> bool {
-        let key = peer.id().map_or_else(|| peer.name().to_owned(), |id| id.to_string());
+        let key = key(peer);
         let mut said = self.whole().said.lock().unwrap_or_else(PoisonError::into_inner);
         match (said.get(&key), why) {
             (Some(_), None) => false,
@@ -94,4 +107,9 @@ impl Job {
             change(&mut transfer.sources[at]);
         });
     }
+}
+
+/// What tells a source from the others: its ID, or the name of a plain peer.
+fn key(peer: &PeerRef) -> String {
+    peer.id().map_or_else(|| peer.name().to_owned(), |id| id.to_string())
 }

@@ -89,7 +89,7 @@ fn flush(disk: &Mutex<Disk>, file: &File, store: &Path) {
 }
 
 /// What a cut leaves of the file.
-fn left_of(safe: &[u8], seen: &[u8], random: &mut StdRng) -> Vec<u8> {
+pub(in crate::transfer) fn left_of(safe: &[u8], seen: &[u8], random: &mut StdRng) -> Vec<u8> {
     let luck = [0.0, 0.5, 0.9, 1.0][random.random_range(0..4_usize)];
     let mut left = seen.to_vec();
     for (sector, before) in left.chunks_mut(SECTOR).zip(safe.chunks(SECTOR)) {
@@ -109,9 +109,8 @@ fn left_of(safe: &[u8], seen: &[u8], random: &mut StdRng) -> Vec<u8> {
 }
 
 /// What a cut leaves of the database's log.
-fn tear_log(store: &Path, random: &mut StdRng) {
-    let path = store.join(LOG);
-    let mut log = fs::read(&path).unwrap_or_default();
+pub(in crate::transfer) fn tear_log(path: &Path, random: &mut StdRng) {
+    let mut log = fs::read(path).unwrap_or_default();
     if log.is_empty() || random.random_bool(0.5) {
         return;
     }
@@ -120,12 +119,11 @@ fn tear_log(store: &Path, random: &mut StdRng) {
         true => log.truncate(at),
         false => log[at..].fill(0),
     }
-    fs::write(&path, log).unwrap();
+    fs::write(path, log).unwrap();
 }
 
 /// Writes a file in which holes stay holes.
-fn put(path: &Path, bytes: &[u8]) {
-    fs::remove_file(path).unwrap();
+pub(in crate::transfer) fn put(path: &Path, bytes: &[u8]) {
     let file = File::create(path).unwrap();
     file.set_len(bytes.len() as u64).unwrap();
     for (nth, page) in bytes.chunks(PAGE).enumerate() {
@@ -287,7 +285,7 @@ impl<'a> Case<'a> {
     /// the transfer itself.
     async fn reopened(&mut self, moment: Moment) -> Option<(Sink, Bitmap)> {
         let Moment { safe, seen, store } = moment;
-        tear_log(store.path(), &mut self.random);
+        tear_log(&store.path().join(LOG), &mut self.random);
         self.store = Store::open(&store.path().join(STORE)).unwrap();
         self.store_dir = store;
         let path = self.house.downloads.path().join(PARTIAL_DIR).join(self.key());
@@ -299,10 +297,12 @@ impl<'a> Case<'a> {
                 true
             }
             1 => {
+                fs::remove_file(&path).unwrap();
                 put(&path, &left[..self.random.random_range(0..left.len())]);
                 true
             }
             _ => {
+                fs::remove_file(&path).unwrap();
                 put(&path, &left);
                 false
             }

@@ -17,9 +17,9 @@ impl Run<'_> {
         self.plan.leave(source);
         self.measured.left(source);
         let Some(running) = self.sources.remove(&source) else { return };
-        let (Gone::Lost(reason) | Gone::Dropped(reason)) = why;
+        let (Gone::Lost(reason) | Gone::Unkept(reason) | Gone::Dropped(reason)) = why;
         match why {
-            Gone::Lost(_) => self.job.source_lost(&running.peer, reason),
+            Gone::Lost(_) | Gone::Unkept(_) => self.job.source_lost(&running.peer, reason),
             Gone::Dropped(_) => {
                 let content = self.plan.any().and_then(|key| self.files.get(&key));
                 let content = content.map_or(ContentHash::of(&[]), |file| file.content);
