@@ -216,6 +216,11 @@ impl Transfers {
         if order.from.is_none() && candidates.iter().any(|candidate| candidate.content.is_some()) {
             candidates.retain(|candidate| candidate.content.is_some());
         }
+        // Nor is what only this peer has to who wants another name for what others have.
+        let is_elsewhere = |candidate: &Candidate| !candidate.sources.iter().all(Source::is_own);
+        if order.save_as.is_some() && candidates.iter().any(is_elsewhere) {
+            candidates.retain(is_elsewhere);
+        }
         let several = candidates.iter().any(|candidate| candidate.content != candidates[0].content);
         let Some(candidate) = candidates.first().cloned() else {
             return Err(FetchError::NotFound { what, incomplete: located.incomplete });
