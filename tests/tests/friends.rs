@@ -326,3 +326,26 @@ async fn a_directory_has_what_its_friends_share_among_themselves() {
         assert_eq!(std::fs::read_to_string(peer.shared(name)).unwrap(), text);
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_directory_of_friends_alone_is_all_of_it_where_all_answer() {
+    let network = Network::builder().without_maestro().peers(3).files(|number, shared| match number {
+        1 | 2 => write_file(&shared.join(format!("fotos/{number}.txt")), format!("de P{number}")),
+        _ => Ok(()),
+    });
+    let mut network = network.start().await.unwrap();
+    let peer = network.peer(3).unwrap();
+    let alone = peer.ctl(["fetch", "-r", "fotos"]).await.unwrap();
+    assert!(alone.code != 0 && alone.stderr.contains("no network"), "{}", alone.stderr);
+    befriend(&network, 1, 3).await;
+    befriend(&network, 2, 3).await;
+    network.peer(3).unwrap().ctl(["fetch", "-r", "fotos"]).await.unwrap().ok().unwrap();
+    network.peer_mut(2).unwrap().daemon_mut().kill_9().await.unwrap();
+    let peer = network.peer(3).unwrap();
+    std::fs::remove_file(peer.shared("fotos/1.txt")).unwrap();
+    peer.ctl(["refresh"]).await.unwrap().ok().unwrap();
+    let said = peer.ctl(["fetch", "-r", "fotos"]).await.unwrap();
+    assert_eq!(said.code, 8, "it may not be all: {}", said.stderr);
+    assert!(said.stderr.contains("1 friend does not answer"), "{}", said.stderr);
+    assert_eq!(std::fs::read_to_string(peer.shared("fotos/1.txt")).unwrap(), "de P1");
+}

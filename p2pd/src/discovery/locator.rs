@@ -398,6 +398,11 @@ impl Locator {
         friends.into_iter().map(asked_now).chain(remembered).collect()
     }
 
+    /// Whether there is a network, whose maestros can be asked.
+    pub fn is_in_network(&self) -> bool {
+        !self.maestros.networks().is_empty()
+    }
+
     /// Friends that can be asked for their files, of which the maestro may not know all; not all of many.
     pub fn friends(&self) -> Vec<PeerRef> {
         self.friends.peers().into_iter().take(BROWSED).collect()

@@ -2,9 +2,10 @@
 //! that, and where a maestro is silent or knows nothing, what others have that can be reached.
 
 use futures::future::join_all;
+use p2p_service::status::counted;
 
 use super::{Listed, PAGE, TreeError, TreeOrder};
-use crate::discovery::{FoundFile, Page, PageQuery, PeerRef};
+use crate::discovery::{AskError, FoundFile, Page, PageQuery, PeerRef};
 use crate::transfer::jobs::Transfers;
 use crate::transfer::store::{Told, TreeFile};
 use crate::transfer::tree::Pattern;
@@ -21,24 +22,15 @@ impl Transfers {
             let page = locator.browse_peer(peer, &first).await?;
             return self.ask_peer(peer, page, order, listed).await;
         }
-        let (mut is_any, mut query) = (false, first.clone());
-        let (mut page, mut why) = (locator.browse_network(&query).await?, None);
-        loop {
-            // What one network does not tell takes nothing from what another one does: peers are asked for the rest.
-            why = why.or(page.incomplete.take());
-            let Some(cursor) = page.next.take() else {
-                is_any |= self.write_down(order, listed, page).await?;
-                break;
-            };
-            query.cursor = cursor;
-            // The next page is on its way while this one is written down.
-            let next = locator.browse_network(&query);
-            let (written, next) = tokio::join!(self.write_down(order, listed, page), next);
-            is_any |= written?;
-            page = next?;
+        let (mut is_any, mut why) = (false, None);
+        if locator.is_in_network() {
+            (is_any, why) = self.ask_networks(first.clone(), order, listed).await?;
         }
         // What friends share among themselves the maestro does not know.
         let peers = if is_any && why.is_none() { locator.friends() } else { locator.others() };
+        if peers.is_empty() && !locator.is_in_network() {
+            return Err(AskError::NoMaestro.into());
+        }
         let first = join_all(peers.iter().map(|peer| locator.browse_peer(peer, &first))).await;
         let mut silent = 0;
         for (peer, page) in peers.iter().zip(first) {
@@ -52,12 +44,42 @@ impl Transfers {
                 Err(error) => return Err(error),
             }
         }
-        if let Some(why) = why {
-            let silent =
-                if silent > 0 { format!("; {silent} peers do not answer either") } else { String::new() };
-            listed.found.incomplete = Some(format!("{why}{silent}"));
-        }
+        listed.found.incomplete = match (why, silent) {
+            (Some(why), 0) => Some(why),
+            (Some(why), _) => Some(format!("{why}; {silent} peers do not answer either")),
+            (None, 1..) if !locator.is_in_network() => {
+                Some(counted(silent, "friend does not answer", "friends do not answer"))
+            }
+            // What friends alone have nobody else knows of.
+            (None, _) => None,
+        };
         Ok(is_any)
+    }
+
+    /// Writes down what the maestros of the networks know; whether there is any, and why that may not be all.
+    async fn ask_networks(
+        &self,
+        mut query: PageQuery,
+        order: &TreeOrder,
+        listed: &mut Listed,
+    ) -> Result<(bool, Option<String>), TreeError> {
+        let locator = &self.shared.locator;
+        let (mut is_any, mut why) = (false, None);
+        let mut page = locator.browse_network(&query).await?;
+        loop {
+            // What one network does not tell takes nothing from what another one does: peers are asked for the rest.
+            why = why.or(page.incomplete.take());
+            let Some(cursor) = page.next.take() else {
+                is_any |= self.write_down(order, listed, page).await?;
+                return Ok((is_any, why));
+            };
+            query.cursor = cursor;
+            // The next page is on its way while this one is written down.
+            let next = locator.browse_network(&query);
+            let (written, next) = tokio::join!(self.write_down(order, listed, page), next);
+            is_any |= written?;
+            page = next?;
+        }
     }
 
     /// Writes down this page of a peer's files, and those that follow.
