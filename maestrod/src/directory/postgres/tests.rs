@@ -368,3 +368,21 @@ async fn connections_that_are_in_use_are_no_lost_database() {
     drop(used);
     assert_eq!(directory.totals().await.unwrap().files, 0);
 }
+
+/// A change that others are in the way of each time is one for later, and no broken database.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs PostgreSQL's programs; `cargo xtask test-large` runs it"]
+async fn what_others_are_in_the_way_of_to_the_end_is_for_later() {
+    let server = PostgresServer::start().unwrap();
+    let directory = open(&server, "conflicts").await;
+    let tries = std::sync::atomic::AtomicU32::new(0);
+    let refused = directory.writers.run(async |client: lent::Client| {
+        tries.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        client.batch_execute("DO $$ BEGIN RAISE 'in the way' USING ERRCODE = '40001'; END $$").await?;
+        Ok(())
+    });
+    let refused: Result<(), _> = refused.await;
+    assert!(matches!(refused, Err(DirectoryError::Busy(_))), "{refused:?}");
+    assert_eq!(tries.into_inner(), 8);
+    assert_eq!(directory.totals().await.unwrap().files, 0);
+}
