@@ -30,7 +30,7 @@ use crate::directory::postgres::{self, PostgresDirectory};
 use crate::directory::sqlite::{OpenError, SqliteDirectory};
 use crate::directory::{Directory, DirectoryError, Totals};
 use crate::metrics::Metrics;
-use crate::passage::Room;
+use crate::passage::MessageRoom;
 use crate::presence::Presence;
 use crate::rest::RestState;
 use crate::sync::SyncContext;
@@ -199,7 +199,7 @@ impl Server {
         };
         let service = grpc::server(grpc::DirectoryService::new(context, tasks.clone()));
         let keepalive = self.config.lease() / 3;
-        let (token, messages, answering) = (tasks.token(), Room::new(), tasks.clone());
+        let (token, messages, answering) = (tasks.token(), MessageRoom::new(), tasks.clone());
         tasks.spawn("grpc", async move {
             // Question and patience together are less than the lease: a peer that is silent is found out within it.
             wire::server()
