@@ -97,14 +97,14 @@ impl Locator {
         Self { myself, catalog, maestros, friends, members, connections }
     }
 
-    /// Own catalog and maestros; then friends and remembered members, where the maestros are down or have nothing.
+    /// Own catalog and maestros; then friends, where the maestros have nothing, and remembered members, where they are down.
     pub async fn locate(&self, query: &Query) -> Located {
         let mut found = self.own(query).await;
         let (asked, mut incomplete) = self.ask_maestros(query).await;
         let nothing = asked.iter().all(|candidate| candidate.sources.is_empty());
         found.extend(asked);
         if nothing {
-            let (more, silent) = self.ask_friends(query).await;
+            let (more, silent) = self.ask_friends(query, incomplete.is_some()).await;
             found.extend(more);
             if let Some(why) = &mut incomplete
                 && silent > 0
@@ -358,8 +358,12 @@ impl Locator {
         (found, together(&silent))
     }
 
-    async fn ask_friends(&self, query: &Query) -> (Vec<Candidate>, usize) {
-        let peers = self.reachable();
+    /// Of members, a maestro that answers knows what they have.
+    async fn ask_friends(&self, query: &Query, and_members: bool) -> (Vec<Candidate>, usize) {
+        let peers = match and_members {
+            true => self.reachable(),
+            false => self.friends.peers().into_iter().map(asked_now).collect(),
+        };
         let (mut found, silent) =
             ask_all(&self.connections, &peers, &question(query, HOPS), ASK_TIMEOUT).await;
         for candidate in &mut found {
