@@ -23,8 +23,8 @@ use tonic::{Request, Response, Status, Streaming};
 
 use crate::admission::{self, Shown};
 use crate::directory::{
-    Candidate, DirectoryError, FileRecord, NamePosition, PeerKey, PeerRecord, Search, Through, Wanted, Which,
-    cursor,
+    Candidate, Directory, DirectoryError, FileRecord, ListedPeer, NamePosition, Page, PeerKey, PeerRecord,
+    Search, Through, Wanted, Which, cursor,
 };
 use crate::passage::{AnswerRoom, Incoming, Known, MessageRoom, Outgoing, Place};
 use crate::presence::now_ms;
@@ -42,6 +42,8 @@ const MAX_SOURCES: usize = 1000;
 const DEFAULT_PAGE: usize = 1000;
 /// Items of a page at the most.
 const MAX_PAGE: usize = 10_000;
+/// Peers that are drawn at once, at the most.
+const MAX_DRAWN: usize = 256;
 /// Bytes of items in one answer, at the most: below the message limit, with room for what is around them.
 const MAX_ITEMS_BYTES: usize = p2p_proto::MAX_MESSAGE_LEN - 64 * 1024;
 /// The call of the Sync stream.
@@ -150,10 +152,14 @@ impl Service for DirectoryService {
     ) -> Result<Response<ListPeersResponse>, Status> {
         self.context.metrics.asked("ListPeers");
         let peer = self.check_caller(&request).await?;
-        let ListPeersRequest { limit, cursor } = request.into_inner();
+        let ListPeersRequest { limit, cursor, drawn } = request.into_inner();
         let after = decoded(&cursor, cursor::decode_peer)?;
         let limit = bounded(limit, DEFAULT_PAGE, MAX_PAGE);
-        let page = in_time(self.context.directory.peers(Which::All, 0, after, limit)).await?;
+        let directory = &*self.context.directory;
+        let page = match drawn {
+            true => in_time(draw(directory, limit.min(MAX_DRAWN))).await?,
+            false => in_time(directory.peers(Which::All, 0, after, limit)).await?,
+        };
         let ids = page.items.iter().filter_map(|listed| match &listed.peer.key {
             PeerKey::Synced(id) => Some(*id),
             PeerKey::Plain(_) => None,
@@ -198,6 +204,19 @@ impl Service for DirectoryService {
             version: env!("CARGO_PKG_VERSION").to_owned(),
         }))
     }
+}
+
+/// Peers with an identity that are here, from somewhere in the order of IDs on: IDs are as if drawn at random themselves.
+async fn draw(directory: &dyn Directory, limit: usize) -> Result<Page<ListedPeer, PeerKey>, DirectoryError> {
+    let from = PeerKey::Synced(PeerId::from_bytes(rand::random()));
+    let mut page = directory.peers(Which::Visible, 0, Some(from.clone()), limit).await?;
+    page.items.retain(|listed| listed.peer.key.id().is_some());
+    if page.items.len() < limit {
+        // Once around.
+        let before = directory.peers(Which::Visible, 0, None, limit - page.items.len()).await?;
+        page.items.extend(before.items.into_iter().take_while(|listed| listed.peer.key <= from));
+    }
+    Ok(Page { next: None, ..page })
 }
 
 fn caller_of<T>(request: &Request<T>) -> Result<Caller, Status> {

@@ -206,8 +206,8 @@ impl Session<'_> {
         let (network, name) = (self.maestro, name.unwrap_or_else(|| self.joined.address.clone()));
         // Beside the stream, so that a slow answer holds up no change; it ends with the connection.
         self.shared.common.tasks.spawn_detached("members", async move {
-            let request =
-                v1::ListPeersRequest { limit: super::members::MEMBERS as u32, cursor: String::new() };
+            let limit = super::members::MEMBERS as u32;
+            let request = v1::ListPeersRequest { limit, ..v1::ListPeersRequest::default() };
             match timeout(WELCOME_TIMEOUT, directory.list_peers(request)).await {
                 Ok(Ok(answer)) => {
                     let listing = Listing { network, told_by: name, told_ms: now_ms() };
