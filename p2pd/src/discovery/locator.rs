@@ -380,7 +380,7 @@ impl Locator {
         let members = self.members.remembered();
         let members =
             members.into_iter().filter(|member| member.peer.id().is_none_or(|id| !known.contains(&id)));
-        let remembered = members.map(|Remembered { peer, told }| {
+        let remembered = members.map(|Remembered { peer, told, .. }| {
             let (name, told_ms) = told.map(|told| (told.told_by, told.told_ms)).unzip();
             (peer, Teller { origin: Origin::Cache, name, told_ms })
         });

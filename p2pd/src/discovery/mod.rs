@@ -7,6 +7,7 @@
 mod answer;
 mod ask;
 mod connections;
+mod draws;
 mod friends;
 mod join;
 mod locator;
