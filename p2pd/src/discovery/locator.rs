@@ -17,7 +17,7 @@ use tonic::transport::Channel;
 use super::ask::{ASK_TIMEOUT, ask_all, question};
 use super::maestros::{Silence, together};
 use super::members::Remembered;
-use super::merge::{merge, pick};
+use super::merge::{FindPeerError, merge, pick};
 use super::paging::{NetworkPage, Place};
 use super::{
     Candidate, Connections, FoundFile, Friends, Located, Maestros, Members, Myself, Page, PageQuery, PeerRef,
@@ -46,22 +46,6 @@ pub struct Locator {
     friends: Friends,
     members: Members,
     connections: Connections,
-}
-
-/// Why there is no such peer.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum FindPeerError {
-    /// Nobody is known by that name.
-    #[error("no peer is known as {0}")]
-    Unknown(String),
-    /// Several are.
-    #[error("{text} may be any of: {}", candidates.join(", "))]
-    Ambiguous {
-        /// What was asked for.
-        text: String,
-        /// Who it may be.
-        candidates: Vec<String>,
-    },
 }
 
 /// Why somebody's files cannot be listed.
@@ -244,9 +228,12 @@ impl Locator {
     pub async fn find_peer(&self, text: &str) -> Result<PeerRef, FindPeerError> {
         let mut known = self.friends.peers();
         known.extend(self.members.list());
-        let (listed, _) = self.maestros.list_peers().await;
+        let (listed, incomplete) = self.maestros.list_peers().await;
         known.extend(listed.into_iter().flatten().filter_map(|entry| PeerRef::from_wire(entry.peer?)));
-        pick(text, known)
+        pick(text, known).map_err(|error| match (error, incomplete) {
+            (FindPeerError::Unknown(text), Some(why)) => FindPeerError::Unasked { text, why },
+            (error, _) => error,
+        })
     }
 
     /// This peer, then members, friends and plain peers by name; and who could not be asked.
