@@ -84,10 +84,12 @@ async fn a_maestro_waits_for_its_database_at_the_start() {
     };
     assert_unavailable(ask(&rest, "/").await).await;
     assert_unavailable(ask(&rest, "/anything").await).await;
+    assert!(says(&rest, "maestrod_database_reachable 0").await);
     assert!(!running.is_finished());
     server.start_again().unwrap();
     let running = running.await.unwrap().unwrap();
     eventually(StatusCode::OK, async || ask(&rest, "/").await.status()).await;
+    assert!(says(&rest, "maestrod_database_reachable 1").await);
     assert!(tasks.shutdown(Duration::from_secs(5)).await);
     drop(running);
 }
