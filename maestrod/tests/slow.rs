@@ -31,8 +31,8 @@ const UNREAD: usize = 100;
 const PATIENCE: Duration = Duration::from_secs(15);
 /// The same where they do no work at all.
 const SHORTLY: Duration = Duration::from_secs(3);
-/// What all of it may cost the maestro, in MiB, what it does meanwhile for others included; without a limit it would be 400 to
-/// 4,000.
+/// What all of it may cost the maestro, in MiB, what it does meanwhile for others included; without a limit the answers alone would
+/// be 500 and more.
 const MOST_MIB: u64 = 250;
 
 /// A connection as a peer has it, for calls that are not as they should be.
