@@ -23,10 +23,10 @@ use tonic::{Request, Response, Status, Streaming};
 
 use crate::admission::{self, Shown};
 use crate::directory::{
-    Candidate, DirectoryError, FileRecord, NamePosition, PeerKey, PeerRecord, Search, Through, Wanted, Which,
-    cursor,
+    Candidate, Directory, DirectoryError, FileRecord, ListedPeer, NamePosition, Page, PeerKey, PeerRecord,
+    Search, Through, Wanted, Which, cursor,
 };
-use crate::passage::{Incoming, Outgoing, Place, Room};
+use crate::passage::{AnswerRoom, Incoming, Known, MessageRoom, Outgoing, Place};
 use crate::presence::now_ms;
 use crate::reach::Reach;
 use crate::sync::{self, Answer, SyncContext, status_of};
@@ -42,8 +42,12 @@ const MAX_SOURCES: usize = 1000;
 const DEFAULT_PAGE: usize = 1000;
 /// Items of a page at the most.
 const MAX_PAGE: usize = 10_000;
+/// Peers that are drawn at once, at the most.
+const MAX_DRAWN: usize = 256;
 /// Bytes of items in one answer, at the most: below the message limit, with room for what is around them.
 const MAX_ITEMS_BYTES: usize = p2p_proto::MAX_MESSAGE_LEN - 64 * 1024;
+/// The call of the Sync stream.
+const SYNC: &str = "/p2p.v1.Directory/Sync";
 /// How long a question may take.
 const TIMEOUT: Duration = Duration::from_secs(15);
 
@@ -52,19 +56,18 @@ pub(crate) struct DirectoryService {
     context: SyncContext,
     tasks: Tasks,
     reach: Reach,
-    /// For answers.
-    room: Room,
+    room: AnswerRoom,
 }
 
 impl DirectoryService {
     pub(crate) fn new(context: SyncContext, tasks: Tasks) -> DirectoryService {
-        DirectoryService { context, tasks, reach: Reach::new(), room: Room::new() }
+        DirectoryService { context, tasks, reach: Reach::new(), room: AnswerRoom::new() }
     }
 
-    /// The answer, with its place until it is read.
-    fn answer<T: prost::Message>(&self, answer: T) -> Result<Response<T>, Status> {
+    /// The answer to this peer, with its place until it is read.
+    fn answer<T: prost::Message>(&self, peer: PeerId, answer: T) -> Result<Response<T>, Status> {
         // Until it is written out it is as it was put together, which takes about as much again.
-        let place = self.room.place(2 * answer.encoded_len());
+        let place = self.room.place(Some(peer), 2 * answer.encoded_len());
         let mut response = Response::new(answer);
         if let Some(place) = place.map_err(|error| Status::resource_exhausted(error.to_string()))? {
             response.extensions_mut().insert(place);
@@ -73,13 +76,13 @@ impl DirectoryService {
     }
 
     /// Names of files are for the network alone, so who asks must be one who may come in.
-    async fn check_caller<T>(&self, request: &Request<T>) -> Result<(), Status> {
+    async fn check_caller<T>(&self, request: &Request<T>) -> Result<PeerId, Status> {
         let caller = caller_of(request)?;
         let peer = caller.peer.ok_or_else(|| Status::unauthenticated("connect with TLS"))?;
         let known = self.context.directory.is_admitted(peer).await.map_err(status_of)?;
         let policy = self.context.settings.borrow().admission.policy;
         admission::decide(policy, caller.address.ip(), known, Shown::Nothing)
-            .map(|_| ())
+            .map(|_| peer)
             .map_err(|refusal| Status::permission_denied(refusal.to_string()))
     }
 }
@@ -93,9 +96,10 @@ impl Service for DirectoryService {
         request: Request<Streaming<SyncRequest>>,
     ) -> Result<Response<Self::SyncStream>, Status> {
         let caller = caller_of(&request)?;
+        let known = request.extensions().get::<Known>().cloned().unwrap_or_default();
         let (answers, stream) = mpsc::channel(sync::ANSWERS);
         // Answered before the Hello has come: a client may wait for the answer before it says anything.
-        let serve = sync::serve(self.context.clone(), caller, request.into_inner(), answers);
+        let serve = sync::serve(self.context.clone(), caller, known, request.into_inner(), answers);
         self.tasks.spawn_detached("sync-stream", serve);
         let unboxed: fn(Answer) -> _ = |answer| *answer;
         Ok(Response::new(ReceiverStream::new(stream).map(unboxed)))
@@ -103,7 +107,7 @@ impl Service for DirectoryService {
 
     async fn locate(&self, request: Request<LocateRequest>) -> Result<Response<LocateResponse>, Status> {
         self.context.metrics.asked("Locate");
-        self.check_caller(&request).await?;
+        let peer = self.check_caller(&request).await?;
         let LocateRequest { query, limit } = request.into_inner();
         let wanted = match query {
             None => return Err(Status::invalid_argument("ask for a name or a content")),
@@ -115,14 +119,14 @@ impl Service for DirectoryService {
         };
         let limit = bounded(limit, DEFAULT_SOURCES, MAX_SOURCES);
         let found = in_time(self.context.directory.locate(wanted, limit)).await?;
-        self.answer(LocateResponse { candidates: fit_candidates(found) })
+        self.answer(peer, LocateResponse { candidates: fit_candidates(found) })
     }
 
     async fn search(&self, request: Request<SearchRequest>) -> Result<Response<SearchResponse>, Status> {
         self.context.metrics.asked("Search");
-        self.check_caller(&request).await?;
+        let peer = self.check_caller(&request).await?;
         let SearchRequest { prefix, text, peer_id, limit, cursor, peer_url } = request.into_inner();
-        let peer = match (peer_id.is_empty(), peer_url.is_empty()) {
+        let of = match (peer_id.is_empty(), peer_url.is_empty()) {
             (true, true) => None,
             (true, false) => Some(PeerKey::Plain(peer_url)),
             (false, true) => Some(PeerKey::Synced(peer_id_of(&peer_id)?)),
@@ -130,7 +134,7 @@ impl Service for DirectoryService {
         };
         let after = decoded(&cursor, cursor::decode_name)?;
         let limit = bounded(limit, DEFAULT_PAGE, MAX_PAGE);
-        let search = Search { prefix, text, peer };
+        let search = Search { prefix, text, peer: of };
         let page = in_time(self.context.directory.search(search, after, limit)).await?;
         let items = page.items.into_iter().map(|found| {
             let position =
@@ -139,7 +143,7 @@ impl Service for DirectoryService {
         });
         let (files, next) = fit(items, page.next);
         let next = next.as_ref().map(cursor::encode_name).unwrap_or_default();
-        self.answer(SearchResponse { files, next })
+        self.answer(peer, SearchResponse { files, next })
     }
 
     async fn list_peers(
@@ -147,11 +151,15 @@ impl Service for DirectoryService {
         request: Request<ListPeersRequest>,
     ) -> Result<Response<ListPeersResponse>, Status> {
         self.context.metrics.asked("ListPeers");
-        self.check_caller(&request).await?;
-        let ListPeersRequest { limit, cursor } = request.into_inner();
+        let peer = self.check_caller(&request).await?;
+        let ListPeersRequest { limit, cursor, drawn } = request.into_inner();
         let after = decoded(&cursor, cursor::decode_peer)?;
         let limit = bounded(limit, DEFAULT_PAGE, MAX_PAGE);
-        let page = in_time(self.context.directory.peers(Which::All, 0, after, limit)).await?;
+        let directory = &*self.context.directory;
+        let page = match drawn {
+            true => in_time(draw(directory, limit.min(MAX_DRAWN))).await?,
+            false => in_time(directory.peers(Which::All, 0, after, limit)).await?,
+        };
         let ids = page.items.iter().filter_map(|listed| match &listed.peer.key {
             PeerKey::Synced(id) => Some(*id),
             PeerKey::Plain(_) => None,
@@ -170,7 +178,7 @@ impl Service for DirectoryService {
         });
         let (peers, next) = fit(items, page.next);
         let next = next.as_ref().map(cursor::encode_peer).unwrap_or_default();
-        self.answer(ListPeersResponse { peers, next })
+        self.answer(peer, ListPeersResponse { peers, next })
     }
 
     async fn check_reachable(
@@ -178,9 +186,8 @@ impl Service for DirectoryService {
         request: Request<CheckReachableRequest>,
     ) -> Result<Response<CheckReachableResponse>, Status> {
         self.context.metrics.asked("CheckReachable");
-        self.check_caller(&request).await?;
+        let peer = self.check_caller(&request).await?;
         let caller = caller_of(&request)?;
-        let peer = caller.peer.ok_or_else(|| Status::unauthenticated("connect with TLS"))?;
         let connected = self.context.presence.connected(vec![peer]).await;
         if connected.map_err(|stopping| Status::unavailable(stopping.to_string()))?.is_empty() {
             return Err(Status::failed_precondition("only a peer whose Sync stream is open may ask this"));
@@ -197,6 +204,19 @@ impl Service for DirectoryService {
             version: env!("CARGO_PKG_VERSION").to_owned(),
         }))
     }
+}
+
+/// Peers with an identity that are here, from somewhere in the order of IDs on: IDs are as if drawn at random themselves.
+async fn draw(directory: &dyn Directory, limit: usize) -> Result<Page<ListedPeer, PeerKey>, DirectoryError> {
+    let from = PeerKey::Synced(PeerId::from_bytes(rand::random()));
+    let mut page = directory.peers(Which::Visible, 0, Some(from.clone()), limit).await?;
+    page.items.retain(|listed| listed.peer.key.id().is_some());
+    if page.items.len() < limit {
+        // Once around.
+        let before = directory.peers(Which::Visible, 0, None, limit - page.items.len()).await?;
+        page.items.extend(before.items.into_iter().take_while(|listed| listed.peer.key <= from));
+    }
+    Ok(Page { next: None, ..page })
 }
 
 fn caller_of<T>(request: &Request<T>) -> Result<Caller, Status> {
@@ -312,9 +332,14 @@ pub(crate) fn server(service: DirectoryService) -> v1::directory_server::Directo
         .max_encoding_message_size(p2p_proto::MAX_MESSAGE_LEN)
 }
 
-/// A call, whose messages come in one after the other.
-pub(crate) fn held_in(room: &Room, request: http::Request<Body>) -> http::Request<Body> {
-    request.map(|body| Body::new(Incoming::new(body, room)))
+/// A call, whose messages come in one after the other. Only a catalog needs long ones, of a peer that was let in.
+pub(crate) fn held_in(room: &MessageRoom, mut request: http::Request<Body>) -> http::Request<Body> {
+    if request.uri().path() != SYNC {
+        return request.map(|body| Body::new(Incoming::short(body, room)));
+    }
+    let known = Known::default();
+    request.extensions_mut().insert(known.clone());
+    request.map(|body| Body::new(Incoming::of_known(body, known, room)))
 }
 
 /// An answer, which goes out piece by piece where it is long.

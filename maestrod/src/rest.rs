@@ -28,7 +28,7 @@ use crate::config::Config;
 use crate::directory::cursor::InvalidCursor;
 use crate::directory::{Directory, DirectoryError};
 use crate::metrics::Metrics;
-use crate::passage::{Outgoing, Room};
+use crate::passage::{AnswerRoom, Outgoing};
 use crate::presence::Presence;
 
 mod document;
@@ -116,7 +116,7 @@ pub(crate) fn router(state: RestState, local: LocalOnly, tasks: &Tasks) -> Route
         routes.fold(Router::from(document::page()), |router, route| router.route(route.path, route.handler));
     with_fallbacks(router)
         .layer(middleware::from_fn(in_time))
-        .layer(middleware::from_fn_with_state((Room::new(), tasks.clone()), hand_over))
+        .layer(middleware::from_fn_with_state((AnswerRoom::new(), tasks.clone()), hand_over))
         .layer(middleware::from_fn_with_state(limits, limits::count_and_limit))
         .layer(middleware::from_fn_with_state(local, local_only_guard))
         .with_state(state)
@@ -160,11 +160,15 @@ async fn in_turn(State(turns): State<Arc<Semaphore>>, request: Request, next: Ne
 }
 
 /// Hands a long answer over piece by piece, where there is room for it.
-async fn hand_over(State((room, tasks)): State<(Room, Tasks)>, request: Request, next: Next) -> Response {
+async fn hand_over(
+    State((room, tasks)): State<(AnswerRoom, Tasks)>,
+    request: Request,
+    next: Next,
+) -> Response {
     let response = next.run(request).await;
     let bytes =
         response.body().size_hint().exact().and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or(0);
-    match room.place(bytes) {
+    match room.place(None, bytes) {
         Ok(None) => response,
         Ok(Some(place)) => response.map(|body| Body::new(Outgoing::new(body, place, &tasks))),
         Err(error) => limits::retry_after(

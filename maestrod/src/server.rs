@@ -30,7 +30,7 @@ use crate::directory::postgres::{self, PostgresDirectory};
 use crate::directory::sqlite::{OpenError, SqliteDirectory};
 use crate::directory::{Directory, DirectoryError, Totals};
 use crate::metrics::Metrics;
-use crate::passage::Room;
+use crate::passage::MessageRoom;
 use crate::presence::Presence;
 use crate::rest::RestState;
 use crate::sync::SyncContext;
@@ -146,13 +146,15 @@ impl Server {
     /// [`StartError`] if the index does not answer, or the identity makes no TLS configuration. A database that cannot be
     /// reached is waited for; the REST interface says so meanwhile.
     pub async fn run(self, tasks: &Tasks) -> Result<Running, StartError> {
+        let (metrics, local) = (Arc::new(Metrics::new()), allowed_hosts(&self.config, self.rest.1));
         let directory: Arc<dyn Directory> = match self.store {
             Store::Embedded(directory) => {
                 directory.report_to(&tasks.health());
                 directory
             }
             Store::Shared(directory) => {
-                wait_for_database(&directory, self.identity.id(), &self.rest.0).await?;
+                let rest = Meanwhile { rest: &self.rest.0, local: &local, metrics: &metrics };
+                wait_for_database(&directory, self.identity.id(), rest).await?;
                 directory
             }
         };
@@ -160,10 +162,8 @@ impl Server {
         let (settings, settings_seen) = watch::channel(Arc::new(self.config.clone()));
         let presence = Presence::start(Arc::clone(&directory), settings_seen.clone(), tasks).await?;
 
-        let metrics = Arc::new(Metrics::new());
         let census = Census::start(Arc::clone(&directory), presence.clone(), tasks);
 
-        let local = allowed_hosts(&self.config, self.rest.1);
         let rest_state = RestState {
             directory: Arc::clone(&directory),
             presence: presence.clone(),
@@ -199,7 +199,7 @@ impl Server {
         };
         let service = grpc::server(grpc::DirectoryService::new(context, tasks.clone()));
         let keepalive = self.config.lease() / 3;
-        let (token, messages, answering) = (tasks.token(), Room::new(), tasks.clone());
+        let (token, messages, answering) = (tasks.token(), MessageRoom::new(), tasks.clone());
         tasks.spawn("grpc", async move {
             // Question and patience together are less than the lease: a peer that is silent is found out within it.
             wire::server()
@@ -286,11 +286,18 @@ fn allowed_hosts(config: &Config, listens: SocketAddr) -> LocalOnly {
     LocalOnly::new(config.rest.allowed_hosts.iter().cloned().chain(own))
 }
 
+/// What is served while the database is waited for.
+struct Meanwhile<'a> {
+    rest: &'a TcpListener,
+    local: &'a LocalOnly,
+    metrics: &'a Arc<Metrics>,
+}
+
 /// Waits until the database lets this maestro in, and brings it to this release's schema.
 async fn wait_for_database(
     directory: &PostgresDirectory,
     maestro: PeerId,
-    rest: &TcpListener,
+    Meanwhile { rest, local, metrics }: Meanwhile<'_>,
 ) -> Result<(), StartError> {
     let place = directory.place();
     let mut waiting = None;
@@ -306,7 +313,8 @@ async fn wait_for_database(
                 if waiting.is_none() {
                     tracing::error!(error = %why, "the database {place} cannot be reached: {why}; it is waited for");
                     notify::status(&format!("waiting for the database {place}: {why}"));
-                    waiting = Some(rest::say_unavailable(rest, &why).map_err(StartError::Address)?);
+                    let said = rest::say_unavailable(rest, local.clone(), Arc::clone(metrics), &why);
+                    waiting = Some(said.map_err(StartError::Address)?);
                 }
                 if asked.is_none_or(|asked| asked.elapsed() >= DATABASE_PATIENCE) {
                     notify::still_starting(DATABASE_PATIENCE * 2);

@@ -21,6 +21,7 @@ use crate::admission::{self, JoinToken};
 use crate::config::Config;
 use crate::directory::{Directory, DirectoryError};
 use crate::metrics::Metrics;
+use crate::passage::Known;
 use crate::presence::{Attendance, Presence, now_ms};
 use crate::profile;
 use conversation::{Conversation, Failure};
@@ -55,10 +56,12 @@ pub(crate) struct SyncContext {
     pub(crate) token: CancellationToken,
 }
 
-/// Serves one stream until it ends. What ends it on this side is told to the peer as its status.
+/// Serves one stream until it ends. What ends it on this side is told to the peer as its status. That the peer is let in,
+/// whoever reads its messages is told by `known`.
 pub(crate) async fn serve(
     context: SyncContext,
     caller: Caller,
+    known: Known,
     mut requests: impl Stream<Item = Result<SyncRequest, Status>> + Unpin,
     answers: mpsc::Sender<Answer>,
 ) {
@@ -76,6 +79,7 @@ pub(crate) async fn serve(
             return;
         }
     };
+    known.let_in();
     context.metrics.streams.inc();
     let goodbye = stream.follow(&mut requests).await;
     context.metrics.streams.dec();

@@ -8,7 +8,7 @@ mod harness;
 use std::time::{Duration, Instant};
 
 use harness::process::Process;
-use harness::{Peer, SyncStream, delta, file, upserts};
+use harness::{Peer, SyncStream, complete, delta, file, removal, upserts};
 use p2p_proto::v1::CatalogDelta;
 
 /// Bytes of all names.
@@ -58,12 +58,33 @@ async fn a_gibibyte_of_names_takes_bounded_memory_and_disturbs_nobody() {
         }
     }
     let names = batches * BATCH;
+    assert_eq!(maestro.who_has(&name(names - 1)).await, ["mallory"]);
+    let came = began.elapsed();
+    for batch in 0..batches {
+        let first = (names + batch * BATCH + 1) as u64;
+        let gone = (first..).zip(batch * BATCH..).take(BATCH);
+        let gone = gone.map(|(sequence, number)| removal(sequence, &name(number))).collect();
+        assert!(!stream.apply(delta(1, gone)).await.resync);
+        if batch % 20 == 0 {
+            most = most.max(maestro.private_mib());
+            told += 1;
+            let asked = Instant::now();
+            other.apply(delta(1, upserts(told, &[file(&format!("of-ada-{told}"), "1")]))).await;
+            assert_eq!(maestro.who_has(&format!("of-ada-{told}")).await, ["ada"]);
+            slowest = slowest.max(asked.elapsed());
+        }
+    }
+    for number in [0, names / 2, names - 1] {
+        assert_eq!(maestro.who_has(&name(number)).await, [""; 0]);
+    }
+    // Both sides agree that nothing is left.
+    let end = CatalogDelta { through_sequence: 2 * names as u64, ..complete(delta(1, Vec::new()), &[]) };
+    assert!(!stream.apply(end).await.resync);
     println!(
-        "{names} names, {} MiB, in {:.1?}: maestrod held {most} MiB, the slowest answer came after {slowest:.2?}",
+        "{names} names, {} MiB, in {came:.1?}, and gone in {:.1?}: maestrod held {most} MiB, the slowest answer came after {slowest:.2?}",
         (names * EACH) >> 20,
-        began.elapsed()
+        began.elapsed().saturating_sub(came)
     );
     assert!(most < MOST_MIB, "{most} MiB");
     assert!(slowest < Duration::from_secs(5), "{slowest:?}");
-    assert_eq!(maestro.who_has(&name(names - 1)).await, ["mallory"]);
 }

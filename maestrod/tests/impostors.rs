@@ -167,7 +167,7 @@ async fn forged_cursors_are_refused_or_lead_nowhere_new() {
     assert!(refused > 500 && taken > 0, "{refused} refused, {taken} taken");
     for cursor in &forged {
         let search = SearchRequest { cursor: cursor.clone(), limit: 1, ..SearchRequest::default() };
-        let peers = ListPeersRequest { cursor: cursor.clone(), limit: 1 };
+        let peers = ListPeersRequest { cursor: cursor.clone(), limit: 1, ..ListPeersRequest::default() };
         for said in [client.search(search).await.err(), client.list_peers(peers).await.err()] {
             assert!(said.is_none_or(|status| status.code() == Code::InvalidArgument), "{cursor}");
         }

@@ -8,19 +8,22 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
-use harness::{Maestro, Peer, delta, eventually, file, upserts};
+use harness::{Maestro, Peer, complete, delta, eventually, file, removal, upserts};
 use maestrod::config::Config;
 use maestrod::doctor;
 use maestrod::server::Server;
 use p2p_proto::diagnosis::Verdict;
+use p2p_proto::v1::CatalogDelta;
 use p2p_service::tasks::Tasks;
 use p2p_tests::PostgresServer;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use reqwest::{Response, StatusCode};
 use serde_json::Value;
 use tempfile::TempDir;
+use tokio_util::sync::CancellationToken;
 
 async fn ask(rest: &str, path: &str) -> Response {
     reqwest::get(format!("{rest}{path}")).await.unwrap()
@@ -84,15 +87,69 @@ async fn a_maestro_waits_for_its_database_at_the_start() {
     };
     assert_unavailable(ask(&rest, "/").await).await;
     assert_unavailable(ask(&rest, "/anything").await).await;
+    assert!(says(&rest, "maestrod_database_reachable 0").await);
     assert!(!running.is_finished());
     server.start_again().unwrap();
     let running = running.await.unwrap().unwrap();
     eventually(StatusCode::OK, async || ask(&rest, "/").await.status()).await;
+    assert!(says(&rest, "maestrod_database_reachable 1").await);
     assert!(tasks.shutdown(Duration::from_secs(5)).await);
     drop(running);
 }
 
-/// What `docs/postgresql.md` says of backups: dumped while in use, restored, and mended by the peers.
+/// A second maestro on the database of the first, of the same network.
+async fn beside(first: &Maestro) -> Maestro {
+    let dir = Arc::new(TempDir::new().unwrap());
+    let mut config = harness::config(dir.path());
+    config.store.clone_from(&first.config.store);
+    fs::create_dir(&config.state_dir).unwrap();
+    fs::copy(first.config.state_dir.join("identity.key"), config.state_dir.join("identity.key")).unwrap();
+    Maestro::start_in(dir, config).await
+}
+
+/// What is told to one maestro is in the answers of another within a second: what comes, what goes, and who leaves.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs PostgreSQL's programs; `cargo xtask test-large` runs it"]
+async fn what_one_maestro_is_told_the_other_answers() {
+    const WITHIN: Duration = Duration::from_secs(1);
+    let server = PostgresServer::start().unwrap();
+    let store = server.create_database("maestro").unwrap();
+    let told = Maestro::start_with(|config| config.store = store).await;
+    let asked = beside(&told).await;
+    assert_eq!(told.id, asked.id);
+    let ada = Peer::new("ada");
+    let mut stream = ada.announce(&told, &[]).await;
+    let shows = async |name: &str, expected: &[&str], since: Instant| {
+        eventually(expected.to_vec(), async || {
+            let found = asked.who_has(name).await;
+            expected.iter().copied().filter(|peer| found.iter().any(|found| found == peer)).collect()
+        })
+        .await;
+        let found = asked.who_has(name).await;
+        assert_eq!((found.len(), since.elapsed() < WITHIN), (expected.len(), true), "{found:?}");
+    };
+    for sequence in (1..60).step_by(2) {
+        let (name, since) = (format!("f{sequence}"), Instant::now());
+        stream.apply(delta(1, upserts(sequence, &[file(&name, "1")]))).await;
+        shows(&name, &["ada"], since).await;
+        let since = Instant::now();
+        stream.apply(delta(1, vec![removal(sequence + 1, &name)])).await;
+        shows(&name, &[], since).await;
+    }
+    stream.apply(delta(1, upserts(99, &[file("last", "1")]))).await;
+    shows("last", &["ada"], Instant::now()).await;
+    let since = Instant::now();
+    stream.goodbye().await;
+    shows("last", &[], since).await;
+    // It comes back to the other one.
+    let since = Instant::now();
+    let _stream = ada.sync(&asked, 1, 99).await;
+    shows("last", &["ada"], since).await;
+    eventually(vec!["ada".to_owned()], async || told.who_has("last").await).await;
+    assert!(since.elapsed() < WITHIN, "{:?}", since.elapsed());
+}
+
+/// What `docs/postgresql.md` says of backups: dumped while a peer goes on telling changes, restored, and mended by the peer.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs PostgreSQL's programs; `cargo xtask test-large` runs it"]
 async fn a_dump_is_restored_and_mends_itself() {
@@ -100,19 +157,46 @@ async fn a_dump_is_restored_and_mends_itself() {
     let store = server.create_database("maestro").unwrap();
     let maestro = Maestro::start_with(|config| config.store = store).await;
     let ada = Peer::new("ada");
-    let mut stream = ada.announce(&maestro, &[file("a", "1")]).await;
-    server.run("pg_dump", "maestro", &["--format=custom", "--file=maestrod.dump"]).unwrap();
-    stream.apply(delta(1, upserts(2, &[file("b", "2")]))).await;
+    // Enough for a dump to take a while.
+    let mut files: Vec<_> = (1..=20_000).map(|number| file(&format!("f{number}"), "1")).collect();
+    let mut stream = ada.announce(&maestro, &files).await;
+    let (told, stop) = (Arc::new(AtomicU64::new(0)), CancellationToken::new());
+    let telling = {
+        let (told, stop) = (Arc::clone(&told), stop.clone());
+        tokio::spawn(async move {
+            let mut sequence = 20_000;
+            while !stop.is_cancelled() {
+                sequence += 1;
+                let next = file(&format!("f{sequence}"), "1");
+                stream.apply(delta(1, upserts(sequence, std::slice::from_ref(&next)))).await;
+                files.push(next);
+                told.store(sequence, Ordering::Relaxed);
+            }
+            files
+        })
+    };
+    eventually(true, async || told.load(Ordering::Relaxed) > 0).await;
+    let before = told.load(Ordering::Relaxed);
+    let dump = || server.run("pg_dump", "maestro", &["--format=custom", "--file=maestrod.dump"]);
+    tokio::task::block_in_place(dump).unwrap();
+    let after = told.load(Ordering::Relaxed);
+    stop.cancel();
+    let files = telling.await.unwrap();
+    assert!(after > before, "nothing was told while it was dumped");
     let (dir, mut config) = maestro.stop().await;
     config.store = server.create_database("restored").unwrap();
     server.run("pg_restore", "restored", &["--no-owner", "maestrod.dump"]).unwrap();
     let maestro = Maestro::start_in(dir, config).await;
-    assert_eq!(maestro.who_has("a").await, ["ada"]);
-    assert_eq!(maestro.who_has("b").await, [""; 0]);
-    // The peer is told how far the copy had come, and sends what came after.
-    let mut stream = ada.sync(&maestro, 1, 2).await;
-    stream.apply(delta(1, upserts(2, &[file("b", "2")]))).await;
-    assert_eq!(maestro.who_has("b").await, ["ada"]);
+    assert_eq!(maestro.who_has("f1").await, ["ada"]);
+    // The peer is told how far the copy had come, and sends what came after; then both hold the same.
+    let last = files.len() as u64;
+    let mut stream = ada.sync(&maestro, 1, last).await;
+    let held = stream.welcome.applied_sequence;
+    assert!((before..=after + 1).contains(&held), "{held}, dumped between {before} and {after}");
+    let rest = &files[usize::try_from(held).unwrap()..];
+    let next = CatalogDelta { through_sequence: last, ..delta(1, upserts(held + 1, rest)) };
+    assert!(!stream.apply(complete(next, &files)).await.resync);
+    assert_eq!(maestro.who_has(&format!("f{last}")).await, ["ada"]);
 }
 
 /// Whoever the certificates of a site come from.

@@ -3,6 +3,8 @@
 
 mod harness;
 
+use std::collections::BTreeSet;
+
 use harness::{Maestro, Peer, eventually, file};
 use p2p_content::ContentHash;
 use p2p_proto::v1::{ListPeersRequest, LocateRequest, SearchRequest, locate_request};
@@ -135,7 +137,7 @@ async fn peers_are_listed_whether_online_or_not() {
     register(&maestro, "http://localhost:9001", &["c"]).await;
     eventually(Vec::<String>::new(), async || maestro.who_has("b").await).await;
     let mut entries = Vec::new();
-    let mut request = ListPeersRequest { limit: 1, cursor: String::new() };
+    let mut request = ListPeersRequest { limit: 1, ..ListPeersRequest::default() };
     loop {
         let page = stream.client.list_peers(request.clone()).await.unwrap().into_inner();
         entries.extend(page.peers);
@@ -151,4 +153,33 @@ async fn peers_are_listed_whether_online_or_not() {
     assert!(entry("ada").last_seen_ms >= entry("bob").last_seen_ms && entry("bob").last_seen_ms > 0);
     request.cursor = "forged".to_owned();
     assert_eq!(stream.client.list_peers(request).await.unwrap_err().code(), Code::InvalidArgument);
+}
+
+#[tokio::test]
+async fn peers_that_are_drawn_are_here_and_in_time_all_of_them_are() {
+    let maestro = Maestro::start().await;
+    let mut streams = Vec::new();
+    for name in ["ada", "bob", "cyd", "dan", "eve", "fay"] {
+        streams.push(Peer::new(name).announce(&maestro, &[file(name, name)]).await);
+    }
+    Peer::new("gus").announce(&maestro, &[file("g", "g")]).await.goodbye().await;
+    register(&maestro, "http://localhost:9001", &["a"]).await;
+    let client = &mut streams[0].client;
+    let mut draw = async |limit| {
+        let request = ListPeersRequest { limit, drawn: true, ..ListPeersRequest::default() };
+        let answer = client.list_peers(request).await.unwrap().into_inner();
+        assert_eq!(answer.next, "");
+        assert!(answer.peers.iter().all(|entry| entry.online));
+        answer.peers.into_iter().map(|entry| entry.peer.unwrap().name).collect::<Vec<_>>()
+    };
+    let all = draw(100).await;
+    assert_eq!(all.iter().collect::<BTreeSet<_>>().len(), all.len(), "each once");
+    assert_eq!(all.len(), 6, "{all:?}");
+    let mut known = BTreeSet::new();
+    for _ in 0..200 {
+        let drawn = draw(2).await;
+        assert_eq!(drawn.len(), 2);
+        known.extend(drawn);
+    }
+    assert_eq!(known, all.into_iter().collect());
 }

@@ -111,7 +111,7 @@ impl Daemon {
 
         let network = Network::open(state.join("network.json"))?;
         let members = Members::open(state.join("members.json"), network.clone())?;
-        let connections = Connections::new(identity.clone(), network.clone(), tasks.clone());
+        let connections = Connections::new(identity.clone(), network.clone(), members.clone(), tasks.clone());
         let friends = Friends::open(state.join("friends.json"), connections.clone(), members.clone())?;
         let maestros = Maestros::start(
             identity.clone(),
@@ -127,7 +127,7 @@ impl Daemon {
             catalog.clone(),
             maestros.clone(),
             friends.clone(),
-            members,
+            members.clone(),
             connections.clone(),
         );
 
@@ -168,8 +168,15 @@ impl Daemon {
             Answerer::new(Arc::clone(&myself), catalog.clone(), friends.clone(), connections.clone());
         let offers = Offers::new(transfers.clone(), accept.subscribe());
         let files = Files::new(admission.clone(), contents.clone(), intake.clone(), accept.subscribe());
-        let peer =
-            PeerService::new(admission, answerer, contents, offers, Arc::clone(&myself), tasks.clone());
+        let peer = PeerService::new(
+            admission,
+            answerer,
+            contents,
+            offers,
+            Arc::clone(&myself),
+            members,
+            tasks.clone(),
+        );
         serve_grpc(grpc, &identity, &config, peer, files, tasks)?;
 
         let facts = ApiFacts {

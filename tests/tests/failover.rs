@@ -8,26 +8,31 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use p2p_proto::control::{LocateAnswer, MaestroState, Origin, Status};
+use p2p_proto::control::{LocateAnswer, MaestroState, Origin, Status, Transfer};
 use p2p_tests::{Ctl, Daemon, Network, PostgresServer, Rest, eventually, programs, write_file};
 use tokio_util::sync::CancellationToken;
 
 const SOON: Duration = Duration::from_secs(60);
 /// Maestros on one database.
 const MAESTROS: usize = 3;
-/// Peers that have files, and one that asks.
+/// Peers, all of which have files and are asked.
 const PEERS: usize = 4;
 /// Who ask at the same time.
 const ASKERS: usize = 50;
+/// Files of each peer for others to fetch. Each is fetched once: what is here already would move no bytes.
+const TO_FETCH: usize = 1500;
 /// How long the database is away.
 const AWAY: Duration = Duration::from_secs(30);
 
-/// A network of three maestros with one identity on one database, and peers that have all of them in their list.
-async fn start(store: &str) -> Network {
+/// A network of three maestros with one identity on one database, and peers that have all of them in their list, and so many
+/// files each for others to fetch.
+async fn start(store: &str, to_fetch_each: usize) -> Network {
     let builder = Network::builder().maestro_with(|settings| {
         settings.set("store", store);
     });
@@ -51,6 +56,9 @@ async fn start(store: &str) -> Network {
         let shared = network.dir().join(format!("P{number}/shared"));
         write_file(&shared.join(format!("{number}.txt")), format!("de P{number}")).unwrap();
         write_file(&shared.join("todos.txt"), "de todos").unwrap();
+        for (name, text) in (0..to_fetch_each).map(|file| to_fetch(number, file)) {
+            write_file(&shared.join(name), text).unwrap();
+        }
         network.add_peer(edit).await.unwrap();
     }
     network.settled().await.unwrap();
@@ -98,49 +106,96 @@ async fn says(rest: &Rest, metric: &str) -> bool {
     metrics.text.lines().any(|line| line == metric)
 }
 
-/// Asks once, by name, for what all have or for what one has, or fetches it.
-async fn ask(ctl: &Ctl, out: &Path, turn: usize) -> Result<()> {
-    let one = turn % (PEERS - 1) + 1;
-    let (what, expected): (String, BTreeSet<String>) = match turn % 3 {
-        0 => ("todos.txt".to_owned(), (1..=PEERS).map(|number| format!("P{number}")).collect()),
-        1 => (format!("{one}.txt"), [format!("P{one}")].into()),
-        _ => {
-            let copy = out.join(format!("{turn}.txt"));
-            let arguments =
-                ["fetch".to_owned(), format!("{one}.txt"), "-o".to_owned(), copy.display().to_string()];
-            ctl.run(&arguments).await?.ok()?;
-            let got = fs::read_to_string(&copy).with_context(|| copy.display().to_string())?;
-            ensure!(got == format!("de P{one}"), "{one}.txt is {got:?}");
-            return Ok(fs::remove_file(&copy)?);
-        }
-    };
-    let answer: LocateAnswer = ctl.run(["locate", "--json", &what]).await?.ok()?.json()?;
-    if let Some(why) = answer.incomplete {
-        bail!("{what}: not all could be asked: {why}");
+/// Which of the files that nobody has fetched yet is next, of each peer that has some.
+#[derive(Default)]
+struct Unfetched([AtomicUsize; PEERS + 1]);
+
+impl Unfetched {
+    /// A file of this peer: its name and what is in it.
+    fn next(&self, holder: usize) -> Result<(String, String)> {
+        let number = self.0[holder].fetch_add(1, Ordering::Relaxed);
+        ensure!(
+            number < TO_FETCH,
+            "P{holder} has only {TO_FETCH} files to fetch: this test wants more of them"
+        );
+        Ok(to_fetch(holder, number))
     }
-    let sources = answer.candidates.into_iter().flat_map(|candidate| candidate.sources);
-    let found: BTreeSet<String> = sources.map(|source| source.peer.name).collect();
-    ensure!(found.is_superset(&expected), "{what}: {found:?}, and not {expected:?}");
-    Ok(())
+}
+
+/// One of the files that a peer alone has, each with bytes of its own.
+fn to_fetch(holder: usize, number: usize) -> (String, String) {
+    (format!("pedidos/{holder}-{number}.txt"), format!("{number} de P{holder}"))
+}
+
+/// One of those who ask: the peer that it asks, and how.
+struct Asker {
+    peer: usize,
+    ctl: Ctl,
+    out: PathBuf,
+    unfetched: Arc<Unfetched>,
+}
+
+impl Asker {
+    /// Asks once, by name, for what all have or for what one has, or fetches what one has and nobody fetched before.
+    /// What is asked and of whom go round apart from each other.
+    async fn ask(&self, turn: usize) -> Result<()> {
+        let holder = turn / 3 % PEERS + 1;
+        match turn % 3 {
+            0 => self.locate("todos.txt", (1..=PEERS).map(|number| format!("P{number}")).collect()).await,
+            1 => self.locate(&format!("{holder}.txt"), [format!("P{holder}")].into()).await,
+            _ if holder == self.peer => self.fetch(holder % PEERS + 1).await,
+            _ => self.fetch(holder).await,
+        }
+    }
+
+    async fn locate(&self, what: &str, expected: BTreeSet<String>) -> Result<()> {
+        let answer: LocateAnswer = self.ctl.run(["locate", "--json", what]).await?.ok()?.json()?;
+        if let Some(why) = answer.incomplete {
+            bail!("{what}: not all could be asked: {why}");
+        }
+        ensure!(answer.candidates.len() == 1, "{what}: {:?}", answer.candidates);
+        let sources = answer.candidates.into_iter().flat_map(|candidate| candidate.sources);
+        let found: BTreeSet<String> = sources.map(|source| source.peer.name).collect();
+        ensure!(found == expected, "{what}: {found:?}, and not {expected:?}");
+        Ok(())
+    }
+
+    async fn fetch(&self, holder: usize) -> Result<()> {
+        let (name, expected) = self.unfetched.next(holder)?;
+        let copy = self.out.join(name.replace('/', "-"));
+        let arguments = ["--json", "fetch", &name, "-o", &copy.display().to_string()];
+        let transfer: Transfer = self.ctl.run(arguments).await?.ok()?.json()?;
+        let got = fs::read_to_string(&copy).with_context(|| copy.display().to_string())?;
+        ensure!(got == expected, "{name} is {got:?}");
+        let came: Vec<_> =
+            transfer.sources.iter().map(|source| (source.peer.name.as_str(), source.bytes)).collect();
+        ensure!(
+            came == [(format!("P{holder}").as_str(), expected.len() as u64)],
+            "{name} came from {came:?}"
+        );
+        Ok(())
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs PostgreSQL: run with cargo xtask test-large"]
 async fn maestros_die_in_turn_and_nobody_notices() {
     let server = tokio::task::spawn_blocking(PostgresServer::start).await.unwrap().unwrap();
-    let mut network = start(&server.create_database("failover").unwrap()).await;
-    let asking = network.peer(PEERS).unwrap();
-    let ctl = Ctl::new(&programs().unwrap().p2pctl, Path::new(asking.socket()), asking.dir());
+    let mut network = start(&server.create_database("failover").unwrap(), TO_FETCH).await;
     let out = network.dir().join("out");
     fs::create_dir(&out).unwrap();
-    let stop = CancellationToken::new();
+    let (stop, unfetched) = (CancellationToken::new(), Arc::new(Unfetched::default()));
     let loops: Vec<_> = (0..ASKERS)
         .map(|number| {
-            let (ctl, out, stop) = (ctl.clone(), out.clone(), stop.clone());
+            let asked = network.peer(number % PEERS + 1).unwrap();
+            let ctl = Ctl::new(&programs().unwrap().p2pctl, Path::new(asked.socket()), asked.dir());
+            let (out, unfetched, stop) = (out.clone(), Arc::clone(&unfetched), stop.clone());
+            let asker = Asker { peer: number % PEERS + 1, ctl, out, unfetched };
             tokio::spawn(async move {
                 let mut asked = 0;
                 while !stop.is_cancelled() {
-                    ask(&ctl, &out, number + asked * ASKERS).await?;
+                    // Not all the same at the same time.
+                    asker.ask(number + asked).await?;
                     asked += 1;
                 }
                 anyhow::Ok(asked)
@@ -174,14 +229,17 @@ async fn maestros_die_in_turn_and_nobody_notices() {
     for ended in loops {
         asked += ended.await.unwrap().unwrap();
     }
-    assert!(asked > ASKERS, "{asked}");
+    // Everybody has asked each question, and for what each peer has.
+    assert!(asked > ASKERS * 3 * PEERS, "{asked}");
+    let fetched = unfetched.0.iter().map(|next| next.load(Ordering::Relaxed));
+    assert!(fetched.skip(1).all(|fetched| fetched > ASKERS / PEERS), "{:?}", unfetched.0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs PostgreSQL: run with cargo xtask test-large"]
 async fn peers_of_a_maestro_that_died_are_hidden_if_they_do_not_come_back() {
     let server = tokio::task::spawn_blocking(PostgresServer::start).await.unwrap().unwrap();
-    let mut network = start(&server.create_database("gone").unwrap()).await;
+    let mut network = start(&server.create_database("gone").unwrap(), 0).await;
     // Its stream is at one of them; both end in the same moment.
     let held = network.peer(1).unwrap().ctl_json::<Status>(&["status"]).await.unwrap();
     let at = held.maestros.iter().position(|maestro| maestro.state == MaestroState::InSync).unwrap();
@@ -215,7 +273,7 @@ async fn peers_of_a_maestro_that_died_are_hidden_if_they_do_not_come_back() {
 async fn while_the_database_is_away_maestros_say_so_and_peers_help_themselves() {
     let server = tokio::task::spawn_blocking(PostgresServer::start).await.unwrap().unwrap();
     let store = server.create_database("away").unwrap();
-    let (mut server, network) = (server, start(&store).await);
+    let (mut server, network) = (server, start(&store, TO_FETCH).await);
     let asking = network.peer(PEERS).unwrap();
     let friend = network.peer(2).unwrap();
     for (here, there) in [(asking, friend), (friend, asking)] {
@@ -252,9 +310,9 @@ async fn while_the_database_is_away_maestros_say_so_and_peers_help_themselves() 
             assert_eq!(answer.candidates[0].sources[0].origin, origin, "{file}");
             assert!(answer.incomplete.is_some());
         }
-        let copy = out.join(format!("{turn}.txt"));
-        asking.ctl(["fetch", "3.txt", "-o", copy.to_str().unwrap()]).await.unwrap().ok().unwrap();
-        assert_eq!(fs::read_to_string(copy).unwrap(), "de P3");
+        let (copy, (name, expected)) = (out.join(format!("{turn}.txt")), to_fetch(3, turn));
+        asking.ctl(["fetch", &name, "-o", copy.to_str().unwrap()]).await.unwrap().ok().unwrap();
+        assert_eq!(fs::read_to_string(copy).unwrap(), expected);
         turn += 1;
     }
     for maestro in &maestros {

@@ -111,6 +111,9 @@ async fn every_answer_says_who_said_so_and_when() {
     assert!(remembered.told_ms < friend.told_ms, "{remembered:?} is older than {friend:?}");
     let shown = network.peer(2).unwrap().ctl(["locate", "3.txt"]).await.unwrap().text();
     assert!(shown.contains("memory of maestro"), "{shown}");
+    let unknown = network.peer(2).unwrap().ctl(["fetch", "3.txt", "--from", "P9"]).await.unwrap();
+    let said = unknown.exited(3).unwrap().stderr;
+    assert!(said.contains("P9") && said.contains("not all could be asked"), "{said}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

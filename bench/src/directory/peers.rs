@@ -11,7 +11,8 @@ use p2p_proto::v1::directory_client::DirectoryClient;
 use p2p_proto::v1::sync_request::Message as Up;
 use p2p_proto::v1::sync_response::Message as Down;
 use p2p_proto::v1::{
-    Ack, CatalogDelta, Change, FileEntry, Goodbye, Hello, SyncRequest, SyncResponse, Welcome, change,
+    Ack, CatalogDelta, Change, FileEntry, Goodbye, Hello, ListPeersRequest, SyncRequest, SyncResponse,
+    Welcome, change,
 };
 use p2p_service::wire::{self, Connection};
 use serde::{Deserialize, Serialize};
@@ -24,6 +25,10 @@ use tonic::Streaming;
 const BATCH: usize = 1000;
 /// Batches that may be unacknowledged, as p2pd has them.
 const IN_FLIGHT: usize = 4;
+/// Members that are drawn at once, as p2pd has them drawn…
+const DRAWN: u32 = 32;
+/// … and how often each peer has so, in the long run.
+pub(crate) const DRAW_EVERY: Duration = Duration::from_secs(600);
 /// The epoch of every catalog.
 const EPOCH: u64 = 1;
 /// How long an answer may take. A maestro that is filled makes everybody wait in line.
@@ -80,7 +85,7 @@ pub(crate) struct Stream {
     answers: Streaming<SyncResponse>,
     welcome: Welcome,
     told: Told,
-    _connection: Connection,
+    connection: Connection,
 }
 
 impl Stream {
@@ -111,8 +116,7 @@ impl Stream {
         let mut client = DirectoryClient::new(connection.channel.clone());
         let answers = timeout(ANSWER, client.sync(ReceiverStream::new(queue))).await;
         let answers = answers.context("the maestro does not answer")??.into_inner();
-        let mut stream =
-            Stream { requests, answers, welcome: Welcome::default(), told, _connection: connection };
+        let mut stream = Stream { requests, answers, welcome: Welcome::default(), told, connection };
         match stream.next().await? {
             Down::Welcome(welcome) => stream.welcome = welcome,
             other => bail!("the maestro does not say Welcome but {other:?}"),
@@ -183,6 +187,16 @@ impl Stream {
         let ack = self.acknowledgement().await?;
         ensure!(!ack.resync, "the maestro holds another catalog than was told");
         Ok(())
+    }
+
+    /// A question for some of the members that are here. It is asked beside the stream.
+    pub(crate) fn draw(&self) -> impl Future<Output = Result<usize>> + Send + 'static {
+        let mut client = DirectoryClient::new(self.connection.channel.clone());
+        let request = ListPeersRequest { limit: DRAWN, drawn: true, ..ListPeersRequest::default() };
+        async move {
+            let answer = timeout(ANSWER, client.list_peers(request)).await;
+            Ok(answer.context("the maestro lists nobody")??.into_inner().peers.len())
+        }
     }
 
     /// Leaves on purpose, and waits until the maestro has closed its side.

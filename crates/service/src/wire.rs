@@ -11,6 +11,7 @@ mod connect;
 mod incoming;
 mod refuse;
 mod stream;
+mod turns;
 
 use std::time::Duration;
 

@@ -2,39 +2,85 @@
 
 use std::future::Future as _;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf as _, Bytes};
 use http_body::{Body, Frame, SizeHint};
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, Sleep};
-use tokio_util::sync::PollSemaphore;
+use tokio_util::sync::{CancellationToken, PollSemaphore, WaitForCancellationFutureOwned};
 use tonic::Status;
 
-use super::{Room, SHORT, kib};
+use super::{MESSAGES, PATIENCE, SHORT};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Bytes before each message: whether it is compressed, and its length.
 const HEAD: usize = 5;
+/// Bytes a second that a message must bring while others wait for the room that it takes…
+const LEAST_RATE: u32 = 64 * 1024;
+/// … and how far it may stay behind that.
+const HASTE: Duration = Duration::from_secs(1);
+
+/// The room for the long messages of all calls. Clones are the same room.
+#[derive(Debug, Clone)]
+pub(crate) struct MessageRoom {
+    /// In KiB.
+    pub(super) places: Arc<Semaphore>,
+    /// How many wait for a place.
+    waiting: Arc<AtomicUsize>,
+    patience: Duration,
+    haste: Duration,
+}
+
+/// Whether the one who calls has been let in. Clones are about the same call.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Known(CancellationToken);
 
 /// The body of a gRPC call.
 pub(crate) struct Incoming<B> {
     body: B,
-    places: PollSemaphore,
+    room: MessageRoom,
+    /// `None`: a call that has only short messages.
+    known: Option<Known>,
+    seeking: Seeking,
     place: Option<OwnedSemaphorePermit>,
     message: Message,
     wait: Wait,
 }
+
+/// A message on its way to its place.
+enum Seeking {
+    No,
+    /// Nobody knows yet who calls.
+    Unknown(Pin<Box<WaitForCancellationFutureOwned>>),
+    InLine {
+        places: PollSemaphore,
+        _counted: InLine,
+    },
+}
+
+/// Somebody who waits for a place, for as long as this lives.
+struct InLine(Arc<AtomicUsize>);
 
 /// How long the rest of a message was waited for. What passes while nobody asks for it is not counted: it is not the
 /// caller's.
 struct Wait {
     most: Duration,
     so_far: Duration,
+    /// How long it may go on where others need the room: less with the time, more with each byte.
+    credit: Duration,
     since: Option<Instant>,
     alarm: Option<Pin<Box<Sleep>>>,
+}
+
+/// Why a message is not waited for any longer.
+enum Over {
+    Patience,
+    Haste,
 }
 
 /// The message that is coming.
@@ -46,6 +92,37 @@ struct Message {
     /// Its length, and what of it is still to come.
     length: usize,
     left: usize,
+}
+
+impl MessageRoom {
+    pub(crate) fn new() -> MessageRoom {
+        MessageRoom::with_patience(PATIENCE, HASTE)
+    }
+
+    pub(super) fn with_patience(patience: Duration, haste: Duration) -> MessageRoom {
+        let places = Arc::new(Semaphore::new(MESSAGES / 1024));
+        MessageRoom { places, waiting: Arc::default(), patience, haste }
+    }
+}
+
+impl Known {
+    /// The one who calls was let in: long messages may come.
+    pub(crate) fn let_in(&self) {
+        self.0.cancel();
+    }
+}
+
+impl InLine {
+    fn of(room: &MessageRoom) -> InLine {
+        room.waiting.fetch_add(1, Ordering::Relaxed);
+        InLine(Arc::clone(&room.waiting))
+    }
+}
+
+impl Drop for InLine {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Message {
@@ -79,25 +156,48 @@ impl Message {
         self.left > 0 || self.has > 0
     }
 
+    /// More than the transport allows is refused by it at once, and needs no place.
     fn is_long(&self) -> bool {
-        self.left > 0 && self.length > SHORT
+        self.left > 0 && self.length > SHORT && self.length <= p2p_proto::MAX_MESSAGE_LEN
+    }
+
+    /// As long as no more of it came than is short, it takes no more room than a short one.
+    fn has_come_far(&self) -> bool {
+        self.length - self.left >= SHORT
     }
 }
 
 impl Wait {
     /// Somebody asks again.
     fn pause(&mut self) {
-        self.so_far += self.since.take().map_or(Duration::ZERO, |since| since.elapsed());
+        let waited = self.since.take().map_or(Duration::ZERO, |since| since.elapsed());
+        self.so_far += waited;
+        self.credit = self.credit.saturating_sub(waited);
     }
 
     /// Goes on waiting; ready when it was long enough.
-    fn go_on(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        if self.so_far >= self.most {
-            return Poll::Ready(());
+    fn go_on(&mut self, room: &MessageRoom, has_place: bool, context: &mut Context<'_>) -> Poll<Over> {
+        let rest = self.most.saturating_sub(self.so_far);
+        if rest.is_zero() {
+            return Poll::Ready(Over::Patience);
         }
+        let look = match has_place {
+            true if !self.credit.is_zero() => self.credit,
+            true if room.waiting.load(Ordering::Relaxed) > 0 => return Poll::Ready(Over::Haste),
+            true => room.haste,
+            false => rest,
+        };
         self.since = Some(Instant::now());
-        let alarm = self.alarm.insert(Box::pin(tokio::time::sleep(self.most - self.so_far)));
-        alarm.as_mut().poll(context)
+        let alarm = self.alarm.insert(Box::pin(tokio::time::sleep(rest.min(look))));
+        if alarm.as_mut().poll(context).is_ready() {
+            context.waker().wake_by_ref();
+        }
+        Poll::Pending
+    }
+
+    fn came(&mut self, bytes: usize, room: &MessageRoom) {
+        let earned = Duration::from_secs(1).mul_f64(bytes as f64 / f64::from(LEAST_RATE));
+        self.credit = (self.credit + earned).min(room.haste);
     }
 
     fn end(&mut self) {
@@ -106,27 +206,73 @@ impl Wait {
 }
 
 impl<B> Incoming<B> {
-    pub(crate) fn new(body: B, room: &Room) -> Incoming<B> {
-        let places = PollSemaphore::new(room.places.clone());
-        let wait = Wait { most: room.patience, so_far: Duration::ZERO, since: None, alarm: None };
-        Incoming { body, places, place: None, message: Message::default(), wait }
+    /// A call whose messages may be long once it is known who calls.
+    pub(crate) fn of_known(body: B, known: Known, room: &MessageRoom) -> Incoming<B> {
+        Incoming::new(body, Some(known), room)
+    }
+
+    /// A call whose messages are short.
+    pub(crate) fn short(body: B, room: &MessageRoom) -> Incoming<B> {
+        Incoming::new(body, None, room)
+    }
+
+    fn new(body: B, known: Option<Known>, room: &MessageRoom) -> Incoming<B> {
+        let wait = Wait {
+            most: room.patience,
+            so_far: Duration::ZERO,
+            credit: Duration::ZERO,
+            since: None,
+            alarm: None,
+        };
+        let (room, message) = (room.clone(), Message::default());
+        Incoming { body, room, known, seeking: Seeking::No, place: None, message, wait }
     }
 
     /// Nothing more is there yet.
     fn pending<T>(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<T, BoxError>>> {
-        if !self.message.has_begun() || self.wait.go_on(context).is_pending() {
+        if !self.message.has_begun() {
             return Poll::Pending;
         }
-        let why = match self.lacks_place() {
-            true => "long messages of others are being read; try again later".to_owned(),
-            false => format!("a message did not come to its end within {:?}", self.wait.most),
+        let why = match ready!(self.wait.go_on(&self.room, self.place.is_some(), context)) {
+            Over::Haste => "a message came slowly, and others wait for its room; try again later".to_owned(),
+            Over::Patience if matches!(self.seeking, Seeking::InLine { .. }) => {
+                "long messages of others are being read; try again later".to_owned()
+            }
+            Over::Patience => format!("a message did not come to its end within {:?}", self.wait.most),
         };
         Poll::Ready(Some(Err(Status::resource_exhausted(why).into())))
     }
 
-    /// More than the transport allows is refused by it at once, and needs no place.
-    fn lacks_place(&self) -> bool {
-        self.place.is_none() && self.message.is_long() && self.message.length <= p2p_proto::MAX_MESSAGE_LEN
+    /// Whether more of the message may be read.
+    fn poll_place(&mut self, known: &Known, context: &mut Context<'_>) -> Poll<()> {
+        loop {
+            match &mut self.seeking {
+                Seeking::No => {
+                    self.seeking = Seeking::Unknown(Box::pin(known.0.clone().cancelled_owned()));
+                }
+                Seeking::Unknown(let_in) => {
+                    ready!(let_in.as_mut().poll(context));
+                    if !self.message.has_come_far() {
+                        return Poll::Ready(());
+                    }
+                    let places = PollSemaphore::new(Arc::clone(&self.room.places));
+                    self.seeking = Seeking::InLine { places, _counted: InLine::of(&self.room) };
+                }
+                Seeking::InLine { places, .. } => {
+                    // It is never closed; if it were, nobody would have to wait.
+                    let kib = u32::try_from(self.message.length / 1024).unwrap_or(u32::MAX);
+                    self.place = ready!(places.poll_acquire_many(context, kib));
+                    self.wait.credit = self.room.haste;
+                    self.seeking = Seeking::No;
+                    return Poll::Ready(());
+                }
+            }
+        }
+    }
+
+    fn refused<T>(&self) -> Poll<Option<Result<T, BoxError>>> {
+        let why = format!("a question has {SHORT} bytes at the most, and this one {}", self.message.length);
+        Poll::Ready(Some(Err(Status::out_of_range(why).into())))
     }
 }
 
@@ -140,10 +286,10 @@ impl<B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin> Body for Incoming<B> 
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let this = self.get_mut();
         this.wait.pause();
-        if this.lacks_place() {
-            match this.places.poll_acquire_many(context, kib(this.message.length)) {
-                Poll::Ready(place) => this.place = place,
-                Poll::Pending => return this.pending(context),
+        if this.place.is_none() && this.message.is_long() {
+            let Some(known) = this.known.clone() else { return this.refused() };
+            if this.poll_place(&known, context).is_pending() {
+                return this.pending(context);
             }
         }
         let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(context) else {
@@ -151,10 +297,12 @@ impl<B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin> Body for Incoming<B> 
         };
         if let Some(Ok(frame)) = &frame
             && let Some(data) = frame.data_ref()
-            && this.message.pass(data)
         {
-            this.place = None;
-            this.wait.end();
+            this.wait.came(data.len(), &this.room);
+            if this.message.pass(data) {
+                (this.place, this.seeking) = (None, Seeking::No);
+                this.wait.end();
+            }
         }
         Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
     }

@@ -9,6 +9,9 @@ use utoipa_swagger_ui::{Config, SwaggerUi};
 
 use super::{listings, register, search, standing};
 
+/// The ID of the call that answers with the document.
+const OWN_ID: &str = "openapi";
+
 #[derive(OpenApi)]
 #[openapi(
     info(
@@ -35,18 +38,37 @@ use super::{listings, register, search, standing};
 )]
 struct Document;
 
-/// Every call may answer with a problem document.
+/// What is no success is a problem document, in each call; and what any call may answer, which is not said with each.
+///
+/// No call answers what is not in the document: whoever holds the interface against it finds out.
 struct WithProblems;
+
+/// What any call may answer.
+const OF_ANY: [(&str, &str); 3] = [
+    ("403", "A web page asks, which may not use this interface."),
+    ("429", "This client asks too often. Retry-After says when it may ask again."),
+    ("503", "Something is missing for now, or there is too much to do. Retry-After says when to try again."),
+];
+/// What any call may answer for which the directory is asked.
+const FAILED: (&str, &str) = ("500", "The directory failed.");
 
 impl Modify for WithProblems {
     fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
         let components = document.components.get_or_insert_with(Components::new);
         components.schemas.insert(Problem::name().into_owned(), Problem::schema());
-        let content = ContentBuilder::new().schema(Some(Ref::from_schema_name(Problem::name()))).build();
-        let problem = ResponseBuilder::new().description("A problem document.").content(MEDIA_TYPE, content);
-        let problem = RefOr::T(problem.build());
+        let content = || ContentBuilder::new().schema(Some(Ref::from_schema_name(Problem::name()))).build();
         for operation in document.paths.paths.values_mut().flat_map(operations) {
-            operation.responses.responses.insert("default".to_owned(), problem.clone());
+            let asks = operation.operation_id.as_deref() != Some(OWN_ID);
+            let responses = &mut operation.responses.responses;
+            for (status, what) in OF_ANY.into_iter().chain(asks.then_some(FAILED)) {
+                let response = ResponseBuilder::new().description(what).build();
+                responses.entry(status.to_owned()).or_insert(RefOr::T(response));
+            }
+            for (_, response) in responses.iter_mut().filter(|(status, _)| !status.starts_with('2')) {
+                if let RefOr::T(response) = response {
+                    response.content.insert(MEDIA_TYPE.to_owned(), RefOr::T(content()));
+                }
+            }
         }
     }
 }
@@ -59,7 +81,7 @@ fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
 #[utoipa::path(
     get,
     path = "/openapi.json",
-    operation_id = "openapi",
+    operation_id = OWN_ID,
     responses((status = 200, description = "An OpenAPI document.", body = serde_json::Value))
 )]
 pub(super) async fn show() -> Json<utoipa::openapi::OpenApi> {
@@ -109,11 +131,14 @@ mod tests {
                     assert!(parameter["description"].is_string(), "{name} of {of} is not described");
                 }
                 let answers = operation["responses"].as_object().unwrap();
-                let content = |status: &str, media: &str| &answers[status]["content"][media]["schema"];
-                assert!(
-                    content("default", "application/problem+json").is_object(),
-                    "{of} tells of no problems"
-                );
+                assert!(!answers.contains_key("default"), "{of} could answer anything");
+                let problems: Vec<_> =
+                    answers.iter().filter(|(status, _)| !status.starts_with('2')).collect();
+                assert!(problems.len() >= 3, "{of} tells of no problems");
+                for (status, answer) in problems {
+                    let problem = &answer["content"]["application/problem+json"]["schema"];
+                    assert!(problem.is_object() && answer["description"] != "", "{status} of {of}");
+                }
                 let success = answers.keys().filter(|status| status.starts_with('2')).collect::<Vec<_>>();
                 assert_eq!(success, ["200"], "{of}");
                 assert!(answers["200"]["content"].is_object(), "{of}");

@@ -83,7 +83,10 @@ pub(super) struct FilesAnswer {
     get,
     path = "/peers",
     params(PeersQuery),
-    responses((status = 200, description = "The peers.", body = Peers))
+    responses(
+        (status = 200, description = "The peers.", body = Peers),
+        (status = 400, description = "The request is not valid, or the cursor is not of this list."),
+    )
 )]
 pub(super) async fn peers(
     State(state): State<RestState>,
@@ -129,7 +132,10 @@ pub(super) async fn peers(
     get,
     path = "/directory",
     params(PageQuery),
-    responses((status = 200, description = "The files.", body = DirectoryListing))
+    responses(
+        (status = 200, description = "The files.", body = DirectoryListing),
+        (status = 400, description = "The request is not valid, or the cursor is not of this list."),
+    )
 )]
 pub(super) async fn directory(
     State(state): State<RestState>,
@@ -154,7 +160,11 @@ pub(super) async fn directory(
     get,
     path = "/files",
     params(FilesQuery),
-    responses((status = 200, description = "The files.", body = FilesAnswer))
+    responses(
+        (status = 200, description = "The files.", body = FilesAnswer),
+        (status = 400, description = "The request is not valid, or the cursor is not of this list."),
+        (status = 404, description = "No such peer is here."),
+    )
 )]
 pub(super) async fn files(
     State(state): State<RestState>,

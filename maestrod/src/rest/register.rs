@@ -21,7 +21,15 @@ use crate::profile;
     post,
     path = "/register",
     request_body = Register,
-    responses((status = 200, description = "It is taken.", body = Registered))
+    responses(
+        (status = 200, description = "It is taken.", body = Registered),
+        (status = 400, description = "The body is not JSON."),
+        (status = 403, description = "A web page asks, or the configuration lets nobody register from there."),
+        (status = 413, description = "The body is too large."),
+        (status = 415, description = "The body is not declared as JSON."),
+        (status = 422, description = "The body is JSON, and no valid registration."),
+        (status = 507, description = "There is no space left for it."),
+    )
 )]
 pub(super) async fn register(
     State(state): State<RestState>,

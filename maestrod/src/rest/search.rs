@@ -158,7 +158,10 @@ impl From<Copies> for ContentCopies {
     get,
     path = "/locate",
     params(LocateQuery),
-    responses((status = 200, description = "Who has it.", body = LocateAnswer))
+    responses(
+        (status = 200, description = "Who has it.", body = LocateAnswer),
+        (status = 400, description = "The request is not valid."),
+    )
 )]
 pub(super) async fn locate(
     State(state): State<RestState>,
@@ -194,7 +197,10 @@ pub(super) async fn locate(
     get,
     path = "/search",
     params(SearchQuery),
-    responses((status = 200, description = "What was found.", body = SearchAnswer))
+    responses(
+        (status = 200, description = "What was found.", body = SearchAnswer),
+        (status = 400, description = "The request is not valid, the pattern is none, or the cursor is not of this list."),
+    )
 )]
 pub(super) async fn search(
     State(state): State<RestState>,
@@ -223,7 +229,10 @@ pub(super) async fn search(
     get,
     path = "/contents",
     params(ContentsQuery),
-    responses((status = 200, description = "The contents.", body = ContentsAnswer))
+    responses(
+        (status = 200, description = "The contents.", body = ContentsAnswer),
+        (status = 400, description = "The request is not valid, or the cursor is not of this list."),
+    )
 )]
 pub(super) async fn contents(
     State(state): State<RestState>,
@@ -243,7 +252,11 @@ pub(super) async fn contents(
     get,
     path = "/contents/{content}",
     params(("content" = String, Path, description = "BLAKE3 hash, in hex.", pattern = "^[0-9a-fA-F]{64}$")),
-    responses((status = 200, description = "How many have it.", body = ContentCopies))
+    responses(
+        (status = 200, description = "How many have it.", body = ContentCopies),
+        (status = 400, description = "This is not the hash of a content."),
+        (status = 404, description = "Nobody who is here has it."),
+    )
 )]
 pub(super) async fn content(
     State(state): State<RestState>,

@@ -7,8 +7,9 @@ use axum::response::{IntoResponse, Response};
 use p2p_service::problem::Problem;
 
 use super::{RestState, problem_of};
+use crate::census::Standing;
 use crate::directory::DirectoryError;
-use crate::metrics::MEDIA_TYPE;
+use crate::metrics::{MEDIA_TYPE, Metrics};
 use crate::status::{PeerCounts, Status};
 
 /// What the directory holds, in numbers.
@@ -54,5 +55,10 @@ pub(super) async fn metrics(State(state): State<RestState>) -> Result<Response, 
         Err(DirectoryError::Unavailable(_)) => None,
         Err(error) => return Err(problem_of(error)),
     };
-    Ok(([(header::CONTENT_TYPE, MEDIA_TYPE)], state.metrics.text(standing.as_ref())).into_response())
+    Ok(metrics_of(&state.metrics, standing.as_ref()))
+}
+
+/// What was counted; `None` for the rest where the database cannot be reached.
+pub(super) fn metrics_of(metrics: &Metrics, standing: Option<&Standing>) -> Response {
+    ([(header::CONTENT_TYPE, MEDIA_TYPE)], metrics.text(standing)).into_response()
 }

@@ -1,17 +1,21 @@
-//! The REST interface before the database was reached: every call is told so.
+//! The REST interface before the database was reached: the metrics say so, and every other call is told so.
 
 use std::io;
 use std::os::fd::AsFd as _;
+use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
-use p2p_service::http;
+use axum::response::IntoResponse as _;
+use axum::routing::get;
+use axum::{Router, middleware};
+use p2p_service::http::{self, LocalOnly, local_only_guard};
 use p2p_service::problem::Problem;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::with_retry_after;
+use super::{standing, with_retry_after};
+use crate::metrics::Metrics;
 
 /// How long answers that are under way may take when it ends.
 const GRACE: Duration = Duration::from_secs(1);
@@ -22,12 +26,17 @@ pub(crate) struct Waiting {
     task: JoinHandle<()>,
 }
 
-/// Answers every call on this listener with 503, and why. The listener stays with its owner.
+/// Answers every call on this listener with 503, and why; but for the metrics. The listener stays with its owner.
 ///
 /// # Errors
 ///
 /// What the system says where it gives no second handle.
-pub(crate) fn say_unavailable(listener: &TcpListener, why: &str) -> io::Result<Waiting> {
+pub(crate) fn say_unavailable(
+    listener: &TcpListener,
+    local: LocalOnly,
+    metrics: Arc<Metrics>,
+    why: &str,
+) -> io::Result<Waiting> {
     let handle = std::net::TcpListener::from(listener.as_fd().try_clone_to_owned()?);
     let listener = TcpListener::from_std(handle)?;
     let problem = move |why: &str| {
@@ -39,7 +48,9 @@ pub(crate) fn say_unavailable(listener: &TcpListener, why: &str) -> io::Result<W
     };
     let why = why.to_owned();
     let router = Router::new()
-        .fallback(async move || with_retry_after(axum::response::IntoResponse::into_response(problem(&why))));
+        .route("/metrics", get(async move || standing::metrics_of(&metrics, None)))
+        .fallback(async move || with_retry_after(problem(&why).into_response()))
+        .layer(middleware::from_fn_with_state(local, local_only_guard));
     let token = CancellationToken::new();
     let task = tokio::spawn(http::serve(listener, router, token.clone()));
     Ok(Waiting { token, task })

@@ -50,7 +50,7 @@ async fn first_answer(
     requests.send(Ok(hello)).await.unwrap();
     drop(requests);
     let (answers, mut answered) = mpsc::channel(ANSWERS);
-    serve(context.clone(), caller, ReceiverStream::new(queue), answers).await;
+    serve(context.clone(), caller, Known::default(), ReceiverStream::new(queue), answers).await;
     answered.recv().await.unwrap().map(|answer| answer.message.unwrap())
 }
 

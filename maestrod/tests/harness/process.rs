@@ -69,6 +69,15 @@ impl Process {
         peers.map(|peer| peer["name"].as_str().unwrap().to_owned()).collect()
     }
 
+    /// How many names `/files` answers with for a peer.
+    pub(crate) async fn names_of(&self, peer: &Peer) -> usize {
+        let url = format!("http://{}/files?peer={}&limit=10000", self.rest, peer.id());
+        let answer = reqwest::get(url).await.unwrap();
+        assert_eq!(answer.status(), 200);
+        let listed: serde_json::Value = answer.json().await.unwrap();
+        listed["files"].as_array().unwrap().len()
+    }
+
     /// How long a reader waits for an answer.
     pub(crate) async fn answers_in(&self) -> Duration {
         let began = Instant::now();

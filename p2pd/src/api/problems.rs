@@ -96,6 +96,8 @@ impl From<FindPeerError> for Problem {
         match &error {
             FindPeerError::Unknown(_) => Problem::not_found("peer-unknown", error.to_string())
                 .hint("`p2pctl peers` lists those that are known"),
+            FindPeerError::Unasked { .. } => Problem::not_found("peer-unknown", error.to_string())
+                .hint("try again when the maestro answers: `p2pctl status` says whether it does"),
             FindPeerError::Ambiguous { .. } => Problem::conflict("peer-ambiguous", error.to_string())
                 .hint("give more of the peer ID, or the whole name"),
         }

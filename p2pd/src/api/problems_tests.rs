@@ -62,6 +62,7 @@ fn every_refusal_has_its_code_and_status() {
         (invalid_name(&NameError::Empty), 422, "invalid-name"),
         (FetchError::Catalog(CatalogError::Closed).into(), 500, "internal"),
         (FindPeerError::Unknown(text()).into(), 404, "peer-unknown"),
+        (FindPeerError::Unasked { text: text(), why: text() }.into(), 404, "peer-unknown"),
         (ambiguous.into(), 409, "peer-ambiguous"),
         (ChangeError::Unknown(7).into(), 404, "transfer-unknown"),
         (ChangeError::Ended(7).into(), 409, "transfer-ended"),

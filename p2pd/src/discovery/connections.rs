@@ -17,7 +17,7 @@ use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Channel;
 use tonic::{Request, Status};
 
-use super::{Network, PeerRef};
+use super::{Members, Network, PeerRef};
 
 /// How long a connection may take, over all addresses of a peer.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(8);
@@ -30,6 +30,7 @@ pub type PeerRpc = PeerClient<InterceptedService<Channel, ShowMembership>>;
 pub struct Connections {
     identity: Identity,
     network: Network,
+    members: Members,
     open: Arc<Mutex<Open>>,
     tasks: Tasks,
 }
@@ -66,8 +67,8 @@ pub enum ReachError {
 
 impl Connections {
     /// None yet.
-    pub fn new(identity: Identity, network: Network, tasks: Tasks) -> Self {
-        Self { identity, network, open: Arc::default(), tasks }
+    pub fn new(identity: Identity, network: Network, members: Members, tasks: Tasks) -> Self {
+        Self { identity, network, members, open: Arc::default(), tasks }
     }
 
     /// This peer's identity, for connections of another kind.
@@ -124,6 +125,9 @@ impl Connections {
                     .await
                     .map_err(|_| ReachError::Silent(peer.to_string()))?
                     .map_err(|source| ReachError::Connect { peer: peer.to_string(), source })?;
+                if carries != Carries::Messages {
+                    self.members.dealt_with(peer);
+                }
                 let channel = connection.channel.clone();
                 self.forget_when_closed((*id, carries), &connection);
                 self.lock().insert((*id, carries), connection);

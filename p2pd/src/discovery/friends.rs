@@ -10,8 +10,7 @@ use p2p_proto::control::{AddFriend, Friend};
 use p2p_proto::v1::DescribeRequest;
 use p2p_service::wire::{self, ConnectError};
 
-use super::locator::FindPeerError;
-use super::merge::pick;
+use super::merge::{FindPeerError, pick};
 use super::{Connections, Members, PeerRef, now_ms};
 use crate::kept::Kept;
 

@@ -17,7 +17,7 @@ use tonic::transport::Channel;
 use super::ask::{ASK_TIMEOUT, ask_all, question};
 use super::maestros::{Silence, together};
 use super::members::Remembered;
-use super::merge::{merge, pick};
+use super::merge::{FindPeerError, merge, pick};
 use super::paging::{NetworkPage, Place};
 use super::{
     Candidate, Connections, FoundFile, Friends, Located, Maestros, Members, Myself, Page, PageQuery, PeerRef,
@@ -46,22 +46,6 @@ pub struct Locator {
     friends: Friends,
     members: Members,
     connections: Connections,
-}
-
-/// Why there is no such peer.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum FindPeerError {
-    /// Nobody is known by that name.
-    #[error("no peer is known as {0}")]
-    Unknown(String),
-    /// Several are.
-    #[error("{text} may be any of: {}", candidates.join(", "))]
-    Ambiguous {
-        /// What was asked for.
-        text: String,
-        /// Who it may be.
-        candidates: Vec<String>,
-    },
 }
 
 /// Why somebody's files cannot be listed.
@@ -97,12 +81,12 @@ impl Locator {
         Self { myself, catalog, maestros, friends, members, connections }
     }
 
-    /// Own catalog and maestros; then friends and remembered members, where the maestros are down or have nothing.
+    /// Own catalog and maestros; then friends, where the maestros have nothing, and remembered members, where they are down.
     pub async fn locate(&self, query: &Query) -> Located {
         self.locate_of_use(query, |_| true).await
     }
 
-    /// The same where only some can be of use: friends and members are asked too where the maestros know of none of them.
+    /// The same where only some can be of use: others are asked too where the maestros know of none of them.
     pub async fn locate_of_use(&self, query: &Query, is_of_use: impl Fn(&PeerRef) -> bool) -> Located {
         let mut found = self.own(query).await;
         let (asked, mut incomplete) = self.ask_maestros(query).await;
@@ -110,7 +94,9 @@ impl Locator {
         let nobody = !sources.any(|source| is_of_use(&source.peer));
         found.extend(asked);
         if nobody {
-            let (more, silent) = self.ask_peers(&self.reachable(), query).await;
+            // Of members, a maestro that answers knows what they have.
+            let peers = if incomplete.is_some() { self.reachable() } else { self.asked_friends() };
+            let (more, silent) = self.ask_peers(&peers, query).await;
             found.extend(more);
             if let Some(why) = &mut incomplete
                 && silent > 0
@@ -124,7 +110,7 @@ impl Locator {
     /// Who else has it: maestros and friends together, whatever either of them knows; members where neither does. Where there
     /// are friends that do not answer, it takes as long as they may.
     pub async fn locate_more(&self, query: &Query) -> Located {
-        let friends: Vec<_> = self.friends.peers().into_iter().map(asked_now).collect();
+        let friends = self.asked_friends();
         let (maestros, friends) = tokio::join!(self.locate(query), self.ask_peers(&friends, query));
         let found = maestros.candidates.into_iter().chain(friends.0);
         Located { candidates: merge(found.collect()), incomplete: maestros.incomplete }
@@ -136,7 +122,7 @@ impl Locator {
         if !own.is_empty() {
             return Located { candidates: merge(own), incomplete: None };
         }
-        let friends: Vec<_> = self.friends.peers().into_iter().map(asked_now).collect();
+        let friends = self.asked_friends();
         let (found, _) = ask_all(&self.connections, &friends, &question(query, HOPS), ASK_TIMEOUT).await;
         if !found.is_empty() {
             return Located { candidates: merge(found), incomplete: None };
@@ -259,9 +245,12 @@ impl Locator {
     pub async fn find_peer(&self, text: &str) -> Result<PeerRef, FindPeerError> {
         let mut known = self.friends.peers();
         known.extend(self.members.list());
-        let (listed, _) = self.maestros.list_peers().await;
+        let (listed, incomplete) = self.maestros.list_peers().await;
         known.extend(listed.into_iter().flatten().filter_map(|entry| PeerRef::from_wire(entry.peer?)));
-        pick(text, known)
+        pick(text, known).map_err(|error| match (error, incomplete) {
+            (FindPeerError::Unknown(text), Some(why)) => FindPeerError::Unasked { text, why },
+            (error, _) => error,
+        })
     }
 
     /// This peer, then members, friends and plain peers by name; and who could not be asked.
@@ -373,6 +362,10 @@ impl Locator {
         (found, together(&silent))
     }
 
+    fn asked_friends(&self) -> Vec<(PeerRef, Teller)> {
+        self.friends.peers().into_iter().map(asked_now).collect()
+    }
+
     /// What these peers know, and how many do not answer.
     async fn ask_peers(&self, peers: &[(PeerRef, Teller)], query: &Query) -> (Vec<Candidate>, usize) {
         let (mut found, silent) =
@@ -391,7 +384,7 @@ impl Locator {
         let members = self.members.remembered();
         let members =
             members.into_iter().filter(|member| member.peer.id().is_none_or(|id| !known.contains(&id)));
-        let remembered = members.map(|Remembered { peer, told }| {
+        let remembered = members.map(|Remembered { peer, told, .. }| {
             let (name, told_ms) = told.map(|told| (told.told_by, told.told_ms)).unzip();
             (peer, Teller { origin: Origin::Cache, name, told_ms })
         });

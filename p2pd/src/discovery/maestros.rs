@@ -182,7 +182,7 @@ impl Maestros {
         let told = self.ask(async |mut directory: DirectoryClient<Channel>| {
             let (mut peers, mut cursor) = (Vec::new(), String::new());
             loop {
-                let request = v1::ListPeersRequest { limit: 0, cursor };
+                let request = v1::ListPeersRequest { cursor, ..v1::ListPeersRequest::default() };
                 let answer = directory.list_peers(request).await?.into_inner();
                 peers.extend(answer.peers);
                 if answer.next.is_empty() {

@@ -1,6 +1,5 @@
 //! Many answers become one: the same contents together, the same sources once, one peer for one text. Pure.
 
-use super::locator::FindPeerError;
 use super::{Candidate, PeerRef, Source};
 
 /// One candidate per content (a plain peer's unproven bytes: per name), each source once, those with most sources
@@ -32,6 +31,30 @@ pub(super) fn merge(found: Vec<Candidate>) -> Vec<Candidate> {
     // Proven contents go before a plain peer's bytes, whatever their number.
     merged.sort_by_key(|candidate| (candidate.content.is_none(), std::cmp::Reverse(candidate.sources.len())));
     merged
+}
+
+/// Why there is no such peer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum FindPeerError {
+    /// Nobody is known by that name.
+    #[error("no peer is known as {0}")]
+    Unknown(String),
+    /// Nobody is, of those that could be asked for.
+    #[error("no peer is known as {text}, and not all could be asked: {why}")]
+    Unasked {
+        /// What was asked for.
+        text: String,
+        /// Who could not be asked, and why.
+        why: String,
+    },
+    /// Several are.
+    #[error("{text} may be any of: {}", candidates.join(", "))]
+    Ambiguous {
+        /// What was asked for.
+        text: String,
+        /// Who it may be.
+        candidates: Vec<String>,
+    },
 }
 
 /// The one peer among `known` that this text names.

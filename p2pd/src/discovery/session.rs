@@ -1,6 +1,7 @@
 //! One session with the maestro: Hello, Welcome, then changes up and acknowledgements down until it ends. What is told
 //! when is in `telling`.
 
+use std::pin::pin;
 use std::time::Duration;
 
 use p2p_identity::{Membership, PeerId};
@@ -12,12 +13,13 @@ use p2p_proto::v1::{self, SyncRequest, SyncResponse};
 use p2p_service::health::Heartbeat;
 use p2p_service::status::counted;
 use tokio::sync::{mpsc, watch};
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 use tonic::{Code, Status, Streaming};
 
+use super::draws::{DRAWN, Draws};
 use super::maestro::Shared;
 use super::members::Listing;
 use super::network::Joined;
@@ -26,8 +28,6 @@ use super::telling::{IN_FLIGHT, Telling};
 
 /// How long the maestro may take to say Welcome.
 const WELCOME_TIMEOUT: Duration = Duration::from_secs(10);
-/// How often the list of members is read again.
-const MEMBERS_INTERVAL: Duration = Duration::from_secs(30);
 /// How long the maestro may take to close its side after Goodbye.
 const GOODBYE_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -78,8 +78,8 @@ impl Session<'_> {
         };
         let mut telling = self.welcomed(&welcome);
         let mut changed = self.shared.common.catalog.watch();
-        let mut members = interval(MEMBERS_INTERVAL);
-        members.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (mut draws, first) = Draws::begin(self.shared.common.members.count(self.maestro));
+        let mut draw = pin!(sleep(first));
         loop {
             heart.beat();
             let last = *changed.borrow_and_update();
@@ -102,7 +102,10 @@ impl Session<'_> {
                 _ = target.changed() => return self.goodbye(&up, &mut down).await,
                 _ = changed.changed() => {}
                 () = heart.due() => {}
-                _ = members.tick() => self.read_members(),
+                () = &mut draw => {
+                    self.draw_members();
+                    draw.as_mut().reset(Instant::now() + draws.next());
+                }
                 message = down.message() => match message {
                     Ok(Some(SyncResponse { message: Some(message) })) => self.heard(message, &mut telling),
                     Ok(Some(_)) => {}
@@ -199,7 +202,8 @@ impl Session<'_> {
         }
     }
 
-    fn read_members(&self) {
+    /// Has the maestro tell some members that are here.
+    fn draw_members(&self) {
         let (mut directory, members, itself) =
             (self.directory.clone(), self.shared.common.members.clone(), self.shared.common.myself.id);
         let name = self.shared.common.network.at(&self.joined.address).and_then(|joined| joined.name);
@@ -207,11 +211,11 @@ impl Session<'_> {
         // Beside the stream, so that a slow answer holds up no change; it ends with the connection.
         self.shared.common.tasks.spawn_detached("members", async move {
             let request =
-                v1::ListPeersRequest { limit: super::members::MEMBERS as u32, cursor: String::new() };
+                v1::ListPeersRequest { limit: DRAWN as u32, drawn: true, ..v1::ListPeersRequest::default() };
             match timeout(WELCOME_TIMEOUT, directory.list_peers(request)).await {
                 Ok(Ok(answer)) => {
                     let listing = Listing { network, told_by: name, told_ms: now_ms() };
-                    if let Err(error) = members.replace(listing, answer.into_inner().peers, itself) {
+                    if let Err(error) = members.merge(&listing, answer.into_inner().peers, itself) {
                         tracing::error!(
                             %error,
                             "cannot keep the list of members: {error}; set the state directory right, or p2pd knows \

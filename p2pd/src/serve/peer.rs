@@ -23,7 +23,7 @@ use super::contents::Contents;
 use super::offer::Offers;
 use super::pull;
 use crate::catalog::{ListQuery, Viewer};
-use crate::discovery::{Answerer, Myself, entry};
+use crate::discovery::{Answerer, Members, Myself, PeerRef, entry};
 
 /// Files in one answer to Browse: without a limit, and at the most. With names of the longest kind the message stays
 /// below its limit.
@@ -46,6 +46,7 @@ pub struct PeerService {
     contents: Contents,
     offers: Offers,
     myself: Arc<Myself>,
+    members: Members,
     pulls: Arc<Semaphore>,
     places: Places,
     followers: Arc<Semaphore>,
@@ -61,6 +62,7 @@ impl PeerService {
         contents: Contents,
         offers: Offers,
         myself: Arc<Myself>,
+        members: Members,
         tasks: Tasks,
     ) -> Self {
         Self {
@@ -69,6 +71,7 @@ impl PeerService {
             contents,
             offers,
             myself,
+            members,
             pulls: Arc::new(Semaphore::new(PULLS)),
             places: Places::of(PULLS_PER_PEER),
             followers: Arc::new(Semaphore::new(FOLLOWERS)),
@@ -183,7 +186,13 @@ impl Peer for PeerService {
         let guest = self.admission.admit(&request)?;
         let permit = Arc::clone(&self.followers).try_acquire_owned().map_err(|_| busy())?;
         let place = self.follower_places.enter(guest.id).ok_or_else(busy)?;
-        let follower = availability::follow(&self.contents, &guest, request.into_inner()).await?;
+        let request = request.into_inner();
+        let fetcher = request.fetcher.clone().and_then(PeerRef::from_wire);
+        let follower = availability::follow(&self.contents, &guest, request).await?;
+        // Who fetches from this peer is one to ask while the maestro is down.
+        if let Some(fetcher) = fetcher.filter(|_| !guest.memberships.is_empty()) {
+            self.members.dealt_with(&fetcher);
+        }
         let (updates, stream) = mpsc::channel(availability::AHEAD);
         let (contents, admission, token) =
             (self.contents.clone(), self.admission.clone(), self.tasks.token());

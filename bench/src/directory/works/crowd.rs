@@ -1,4 +1,5 @@
-//! Many peers that stay connected, of which in each second one in a hundred has something new to tell.
+//! Many peers that stay connected, of which in each second one in a hundred has something new to tell. Now and then each of them
+//! has some of the others drawn for it, to know them while the maestro is down.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,7 +14,7 @@ use crate::directory::Bench;
 use crate::directory::catalogs::{Catalogs, peer_name};
 use crate::directory::filled::thousands;
 use crate::directory::maestro::{Maestro, own_dir};
-use crate::directory::peers::{Stream, Told};
+use crate::directory::peers::{DRAW_EVERY, Stream, Told};
 use crate::directory::table::Figures;
 use crate::processes::{cpu_with_children, forget_peak, peak_memory};
 use crate::statistics::Spread;
@@ -54,7 +55,7 @@ pub(super) async fn run(bench: &Bench) -> Result<Figures> {
     let members: Vec<Arc<Mutex<Member>>> =
         iter(coming).buffered(CONNECTING).map(|joined| joined?).try_collect().await?;
     let came_secs = began.elapsed().as_secs_f64();
-    change(&members, &catalogs, bench.seed, SETTLE).await?;
+    go_on(&members, &catalogs, bench.seed, SETTLE).await?;
     let connected = maestro.metric("maestrod_sync_streams").await?;
     ensure!(connected == catalogs.peers() as f64, "{connected} of {} are connected", catalogs.peers());
     forget_peak(pid)?;
@@ -62,7 +63,7 @@ pub(super) async fn run(bench: &Bench) -> Result<Figures> {
     for run in 0..bench.runs {
         let (cpu, began) = (cpu_with_children(pid)?, Instant::now());
         let lasting = Duration::from_secs(bench.secs);
-        let mut took = change(&members, &catalogs, bench.seed + 1 + run as u64, lasting).await?;
+        let mut took = go_on(&members, &catalogs, bench.seed + 1 + run as u64, lasting).await?;
         let used = cpu_with_children(pid)?.saturating_sub(cpu).as_secs_f64();
         values.push(100.0 * used / began.elapsed().as_secs_f64());
         acknowledged.append(&mut took);
@@ -77,9 +78,11 @@ pub(super) async fn run(bench: &Bench) -> Result<Figures> {
         values,
         ours: Some(format!("{memory:.0} MiB")),
         filled: format!(
-            "{} peers with {FILES_EACH} files each, connected and told in {came_secs:.0} s; {} changes a second",
+            "{} peers with {FILES_EACH} files each, connected and told in {came_secs:.0} s; {} changes and {:.1} draws of \
+             members a second",
             thousands(catalogs.peers()),
-            catalogs.peers() / ONE_IN
+            catalogs.peers() / ONE_IN,
+            catalogs.peers() as f64 / DRAW_EVERY.as_secs_f64()
         ),
         also: vec![
             (
@@ -95,6 +98,44 @@ pub(super) async fn run(bench: &Bench) -> Result<Figures> {
         )],
         ..Figures::default()
     })
+}
+
+/// Has them go on for so long. How long the acknowledgements took.
+async fn go_on(
+    members: &[Arc<Mutex<Member>>],
+    catalogs: &Catalogs,
+    seed: u64,
+    lasting: Duration,
+) -> Result<Vec<Duration>> {
+    let changes = change(members, catalogs, seed, lasting);
+    let (took, ()) = tokio::try_join!(changes, draw(members, catalogs, seed, lasting))?;
+    Ok(took)
+}
+
+/// Has each peer know some of the others anew as often as it does, evenly.
+async fn draw(
+    members: &[Arc<Mutex<Member>>],
+    catalogs: &Catalogs,
+    seed: u64,
+    lasting: Duration,
+) -> Result<()> {
+    let mut random = catalogs.draw(!seed);
+    let rate = catalogs.peers() as f64 / DRAW_EVERY.as_secs_f64();
+    let began = Instant::now();
+    let mut drawing = Vec::new();
+    for number in 0..(rate * lasting.as_secs_f64()) as u32 {
+        sleep_until((began + Duration::from_secs_f64(f64::from(number) / rate)).into()).await;
+        let index = usize::try_from(random.below(catalogs.peers())).unwrap_or(usize::MAX);
+        let member = Arc::clone(members.get(index).context("there is no such peer")?);
+        drawing.push(tokio::spawn(async move {
+            let drawn = member.lock().await.stream.draw();
+            drawn.await
+        }));
+    }
+    for drawn in drawing {
+        ensure!(drawn.await?? > 0, "nobody was drawn");
+    }
+    Ok(())
 }
 
 /// Has one in a hundred tell a change in each second, evenly. How long the acknowledgements took.

@@ -2,31 +2,33 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use p2p_identity::{Identity, TlsError, peer_of, server_config};
 use tokio::io::BufReader;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, mpsc};
-use tokio::time::timeout;
-use tokio_rustls::TlsAcceptor;
-use tokio_rustls::rustls::ServerConnection;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::time::{Instant, timeout};
+use tokio_rustls::rustls::server::Acceptor;
+use tokio_rustls::rustls::{ServerConfig, ServerConnection};
+use tokio_rustls::{LazyConfigAcceptor, StartHandshake};
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::refuse::refuse_plaintext;
 use super::stream::{Caller, PeerStream};
+use super::turns::{TooSlow, Turns};
 use super::{FRAME_LEN, HANDSHAKE_TIMEOUT};
 use crate::tasks::Tasks;
 
 /// First byte of a TLS handshake record (RFC 8446, section 5.1). HTTP/2 in plaintext begins with `P`.
 const TLS_HANDSHAKE: u8 = 0x16;
-/// Handshakes under way at once; more wait for their turn, no longer than a handshake may take.
-const HANDSHAKES: usize = 256;
-/// Connections that have said nothing yet; more wait in the kernel's queue.
+/// Connections that have not begun a handshake yet; more wait in the kernel's queue.
 const SILENT: usize = 4096;
-/// How long a connection may say nothing while many do so: whoever wants something says it at once.
+/// How long a connection may take to begin one while many do so: whoever wants something says it at once.
 const SILENCE_AMONG_MANY: Duration = Duration::from_secs(2);
+/// How often it is said that there is no turn for all.
+const SAY_EVERY: Duration = Duration::from_secs(60);
 /// Pause after the system could not give a connection (no file descriptors left), so that the loop does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -84,12 +86,13 @@ pub fn incoming(
     accept: Accept,
     tasks: &Tasks,
 ) -> Result<ReceiverStream<io::Result<PeerStream>>, TlsError> {
-    let acceptor = TlsAcceptor::from(server_config(identity)?);
+    let config = server_config(identity)?;
     let (ready, connections) = mpsc::channel(16);
-    let door = Arc::new(Door { acceptor, accept, ready });
+    let turned_away = Mutex::default();
+    let door = Arc::new(Door { config, accept, turns: Turns::new(), turned_away, ready });
     let spawner = tasks.clone();
     tasks.spawn("grpc-accept", async move {
-        let (silent, handshakes) = (Arc::new(Semaphore::new(SILENT)), Arc::new(Semaphore::new(HANDSHAKES)));
+        let silent = Arc::new(Semaphore::new(SILENT));
         let token = spawner.token();
         loop {
             let place = tokio::select! {
@@ -109,73 +112,118 @@ pub fn incoming(
                     }
                 },
             };
-            let (door, handshakes) = (Arc::clone(&door), Arc::clone(&handshakes));
+            let door = Arc::clone(&door);
             spawner.spawn_detached("grpc-handshake", async move {
-                // Those who say nothing take no turns of those who do.
-                if !matches!(timeout(silence, tcp.peek(&mut [0])).await, Ok(Ok(1..))) {
-                    tracing::debug!(%address, "the connection from {address} to the gRPC port said nothing");
-                    return;
+                // Those who do not say what they want take no turns of those who do.
+                match timeout(silence, begun(tcp)).await {
+                    Ok(Ok(Some(begun))) => door.admit(begun, place, address).await,
+                    // A port check: connected and left.
+                    Ok(Ok(None)) => {}
+                    Ok(Err(error)) => refused(address, &error),
+                    Err(_) => {
+                        tracing::debug!(%address, "the connection from {address} to the gRPC port began no handshake");
+                    }
                 }
-                let Ok(Ok(_turn)) = timeout(HANDSHAKE_TIMEOUT, handshakes.acquire_owned()).await else {
-                    tracing::debug!(%address, "too many handshakes for the connection from {address}");
-                    return;
-                };
-                drop(place);
-                door.admit(tcp, address).await;
             });
         }
     });
     Ok(ReceiverStream::new(connections))
 }
 
+/// How a connection began.
+enum Begun {
+    /// With a handshake, of which all is there that the caller says before it is answered.
+    Tls(Box<StartHandshake<TcpStream>>),
+    /// With something else.
+    Plain(TcpStream),
+}
+
+/// Waits until a caller has begun; `None` if it left.
+async fn begun(tcp: TcpStream) -> io::Result<Option<Begun>> {
+    tcp.set_nodelay(true)?;
+    let mut first = [0];
+    if tcp.peek(&mut first).await? == 0 {
+        return Ok(None);
+    }
+    if first[0] != TLS_HANDSHAKE {
+        return Ok(Some(Begun::Plain(tcp)));
+    }
+    let start = LazyConfigAcceptor::new(Acceptor::default(), tcp).await.map_err(explain)?;
+    Ok(Some(Begun::Tls(Box::new(start))))
+}
+
 struct Door {
-    acceptor: TlsAcceptor,
+    config: Arc<ServerConfig>,
     accept: Accept,
+    turns: Turns,
+    /// When it was said last that somebody had no turn, and how many had none since.
+    turned_away: Mutex<(Option<Instant>, u64)>,
     ready: mpsc::Sender<io::Result<PeerStream>>,
 }
 
 impl Door {
-    async fn admit(&self, tcp: TcpStream, address: SocketAddr) {
-        match timeout(HANDSHAKE_TIMEOUT, self.handshake(tcp, address)).await {
-            Ok(Ok(Some(stream))) => {
+    /// Lets a caller in when it has its turn. `place` is among those who have not begun.
+    async fn admit(&self, begun: Begun, place: OwnedSemaphorePermit, address: SocketAddr) {
+        let Some(turn) = self.turns.take(address.ip(), HANDSHAKE_TIMEOUT).await else {
+            self.turn_away(address);
+            return;
+        };
+        drop(place);
+        match turn.run(self.handshake(begun, address), HANDSHAKE_TIMEOUT).await {
+            Ok(Ok(stream)) => {
                 // Nobody takes connections any more: the server has stopped.
                 let _ = self.ready.send(Ok(stream)).await;
             }
-            Ok(Ok(None)) => {}
-            Ok(Err(error)) => {
-                tracing::warn!(%address, %error, "refused a connection to the gRPC port from {address}: {error}")
-            }
-            Err(_) => {
+            Ok(Err(error)) => refused(address, &error),
+            Err(TooSlow) => {
                 tracing::debug!(%address, "the connection from {address} to the gRPC port did not finish its handshake")
             }
         }
     }
 
-    async fn handshake(&self, tcp: TcpStream, address: SocketAddr) -> io::Result<Option<PeerStream>> {
-        tcp.set_nodelay(true)?;
-        let mut first = [0];
-        if tcp.peek(&mut first).await? == 0 {
-            // A port check: connected and left.
-            return Ok(None);
+    fn turn_away(&self, address: SocketAddr) {
+        tracing::debug!(%address, "too many handshakes for the connection from {address}");
+        let mut turned_away = self.turned_away.lock().unwrap_or_else(PoisonError::into_inner);
+        turned_away.1 += 1;
+        if turned_away.0.is_none_or(|said| said.elapsed() >= SAY_EVERY) {
+            let (count, secs) = (turned_away.1, HANDSHAKE_TIMEOUT.as_secs());
+            tracing::warn!(
+                %address,
+                count,
+                "too many begin a TLS handshake on the gRPC port at once: {count} connections had no turn within {secs} s, \
+                 the last one from {address}"
+            );
+            *turned_away = (Some(Instant::now()), 0);
         }
-        if first[0] != TLS_HANDSHAKE {
-            if self.accept.plaintext.admits(address) {
-                return Ok(Some(PeerStream::plain(Caller { address, peer: None }, tcp)));
+    }
+
+    async fn handshake(&self, begun: Begun, address: SocketAddr) -> io::Result<PeerStream> {
+        let start = match begun {
+            Begun::Tls(start) => *start,
+            Begun::Plain(tcp) if self.accept.plaintext.admits(address) => {
+                return Ok(PeerStream::plain(Caller { address, peer: None }, tcp));
             }
-            refuse_plaintext(tcp).await;
-            return Err(io::Error::other("it spoke plaintext, and this port speaks TLS"));
-        }
-        let tcp = BufReader::with_capacity(self.accept.read_buffer_len, tcp);
+            Begun::Plain(tcp) => {
+                refuse_plaintext(tcp).await;
+                return Err(io::Error::other("it spoke plaintext, and this port speaks TLS"));
+            }
+        };
+        let tcp = BufReader::with_capacity(self.accept.read_buffer_len, start.io);
         let write_buffer_len = self.accept.write_buffer_len;
         // The more the kernel is given at once, the less often it is asked, and the less often it wakes the other end.
         let limit = |connection: &mut ServerConnection| connection.set_buffer_limit(Some(write_buffer_len));
-        let stream = self.acceptor.accept_with(tcp, limit).await.map_err(explain)?;
+        let start = StartHandshake::from_parts(start.accepted, tcp);
+        let stream = start.into_stream_with(Arc::clone(&self.config), limit).await.map_err(explain)?;
         let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
         let peer = certificate
             .ok_or_else(|| io::Error::other("it showed no certificate"))
             .and_then(|certificate| peer_of(certificate).map_err(io::Error::other))?;
-        Ok(Some(PeerStream::tls(Caller { address, peer: Some(peer) }, stream)))
+        Ok(PeerStream::tls(Caller { address, peer: Some(peer) }, stream))
     }
+}
+
+fn refused(address: SocketAddr, error: &io::Error) {
+    tracing::warn!(%address, %error, "refused a connection to the gRPC port from {address}: {error}");
 }
 
 /// What an administrator can make sense of.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use http_body_util::Empty;
 use p2p_identity::Identity;
-use tokio::io::AsyncReadExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tonic::body::Body;
 
@@ -114,6 +114,66 @@ async fn a_handshake_that_never_comes_holds_up_nobody() {
         idle.push(TcpStream::connect(address).await.unwrap());
     }
     connect(&client, &[address.to_string()], Some(server.id())).await.unwrap();
+}
+
+/// Those who begin with a byte and do not go on are no handshakes yet: nobody waits for them.
+#[tokio::test]
+async fn a_handshake_that_does_not_go_on_holds_up_nobody() {
+    let (server, client) = (Identity::generate().unwrap(), Identity::generate().unwrap());
+    let (address, _tasks) = serve(&server, Plaintext::Off).await;
+    let mut stalled = Vec::new();
+    for _ in 0..300 {
+        let mut tcp = TcpStream::connect(address).await.unwrap();
+        tcp.write_all(&[0x16]).await.unwrap();
+        stalled.push(tcp);
+    }
+    let began = std::time::Instant::now();
+    connect(&client, &[address.to_string()], Some(server.id())).await.unwrap();
+    assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+    // Who goes on bit by bit is answered all the same.
+    let mut slow = stalled.pop().unwrap();
+    for bit in first_message(&client).await[1..].chunks(50) {
+        slow.write_all(bit).await.unwrap();
+        slow.flush().await.unwrap();
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(slow.read_u8().await.unwrap(), 0x16);
+}
+
+/// Those who send all of a first message and do not go on give way to those who do, from the same address as well.
+#[tokio::test]
+async fn a_handshake_that_stops_in_the_middle_gives_way() {
+    let (server, client) = (Identity::generate().unwrap(), Identity::generate().unwrap());
+    let (address, _tasks) = serve(&server, Plaintext::Off).await;
+    let hello = first_message(&client).await;
+    let mut stalled = Vec::new();
+    for _ in 0..128 {
+        let mut tcp = TcpStream::connect(address).await.unwrap();
+        tcp.write_all(&hello).await.unwrap();
+        stalled.push(tcp);
+    }
+    let began = std::time::Instant::now();
+    connect(&client, &[address.to_string()], Some(server.id())).await.unwrap();
+    assert!(began.elapsed() < Duration::from_secs(6), "{:?}", began.elapsed());
+}
+
+/// What a caller says before it is answered.
+async fn first_message(client: &Identity) -> Vec<u8> {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let accepted = async {
+        let (mut tcp, _) = listener.accept().await.unwrap();
+        let mut head = [0; 5];
+        tcp.read_exact(&mut head).await.unwrap();
+        let mut hello = vec![0; usize::from(u16::from_be_bytes([head[3], head[4]]))];
+        tcp.read_exact(&mut hello).await.unwrap();
+        [head.to_vec(), hello].concat()
+    };
+    let addresses = [address];
+    tokio::select! {
+        hello = accepted => hello,
+        _ = connect(client, &addresses, None) => unreachable!("nobody answers"),
+    }
 }
 
 #[test]

@@ -119,8 +119,9 @@ impl From<PoolError> for Failure {
 impl From<Failure> for DirectoryError {
     fn from(failure: Failure) -> DirectoryError {
         match failure {
+            // The database is well, and has more to do at once than it can.
             Failure::Conflict(text) => {
-                DirectoryError::Failed(format!("{text}, {TRIES} times; others change the same rows"))
+                DirectoryError::Busy(format!("{text}, {TRIES} times; others change the same rows"))
             }
             Failure::Lost(text) | Failure::Barred(text) => DirectoryError::Unavailable(text),
             Failure::Busy(text) => DirectoryError::Busy(text),

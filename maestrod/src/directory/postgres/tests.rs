@@ -57,6 +57,49 @@ async fn a_newer_schema_is_refused_and_left_alone() {
     assert_eq!(server.sql("newer", "SELECT version FROM schema_version").unwrap(), "99");
 }
 
+/// A database as version 1 left it, with what peers had told: it opens, is brought to this release's version, and goes on.
+#[tokio::test]
+#[ignore = "needs PostgreSQL's programs; `cargo xtask test-large` runs it"]
+async fn a_database_of_an_older_release_opens() {
+    let server = PostgresServer::start().unwrap();
+    let address = server.create_database("older").unwrap();
+    let columns = "SELECT string_agg(concat_ws(' ', table_name, column_name, data_type, column_default, is_nullable), E'\\n'
+                   ORDER BY table_name, column_name) FROM information_schema.columns WHERE table_schema = 'public'";
+    server.create_database("version1").unwrap();
+    server.sql("version1", schema::MIGRATIONS[0]).unwrap();
+    let of_version_1 = server.sql("version1", columns).unwrap();
+    {
+        let directory = on(&address);
+        directory.prepare().await.unwrap();
+        settle(&directory, 1, &[file("a", "1"), file("b", "2")]).await;
+    }
+    let fresh = server.sql("older", columns).unwrap();
+    server
+        .sql(
+            "older",
+            "DROP TABLE maestros, network;
+             ALTER TABLE peers DROP COLUMN holder, DROP COLUMN connected;
+             UPDATE schema_version SET version = 1",
+        )
+        .unwrap();
+    let made: Vec<_> = of_version_1.lines().map(str::to_owned).collect();
+    let older = server.sql("older", columns).unwrap();
+    let older: Vec<_> = older.lines().filter(|line| !line.starts_with("schema_version ")).collect();
+    assert_eq!(older, made, "it is not as version 1 had it");
+
+    let directory = on(&address);
+    directory.prepare().await.unwrap();
+    directory.claim(peer(9)).await.unwrap();
+    assert_eq!(server.sql("older", "SELECT version FROM schema_version").unwrap(), "2");
+    assert_eq!(server.sql("older", columns).unwrap(), fresh);
+    let held = directory.begin(peer(1), profile("p1"), 9).await.unwrap();
+    assert_eq!((held.epoch, held.applied), (1, 2), "nothing is to be told again");
+    assert_eq!(directory.totals().await.unwrap().files, 2);
+    settle(&directory, 2, &[file("a", "1")]).await;
+    let found = directory.locate(crate::directory::Wanted::Name("a".to_owned()), 10).await.unwrap();
+    assert_eq!(found[0].sources.len(), 2);
+}
+
 #[tokio::test]
 #[ignore = "needs PostgreSQL's programs; `cargo xtask test-large` runs it"]
 async fn a_database_is_of_one_network() {
@@ -366,5 +409,23 @@ async fn connections_that_are_in_use_are_no_lost_database() {
     let refused = directory.totals().await;
     assert!(matches!(refused, Err(DirectoryError::Busy(_))), "{refused:?}");
     drop(used);
+    assert_eq!(directory.totals().await.unwrap().files, 0);
+}
+
+/// A change that others are in the way of each time is one for later, and no broken database.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs PostgreSQL's programs; `cargo xtask test-large` runs it"]
+async fn what_others_are_in_the_way_of_to_the_end_is_for_later() {
+    let server = PostgresServer::start().unwrap();
+    let directory = open(&server, "conflicts").await;
+    let tries = std::sync::atomic::AtomicU32::new(0);
+    let refused = directory.writers.run(async |client: lent::Client| {
+        tries.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        client.batch_execute("DO $$ BEGIN RAISE 'in the way' USING ERRCODE = '40001'; END $$").await?;
+        Ok(())
+    });
+    let refused: Result<(), _> = refused.await;
+    assert!(matches!(refused, Err(DirectoryError::Busy(_))), "{refused:?}");
+    assert_eq!(tries.into_inner(), 8);
     assert_eq!(directory.totals().await.unwrap().files, 0);
 }

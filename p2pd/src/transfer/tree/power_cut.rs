@@ -99,7 +99,7 @@ impl House {
         });
         let network = Network::open(dir.join("network.json")).unwrap();
         let members = Members::open(dir.join("members.json"), network.clone()).unwrap();
-        let connections = Connections::new(identity.clone(), network.clone(), tasks.clone());
+        let connections = Connections::new(identity.clone(), network.clone(), members.clone(), tasks.clone());
         let friends = Friends::open(dir.join("friends.json"), connections.clone(), members.clone()).unwrap();
         let (me, known) = (Arc::clone(&myself), catalog.clone());
         let maestros = Maestros::start(identity, me, known, network, members.clone(), &[], &tasks).unwrap();
