@@ -321,12 +321,17 @@ impl Engine<'_> {
     }
 
     fn ask_everyone(&mut self) {
-        self.plan.sources().into_iter().for_each(|source| self.ask(source));
+        let now = Instant::now();
+        self.plan.sources().into_iter().for_each(|source| self.ask_at(source, now));
     }
 
     /// Until everything is asked for, what happens to one source changes nothing of what the others can be asked for.
     fn ask(&mut self, source: SourceKey) {
-        for piece in self.plan.requests(source, Instant::now(), |below| rand::random_range(0..below)) {
+        self.ask_at(source, Instant::now());
+    }
+
+    fn ask_at(&mut self, source: SourceKey, now: Instant) {
+        for piece in self.plan.requests(source, now, |below| rand::random_range(0..below)) {
             if !self.order(source, Order::Ask(piece)) {
                 // Its task has ended; that it is gone is on its way.
                 self.plan.leave(source);

@@ -62,6 +62,9 @@ pub(super) struct Plan {
     open: BTreeMap<u32, Vec<Asked>>,
     sources: BTreeMap<SourceKey, Source>,
     rarity: Rarity,
+    /// The longest that anybody needs now for a piece that one more may be asked for, until something changes: at the end most
+    /// sources look for work, and there is none.
+    longest: Option<(Instant, Option<Duration>)>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -112,7 +115,8 @@ impl Plan {
         let (mut free, mut held) = (Bits::new(count), Bits::new(count));
         here.iter_missing().for_each(|piece| free.set(piece));
         here.iter_ones().for_each(|piece| held.set(piece));
-        Self { free, here: held, open: BTreeMap::new(), sources: BTreeMap::new(), rarity: Rarity::new(count) }
+        let (open, sources, rarity) = (BTreeMap::new(), BTreeMap::new(), Rarity::new(count));
+        Self { free, here: held, open, sources, rarity, longest: None }
     }
 
     /// A source of which nothing else is known yet.
@@ -156,6 +160,7 @@ impl Plan {
 
     /// The source is gone; what only it was asked for is free again.
     pub(super) fn leave(&mut self, source: SourceKey) {
+        self.longest = None;
         let Some(state) = self.sources.remove(&source) else { return };
         if let Has::Some(bits) = &state.has {
             bits.iter().for_each(|piece| self.rarity.lose(piece));
@@ -181,10 +186,11 @@ impl Plan {
         {
             let next = match self.rarest(&state.has, &mut pick) {
                 // More than one at a time would only be taken from each other.
-                None if state.queue.is_empty() => self.slowest(source, state, now),
+                None if state.queue.is_empty() => self.taken_over(source, now),
                 found => found,
             };
             let Some(piece) = next else { break };
+            self.longest = None;
             self.free.clear(piece);
             self.open.entry(piece).or_default().push(Asked { source, since: now });
             if let Some(state) = self.sources.get_mut(&source) {
@@ -207,31 +213,55 @@ impl Plan {
     }
 
     /// The piece that will take longest where it was asked for, if this source would be much faster.
-    fn slowest(&self, thief: SourceKey, state: &Source, now: Instant) -> Option<u32> {
-        let own = state.pace.expected(1) * if self.is_end_game() { SOONER } else { SOONER_BEFORE_THE_END };
-        let latest = |owner: &Source| {
-            let queue = (1..).zip(&owner.queue).collect::<Vec<(u32, &u32)>>();
-            let late = queue.into_iter().rev().map(|(place, piece)| (owner.pace.left(place, now), *piece));
-            // Who comes earlier in a queue takes less long.
-            let mut late = late.take_while(|(left, _)| *left > own);
-            late.find(|(_, piece)| self.may_copy(*piece, thief, state, now))
+    fn taken_over(&mut self, thief: SourceKey, now: Instant) -> Option<u32> {
+        let longest = match self.longest {
+            Some((then, longest)) if then == now => longest,
+            _ => self.late(now, Duration::ZERO, |_| true).map(|(left, _)| left),
         };
-        self.sources.values().filter_map(latest).max().map(|(_, piece)| piece)
+        self.longest = Some((now, longest));
+        let state = self.sources.get(&thief)?;
+        let own = state.pace.expected(1) * if self.is_end_game() { SOONER } else { SOONER_BEFORE_THE_END };
+        if longest? <= own {
+            return None;
+        }
+        let is_new = |piece| {
+            let asked = self.open.get(&piece).map(Vec::as_slice).unwrap_or_default();
+            state.has.get(piece) && asked.iter().all(|asked| asked.source != thief)
+        };
+        self.late(now, own, is_new).map(|(_, piece)| piece)
     }
 
-    /// Whether this source may be asked for a piece that others were asked for.
-    fn may_copy(&self, piece: u32, thief: SourceKey, state: &Source, now: Instant) -> bool {
+    /// Of the pieces that one more may be asked for, and that take longer than this, the one that takes longest, and how long.
+    fn late(&self, now: Instant, than: Duration, is_one: impl Fn(u32) -> bool) -> Option<(Duration, u32)> {
+        let mut latest: Option<(Duration, u32)> = None;
+        for owner in self.sources.values() {
+            // Who comes earlier in a queue takes less long.
+            for (before, piece) in owner.queue.iter().enumerate().rev() {
+                let place = u32::try_from(before + 1).unwrap_or(u32::MAX);
+                let late = (owner.pace.left(place, now), *piece);
+                if late.0 <= than || latest.is_some_and(|latest| late <= latest) {
+                    break;
+                }
+                if self.may_copy(*piece, now) && is_one(*piece) {
+                    latest = Some(late);
+                    break;
+                }
+            }
+        }
+        latest
+    }
+
+    /// Whether one more may be asked for a piece that others were asked for.
+    fn may_copy(&self, piece: u32, now: Instant) -> bool {
         let asked = self.open.get(&piece).map(Vec::as_slice).unwrap_or_default();
         let last = asked.iter().map(|asked| asked.since).max();
         let is_overdue = last.is_some_and(|last| now.saturating_duration_since(last) >= PATIENCE);
-        !self.here.get(piece)
-            && state.has.get(piece)
-            && (asked.len() < COPIES || is_overdue)
-            && asked.iter().all(|asked| asked.source != thief)
+        !self.here.get(piece) && (asked.len() < COPIES || is_overdue)
     }
 
     /// The source gave the piece.
     pub(super) fn arrived(&mut self, source: SourceKey, piece: u32, now: Instant) -> Arrival {
+        self.longest = None;
         if let Some(state) = self.sources.get_mut(&source)
             && let Some(place) = state.queue.iter().position(|asked| *asked == piece)
         {
@@ -255,6 +285,7 @@ impl Plan {
 
     /// The source was told to leave the piece, and has not given it.
     pub(super) fn withdrawn(&mut self, source: SourceKey, piece: u32) {
+        self.longest = None;
         if let Some(state) = self.sources.get_mut(&source)
             && let Some(place) = state.queue.iter().position(|asked| *asked == piece)
         {
@@ -279,6 +310,7 @@ impl Plan {
 
     /// The piece that had arrived is not kept after all: it is false, or could not be written.
     pub(super) fn lacks(&mut self, piece: u32) {
+        self.longest = None;
         self.here.clear(piece);
         if piece < self.here.count() && !self.open.contains_key(&piece) {
             self.free.set(piece);

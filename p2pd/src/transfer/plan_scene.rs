@@ -175,7 +175,7 @@ mod tests {
     /// reason to fail. Whoever looks at every piece takes longer. What it costs a release build, `docs/benchmarks.md` says.
     const MOST: Duration = Duration::from_micros(40);
     /// The same where all sources are asked after each whether they could take something over.
-    const MOST_AT_THE_END: Duration = Duration::from_micros(700);
+    const MOST_AT_THE_END: Duration = Duration::from_micros(150);
 
     fn processor_time() -> Duration {
         let now = clock_gettime(ClockId::ThreadCPUTime);

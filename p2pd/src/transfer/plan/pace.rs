@@ -6,14 +6,16 @@ use super::{HORIZON, WINDOW};
 
 /// Weight of the newest interval, as a share of 1: fast to learn, slow to be fooled by one stall.
 const WEIGHT: f64 = 0.25;
+/// Nothing can be measured below the clock's own grain.
+const GRAIN: Duration = Duration::from_micros(1);
 /// What a source is taken to need for a piece before it gave any.
 const UNKNOWN: Duration = Duration::from_secs(1);
 
 /// The measured pace of one source.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Pace {
-    /// Mean seconds from one piece to the next while it had work, newest first.
-    interval: Option<f64>,
+    /// Mean time from one piece to the next while it had work, the newest weighing most.
+    interval: Option<Duration>,
     /// Since when it has worked on its next piece.
     since: Option<Instant>,
     open: usize,
@@ -31,8 +33,8 @@ impl Pace {
     /// It gave a piece.
     pub(super) fn arrived(&mut self, now: Instant) {
         if let Some(since) = self.since {
-            let took = now.saturating_duration_since(since).as_secs_f64();
-            let mean = self.interval.map_or(took, |mean| mean + (took - mean) * WEIGHT);
+            let took = now.saturating_duration_since(since);
+            let mean = self.interval.map_or(took, |mean| mean.mul_f64(1.0 - WEIGHT) + took.mul_f64(WEIGHT));
             self.interval = Some(mean);
         }
         self.open = self.open.saturating_sub(1);
@@ -49,16 +51,14 @@ impl Pace {
     pub(super) fn window(&self) -> usize {
         let wanted = match self.interval {
             None => *WINDOW.start(),
-            // Nothing can be measured below the clock's own grain.
-            Some(interval) => (HORIZON.as_secs_f64() / interval.max(1e-6)).ceil() as usize,
+            Some(interval) => HORIZON.div_duration_f64(interval.max(GRAIN)).ceil() as usize,
         };
         wanted.clamp(*WINDOW.start(), *WINDOW.end())
     }
 
     /// How long so many pieces take.
     pub(super) fn expected(&self, pieces: u32) -> Duration {
-        let each = self.interval.map_or(UNKNOWN, Duration::from_secs_f64);
-        each * pieces
+        self.interval.unwrap_or(UNKNOWN) * pieces
     }
 
     /// How long it takes until it has given the piece in this place of its queue, 1 for the next one. Who is overdue is
