@@ -323,9 +323,10 @@ fn open_part(
         if is_new {
             dir.remove_part(key)?;
         }
-        let needed = match awaited {
-            0 => format!("it needs {needs} bytes"),
-            _ => format!("it and other files that are not whole yet need {needs} bytes"),
+        let needed = match (is_new, awaited) {
+            (true, 0) => format!("it needs {len} bytes"),
+            (true, _) => format!("it needs {len} bytes, and files that are not whole yet {awaited} more"),
+            (false, _) => format!("files that are not whole yet need {awaited} bytes"),
         };
         return Err(SinkError::Full(format!(
             "{needed}, and {free} are free, of which {reserve} are kept free ([transfers] reserve_bytes)"

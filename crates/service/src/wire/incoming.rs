@@ -189,7 +189,6 @@ impl Door {
             let (count, secs) = (turned_away.1, HANDSHAKE_TIMEOUT.as_secs());
             tracing::warn!(
                 %address,
-                count,
                 "too many begin a TLS handshake on the gRPC port at once: {count} connections had no turn within {secs} s, \
                  the last one from {address}"
             );
