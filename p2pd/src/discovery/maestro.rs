@@ -5,6 +5,7 @@
 //! Owns the loop that connects, syncs, and tries again. Called by [`Maestros`](super::Maestros), which has all of them.
 
 use std::collections::HashMap;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -27,8 +28,6 @@ use crate::catalog::Catalog;
 /// First pause before the next try, doubled up to the last.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LAST_PAUSE: Duration = Duration::from_secs(10);
-/// How often one in reserve looks whether its connection is still there. What a machine's end leaves open, keepalive closes.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// What the connections with all maestros share.
 #[derive(Clone)]
@@ -270,19 +269,22 @@ impl Shared {
         token: &CancellationToken,
         heart: &Heartbeat,
     ) -> Result<OwnedSemaphorePermit, End> {
-        let mut turn = std::pin::pin!(seat.acquire_owned());
+        let (mut turn, mut closed) = (pin!(seat.acquire_owned()), pin!(connection.closed()));
         loop {
             heart.beat();
             tokio::select! {
+                biased;
+                // What a machine's end leaves open, keepalive closes. Known at once, or its turn may come before that.
+                () = &mut closed => {
+                    return Err(End::Lost { welcomed: false, why: "the connection broke".to_owned() });
+                }
                 seat = &mut turn => match seat {
                     Ok(seat) => return Ok(seat),
                     Err(_) => return Err(End::Asked),
                 },
                 () = token.cancelled() => return Err(End::Asked),
                 _ = target.changed() => return Err(End::Asked),
-                () = tokio::time::sleep(LOOK_EVERY) => if !connection.is_open() {
-                    return Err(End::Lost { welcomed: false, why: "the connection broke".to_owned() });
-                },
+                () = heart.due() => {}
             }
         }
     }
