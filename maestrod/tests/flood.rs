@@ -41,6 +41,14 @@ async fn a_gibibyte_of_names_takes_bounded_memory_and_disturbs_nobody() {
     let mut stream =
         SyncStream::welcomed(mallory.open_by(maestro.connect(&mallory).await, 1, u64::MAX).await).await;
     let batches = ALL / EACH / BATCH + 1;
+    // Whoever asks meanwhile is answered, and whoever tells is heard.
+    let mut disturbed = async |told: &mut u64, slowest: &mut Duration| {
+        *told += 1;
+        let (asked, name) = (Instant::now(), format!("of-ada-{told}"));
+        other.apply(delta(1, upserts(*told, &[file(&name, "1")]))).await;
+        assert_eq!(maestro.who_has(&name).await, ["ada"]);
+        *slowest = (*slowest).max(asked.elapsed());
+    };
     let (began, mut most, mut slowest, mut told) = (Instant::now(), 0, Duration::ZERO, 1);
     for batch in 0..batches {
         let files: Vec<_> = (0..BATCH).map(|number| file(&name(batch * BATCH + number), "x")).collect();
@@ -49,12 +57,7 @@ async fn a_gibibyte_of_names_takes_bounded_memory_and_disturbs_nobody() {
         assert!(!stream.apply(next).await.resync);
         if batch % 20 == 0 {
             most = most.max(maestro.private_mib());
-            // Whoever asks is answered, and whoever tells is heard.
-            told += 1;
-            let asked = Instant::now();
-            other.apply(delta(1, upserts(told, &[file(&format!("of-ada-{told}"), "1")]))).await;
-            assert_eq!(maestro.who_has(&format!("of-ada-{told}")).await, ["ada"]);
-            slowest = slowest.max(asked.elapsed());
+            disturbed(&mut told, &mut slowest).await;
         }
     }
     let names = batches * BATCH;
@@ -67,11 +70,7 @@ async fn a_gibibyte_of_names_takes_bounded_memory_and_disturbs_nobody() {
         assert!(!stream.apply(delta(1, gone)).await.resync);
         if batch % 20 == 0 {
             most = most.max(maestro.private_mib());
-            told += 1;
-            let asked = Instant::now();
-            other.apply(delta(1, upserts(told, &[file(&format!("of-ada-{told}"), "1")]))).await;
-            assert_eq!(maestro.who_has(&format!("of-ada-{told}")).await, ["ada"]);
-            slowest = slowest.max(asked.elapsed());
+            disturbed(&mut told, &mut slowest).await;
         }
     }
     for number in [0, names / 2, names - 1] {

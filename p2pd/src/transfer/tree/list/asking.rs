@@ -50,7 +50,7 @@ impl Transfers {
             (None, 1..) if !locator.is_in_network() => {
                 Some(counted(silent, "friend does not answer", "friends do not answer"))
             }
-            // What friends alone have nobody else knows of.
+            // A friend that is away may have more, and may be away for good: that says nothing of what the network has.
             (None, _) => None,
         };
         Ok(is_any)
