@@ -219,7 +219,7 @@ impl Engine<'_> {
                 let why = "those who can be reached have nothing that is missing here".to_owned();
                 return Ok(Outcome::NoSources { why, serving: self.serving });
             }
-            durable.go_on(&sink, &self.pieces);
+            durable.go_on(&sink, &self.pieces, self.size.saturating_sub(self.done_len()));
             tokio::select! {
                 () = stop.cancelled() => {
                     heart.rest();
@@ -421,12 +421,16 @@ impl Engine<'_> {
     }
 
     fn show(&self) {
+        self.job.progressed(self.done_len());
+    }
+
+    /// Bytes that are proven and written.
+    fn done_len(&self) -> u64 {
         let piece_len = p2p_content::piece_len(self.size);
         let whole = u64::from(self.pieces.count_ones()) * piece_len;
         let last = self.pieces.count().saturating_sub(1);
         // The last piece may be shorter than the others.
         let short = u64::from(self.pieces.count()) * piece_len - self.size;
-        let done = if self.pieces.get(last) { whole.saturating_sub(short) } else { whole };
-        self.job.progressed(done);
+        if self.pieces.get(last) { whole.saturating_sub(short) } else { whole }
     }
 }

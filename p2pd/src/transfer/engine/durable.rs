@@ -11,6 +11,8 @@ use crate::transfer::sink::{Sink, SinkError};
 /// Bytes, and time, after which the bitmap is made durable.
 const REMEMBER_LEN: u64 = 64 << 20;
 const REMEMBER_EVERY: Duration = Duration::from_secs(1);
+/// Bytes below which a flush costs more than what it leaves to be done at the end.
+const LEAST_LEN: u64 = 8 << 20;
 
 /// When the bitmap was last made durable, and the task that does it.
 pub(super) struct Durable {
@@ -28,9 +30,12 @@ impl Durable {
         self.len += len;
     }
 
-    /// Starts to make what is written durable, where enough has come together; one at a time.
-    pub(super) fn go_on(&mut self, sink: &Arc<Sink>, pieces: &Bitmap) {
-        let enough = self.len >= REMEMBER_LEN || (self.len > 0 && self.since.elapsed() >= REMEMBER_EVERY);
+    /// Starts to make what is written durable, where enough has come together; one at a time. Of what is missing less is
+    /// enough towards the end: the file gets its name once all of it is on the disk, and nothing else is done while
+    /// that is waited for.
+    pub(super) fn go_on(&mut self, sink: &Arc<Sink>, pieces: &Bitmap, missing_len: u64) {
+        let enough_len = missing_len.clamp(LEAST_LEN, REMEMBER_LEN);
+        let enough = self.len >= enough_len || (self.len > 0 && self.since.elapsed() >= REMEMBER_EVERY);
         if enough && self.task.is_empty() {
             let (sink, pieces) = (Arc::clone(sink), pieces.clone());
             self.task.spawn(async move { sink.remember(pieces).await });
