@@ -141,6 +141,33 @@ async fn what_has_no_name_in_the_end_is_not_fetched_again_under_another() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_a_failed_transfer_left_is_given_back_after_a_day() {
+    let (mut network, source, _) = with_slow_source().await;
+    let failed = name_taken(network.peer(1).unwrap(), &source).await.id;
+    let peer = network.peer_mut(1).unwrap();
+    let database = peer.state("transfers.sqlite");
+    for (hours, parts) in [(23, 1), (1, 0)] {
+        peer.daemon_mut().kill_9().await.unwrap();
+        // As if this time had passed meanwhile.
+        let earlier = "UPDATE transfers SET body = json_set(body, '$.ended_ms', body ->> '$.ended_ms' - ?2) WHERE id = ?1";
+        let by_ms = hours * 3_600_000_i64;
+        let changed = rusqlite::Connection::open(&database).unwrap().execute(earlier, (failed, by_ms));
+        assert_eq!(changed.unwrap(), 1);
+        peer.daemon_mut().restart().await.unwrap();
+        peer.settled().await.unwrap();
+        eventually(SOON, "it was looked at what is kept", async || {
+            let removed = format!("what was kept of the failed transfer {failed} is removed");
+            let log = peer.daemon().log_of_this_run();
+            ensure!(log.contains(&removed) == (parts == 0), "{log}");
+            Ok(())
+        })
+        .await
+        .unwrap();
+        assert_eq!(peer.partial_files(), parts, "{hours} hours later");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_a_failed_transfer_left_makes_room_for_another_one() {
     let (mut network, source, _) = with_slow_source().await;
     let other = LyingPeer::start("otra", Conduct::Honest, [("otra.bin", random_bytes(3 << 20, 2))]).await;
