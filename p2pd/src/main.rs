@@ -147,6 +147,7 @@ fn replace<T: Clone>(
 
 fn main() -> ExitCode {
     memory::take_small_pages();
+    p2p_identity::use_fast_ciphers();
     let mut args = Args::parse();
     if let Some(directory) = &args.manual {
         return match PAGES.write(Args::command(), directory) {

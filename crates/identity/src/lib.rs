@@ -13,4 +13,4 @@ mod tls;
 pub use key::{Identity, IdentityError};
 pub use membership::{MEMBERSHIP_LEN, Membership, MembershipError};
 pub use peer_id::{ParsePeerIdError, PeerId};
-pub use tls::{TlsError, WrongPeer, client_config, peer_of, server_config, wrong_peer};
+pub use tls::{TlsError, WrongPeer, client_config, peer_of, server_config, use_fast_ciphers, wrong_peer};

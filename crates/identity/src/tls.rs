@@ -4,13 +4,18 @@ use std::fmt;
 use std::sync::Arc;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+use rustls::crypto::aws_lc_rs::cipher_suite as fast;
+use rustls::crypto::ring::cipher_suite as small;
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+use rustls::crypto::ring::cipher_suite as fast;
 use rustls::crypto::{CryptoProvider, ring, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{
-    CertificateError, CipherSuite, ClientConfig, DigitallySignedStruct, DistinguishedName, OtherError,
-    PeerIncompatible, ServerConfig, SignatureScheme, version,
+    CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, OtherError, PeerIncompatible,
+    ServerConfig, SignatureScheme, SupportedCipherSuite, version,
 };
 
 use crate::{Identity, PeerId};
@@ -91,11 +96,32 @@ pub fn wrong_peer(error: &rustls::Error) -> Option<WrongPeer> {
     }
 }
 
-/// *ring*, AES-128-GCM first: measured fastest of the suites with hardware help, and as strong as the keys.
+/// Has this process use the fastest ciphers there are for this machine from now on: AWS-LC's, whose AES-GCM is twice as
+/// fast as *ring*'s on processors with wide vectors. For a program that moves much data, at its start; they take half a
+/// MiB of memory more.
+pub fn use_fast_ciphers() {
+    // Where there is a provider already, this was said before.
+    let _ = with(&[
+        fast::TLS13_AES_128_GCM_SHA256,
+        fast::TLS13_AES_256_GCM_SHA384,
+        fast::TLS13_CHACHA20_POLY1305_SHA256,
+    ])
+    .install_default();
+}
+
 fn provider() -> Arc<CryptoProvider> {
-    let mut provider = ring::default_provider();
-    provider.cipher_suites.sort_by_key(|suite| suite.suite() != CipherSuite::TLS13_AES_128_GCM_SHA256);
-    Arc::new(provider)
+    CryptoProvider::get_default().cloned().unwrap_or_else(|| {
+        Arc::new(with(&[
+            small::TLS13_AES_128_GCM_SHA256,
+            small::TLS13_AES_256_GCM_SHA384,
+            small::TLS13_CHACHA20_POLY1305_SHA256,
+        ]))
+    })
+}
+
+/// *ring*, with these ciphers. AES-128-GCM comes first: the fastest with hardware help, and as strong as the keys.
+fn with(ciphers: &[SupportedCipherSuite]) -> CryptoProvider {
+    CryptoProvider { cipher_suites: ciphers.to_vec(), ..ring::default_provider() }
 }
 
 fn certificate(
@@ -262,6 +288,20 @@ mod tests {
         assert_eq!(seen, (a.id(), b.id()));
         let seen = handshake(server_config(&a).unwrap(), client_config(&b, None).unwrap()).unwrap();
         assert_eq!(seen.0, a.id());
+    }
+
+    #[test]
+    fn who_has_the_fast_ciphers_speaks_with_who_has_the_small_ones() {
+        let (a, b) = (Identity::generate().unwrap(), Identity::generate().unwrap());
+        let (small_server, small_client) =
+            (server_config(&a).unwrap(), client_config(&b, Some(a.id())).unwrap());
+        use_fast_ciphers();
+        let (server, client) = (server_config(&a).unwrap(), client_config(&b, Some(a.id())).unwrap());
+        for (server, client) in
+            [(small_server, client.clone()), (server.clone(), small_client), (server, client)]
+        {
+            assert_eq!(handshake(server, client).unwrap(), (a.id(), b.id()));
+        }
     }
 
     #[test]
