@@ -18,6 +18,7 @@ mod ranking;
 pub mod sharing;
 pub mod sqlite;
 mod standing;
+mod turns;
 mod walking;
 
 #[cfg(test)]

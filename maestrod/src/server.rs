@@ -155,6 +155,9 @@ impl Server {
             Store::Shared(directory) => {
                 let rest = Meanwhile { rest: &self.rest.0, local: &local, metrics: &metrics };
                 wait_for_database(&directory, self.identity.id(), rest).await?;
+                let (heart, token) = (tasks.heartbeat("text-index", PATIENCE), tasks.token());
+                let indexing = Arc::clone(&directory);
+                tasks.spawn("text-index", async move { indexing.keep_text_index(heart, token).await });
                 directory
             }
         };

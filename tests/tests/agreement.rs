@@ -16,7 +16,7 @@ mod agreement_world;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use agreement_world::{Counts, Lab, Step};
+use agreement_world::{Counts, Garbling, Lab, Step};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner};
 
@@ -24,6 +24,8 @@ use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, Test
 const CASES: u64 = 10_000;
 /// Cases of one seed.
 const CASES_OF_SEED: u64 = 250;
+/// Labs at the same time. Each step is handed from thread to thread, so that a lab waits more than it works.
+const LABS_PER_CORE: usize = 4;
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let (share, name) = (|| 0..2usize, || 0u8..7);
@@ -32,7 +34,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         5 => (share(), name()).prop_map(|(share, name)| Step::Remove { share, name }),
         2 => (share(), any::<bool>(), any::<bool>())
             .prop_map(|(share, friends, available)| Step::Show { share, friends, available }),
-        4 => Just(Step::Connect),
+        4 => (0u8..4).prop_map(|number| Step::Connect { is_older: number == 0 }),
         8 => Just(Step::Say),
         8 => any::<prop::sample::Index>().prop_map(Step::Take),
         6 => Just(Step::Hear),
@@ -46,10 +48,17 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => any::<prop::sample::Index>().prop_map(Step::RestoreMaestro),
         1 => Just(Step::LosePeer),
         3 => (0usize..agreement_world::SPOILS.len()).prop_map(Step::Spoil),
+        1 => (0usize..agreement_world::LEDGER_SPOILS.len()).prop_map(Step::SpoilLedger),
+        3 => garbling().prop_map(Step::Garble),
         1 => Just(Step::Examine),
         1 => Just(Step::Forget),
     ];
     prop::collection::vec(step, 10..60)
+}
+
+fn garbling() -> impl Strategy<Value = Garbling> {
+    use Garbling::{Epoch, Reversed, Swapped, Through, Twice};
+    prop_oneof![Just(Twice), Just(Swapped), Just(Reversed), Just(Epoch), Just(Through)]
 }
 
 /// Runs the cases of one seed.
@@ -87,7 +96,8 @@ fn in_the_end_both_hold_the_same() {
         None => (1..=number("P2P_RUNS").unwrap_or(CASES).div_ceil(CASES_OF_SEED)).collect(),
     };
     let next = AtomicU64::new(0);
-    let workers = std::thread::available_parallelism().map_or(1, usize::from).min(seeds.len());
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let workers = (cores * LABS_PER_CORE).min(seeds.len());
     let worker = || {
         let (mut lab, mut counts) = (Lab::new(), Counts::default());
         loop {

@@ -21,6 +21,9 @@ mod holders;
 mod lent;
 mod matches;
 mod names;
+mod noted;
+#[cfg(test)]
+mod noted_tests;
 mod peers;
 mod schema;
 mod settings;
@@ -31,6 +34,7 @@ mod text;
 
 use catalog::Progress;
 use connections::{Connections, Kinds};
+use noted::Notes;
 pub use settings::{Settings, check_address};
 use sharing::Fellow;
 
@@ -86,8 +90,10 @@ pub struct PostgresDirectory {
     readers: Connections,
     writers: Connections,
     showers: Connections,
+    indexer: Connections,
     pulse: Connections,
     fellow: Fellow,
+    notes: Notes,
 }
 
 impl PostgresDirectory {
@@ -97,9 +103,9 @@ impl PostgresDirectory {
     ///
     /// [`OpenError::Refused`] where the certificates cannot be taken.
     pub fn new(settings: &Settings) -> Result<PostgresDirectory, OpenError> {
-        let Kinds { readers, writers, showers, pulse } = Kinds::new(settings)?;
-        let (place, fellow) = (settings.place(), Fellow::new());
-        Ok(PostgresDirectory { place, readers, writers, showers, pulse, fellow })
+        let Kinds { readers, writers, showers, indexer, pulse } = Kinds::new(settings)?;
+        let (place, fellow, notes) = (settings.place(), Fellow::new(), Notes::new());
+        Ok(PostgresDirectory { place, readers, writers, showers, indexer, pulse, fellow, notes })
     }
 
     /// Where it is, for people.
@@ -170,12 +176,12 @@ impl Directory for PostgresDirectory {
         batch: Batch,
         now_ms: i64,
     ) -> Result<Applied, DirectoryError> {
-        let batch = &batch;
+        let (batch, changing) = (&batch, self.notes.change());
         let mut progress =
             self.writers.run(|client| catalog::apply(client, peer, session, batch, now_ms)).await?;
-        loop {
+        let applied = loop {
             match progress {
-                Progress::Done(applied) => return Ok(applied),
+                Progress::Done(applied) => break applied,
                 Progress::Concluding(rest) => {
                     let rest = &rest;
                     progress = self
@@ -184,7 +190,15 @@ impl Directory for PostgresDirectory {
                         .await?;
                 }
             }
+        };
+        drop(changing);
+        if self.notes.are_many()
+            && let Err(error) = self.take_noted().await
+        {
+            // The change holds all the same.
+            tracing::debug!(%error, "the text index falls behind: {error}");
         }
+        Ok(applied)
     }
 
     async fn set_visible(
@@ -206,7 +220,7 @@ impl Directory for PostgresDirectory {
         files: Vec<FileName>,
         now_ms: i64,
     ) -> Result<(), DirectoryError> {
-        let (plain, files) = (&plain, &files[..]);
+        let (plain, files, _changing) = (&plain, &files[..], self.notes.change());
         self.writers.run(|client| catalog::register(client, plain, files, now_ms)).await
     }
 

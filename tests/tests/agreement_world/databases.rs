@@ -27,6 +27,8 @@ pub(crate) struct Databases {
     used: usize,
     peer_copies: usize,
     maestro_copies: usize,
+    /// Each database that takes the place of another has a file of its own: the one before may still be closing.
+    lives: (usize, usize),
 }
 
 /// The main file of a database and what it may have beside.
@@ -57,6 +59,7 @@ impl Databases {
             used: 0,
             peer_copies: 0,
             maestro_copies: 0,
+            lives: (0, 0),
         };
         for number in 0..NEW_CATALOGS {
             drop(Catalog::open(&databases.at(&format!("new-{number}"))).unwrap());
@@ -66,6 +69,22 @@ impl Databases {
 
     fn at(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
+    }
+
+    fn begin_life(&mut self, of_peer: bool) {
+        let name = if of_peer { "catalog" } else { "directory" };
+        for file in files(&self.at_now(name)) {
+            // The last of it goes with whoever still has it open.
+            let _ = fs::remove_file(file);
+        }
+        let life = if of_peer { &mut self.lives.0 } else { &mut self.lives.1 };
+        *life += 1;
+    }
+
+    /// Where a database is in this life of it.
+    fn at_now(&self, name: &str) -> PathBuf {
+        let life = if name == "catalog" { self.lives.0 } else { self.lives.1 };
+        self.at(&format!("{name}-of-life-{life}"))
     }
 
     pub(crate) fn catalog(&self) -> &Catalog {
@@ -87,24 +106,26 @@ impl Databases {
 
     pub(crate) fn lose_peer(&mut self) {
         self.catalog = None;
-        copy(&self.at(&format!("new-{}", self.used % NEW_CATALOGS)), &self.at("catalog"));
+        let new = self.at(&format!("new-{}", self.used % NEW_CATALOGS));
+        self.begin_life(true);
+        copy(&new, &self.at_now("catalog"));
         self.used += 1;
         self.restart_peer();
     }
 
     pub(crate) fn restart_peer(&mut self) {
         self.catalog = None;
-        self.catalog = Some(Catalog::open_keeping(&self.at("catalog"), TOMBSTONES).unwrap());
+        self.catalog = Some(Catalog::open_keeping(&self.at_now("catalog"), TOMBSTONES).unwrap());
     }
 
     pub(crate) fn restart_maestro(&mut self) {
         (self.directory, self.beside) = (None, OnceCell::new());
-        self.directory = Some(SqliteDirectory::open(&self.at("directory")).unwrap());
+        self.directory = Some(SqliteDirectory::open(&self.at_now("directory")).unwrap());
     }
 
     pub(crate) fn back_up_peer(&mut self) {
         // Nobody writes now, so the files are of one moment.
-        copy(&self.at("catalog"), &self.at(&format!("catalog-{}", self.peer_copies)));
+        copy(&self.at_now("catalog"), &self.at(&format!("catalog-{}", self.peer_copies)));
         self.peer_copies += 1;
     }
 
@@ -114,7 +135,9 @@ impl Databases {
 
     pub(crate) fn restore_peer(&mut self, index: &Index) {
         self.catalog = None;
-        copy(&self.at(&format!("catalog-{}", index.index(self.peer_copies))), &self.at("catalog"));
+        let copied = self.at(&format!("catalog-{}", index.index(self.peer_copies)));
+        self.begin_life(true);
+        copy(&copied, &self.at_now("catalog"));
         self.restart_peer();
     }
 
@@ -134,7 +157,8 @@ impl Databases {
     pub(crate) fn restore_maestro(&mut self, index: &Index) {
         (self.directory, self.beside) = (None, OnceCell::new());
         let copied = self.at(&format!("directory-{}", index.index(self.maestro_copies)));
-        copy(&copied, &self.at("directory"));
+        self.begin_life(false);
+        copy(&copied, &self.at_now("directory"));
         self.restart_maestro();
     }
 
@@ -150,6 +174,11 @@ impl Databases {
         }
     }
 
+    /// Runs statements in the peer's database.
+    pub(crate) fn spoil_ledger(&self, sql: &str) {
+        Connection::open(self.at_now("catalog")).unwrap().execute_batch(sql).unwrap();
+    }
+
     /// What the maestro keeps of the peer beside its files.
     pub(crate) fn standing(&self, peer: PeerId) -> Standing {
         let sql = "SELECT epoch, applied, digest, files FROM peers WHERE key = ?1";
@@ -163,7 +192,7 @@ impl Databases {
     }
 
     fn beside(&self) -> &Connection {
-        self.beside.get_or_init(|| Connection::open(self.at("directory")).unwrap())
+        self.beside.get_or_init(|| Connection::open(self.at_now("directory")).unwrap())
     }
 }
 

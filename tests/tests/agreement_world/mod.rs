@@ -1,11 +1,13 @@
 //! A peer and a maestro, and what may happen to them.
 
 mod databases;
+mod rules;
+mod steps;
 
 use std::collections::VecDeque;
 
 use databases::{Databases, Standing};
-use maestrod::directory::{Digest, Directory, DirectoryError, Profile};
+use maestrod::directory::{Digest, Directory, DirectoryError, FileRecord, Profile};
 use maestrod::sync::conversation::{Conversation, Failure, Taken};
 use p2p_content::{ContentHash, FileName};
 use p2p_identity::PeerId;
@@ -15,7 +17,7 @@ use p2p_proto::v1::sync_response::Message as Down;
 use p2p_proto::v1::{Hello, Welcome};
 use p2pd::catalog::{Fact, FactChange, ListQuery, ShareRecord, Viewer};
 use p2pd::discovery::Telling;
-use proptest::sample::Index;
+pub(crate) use steps::{Counts, Garbling, LEDGER_SPOILS, SPOILS, Step};
 use tokio::runtime::Runtime;
 
 /// Changes in a batch, and files in a question: few, so that a few files need several.
@@ -26,114 +28,6 @@ const TOMBSTONES: u64 = 2;
 /// Messages after which quiet must have come.
 const PATIENCE: usize = 3000;
 const SHARES: [&str; 2] = ["net", "pals"];
-
-/// What becomes of rows on a disk, of those of one peer.
-pub(crate) const SPOILS: [&str; 11] = [
-    "UPDATE files SET size = size + 1 WHERE peer = ?1 AND name_id % 2 = 0",
-    "UPDATE files SET content = zeroblob(32) WHERE peer = ?1 AND name_id % 3 = 0",
-    "DELETE FROM files WHERE peer = ?1 AND name_id % 2 = 1",
-    "INSERT OR IGNORE INTO files (peer, share, name_id, content, size, modified_ms, generation)
-     SELECT peer, 'zz', name_id, content, size, modified_ms, generation FROM files WHERE peer = ?1",
-    "UPDATE files SET generation = generation + 1 WHERE peer = ?1",
-    "UPDATE peers SET digest = x'0102030405060708090a0b0c0d0e0f10' WHERE id = ?1",
-    "UPDATE peers SET files = files + 1 WHERE id = ?1",
-    "UPDATE peers SET applied = applied + 2 WHERE id = ?1",
-    "UPDATE peers SET applied = max(applied - 3, 0) WHERE id = ?1",
-    "UPDATE peers SET epoch = epoch + 1 WHERE id = ?1",
-    "UPDATE peers SET sweeping = 1 - sweeping, generation = generation + 1 WHERE id = ?1",
-];
-
-/// One thing that happens.
-#[derive(Debug, Clone)]
-pub(crate) enum Step {
-    Put {
-        share: usize,
-        name: u8,
-        bytes: u8,
-    },
-    Remove {
-        share: usize,
-        name: u8,
-    },
-    Show {
-        share: usize,
-        friends: bool,
-        available: bool,
-    },
-    /// The peer begins a stream; the one that it had is cut with all that is on its way.
-    Connect,
-    /// The peer says the next thing.
-    Say,
-    /// The maestro takes the next message of one of the streams that it has.
-    Take(Index),
-    /// The peer hears the next message.
-    Hear,
-    /// The two say, take and hear so many times.
-    Talk(u8),
-    /// The stream breaks, and of what the peer has said so many messages will still arrive.
-    Cut {
-        delivered: u8,
-    },
-    RestartPeer,
-    RestartMaestro,
-    BackUpPeer,
-    RestorePeer(Index),
-    BackUpMaestro,
-    RestoreMaestro(Index),
-    /// The peer's database is replaced by a new one.
-    LosePeer,
-    /// One of [`SPOILS`].
-    Spoil(usize),
-    /// The maestro looks whether it holds the right files.
-    Examine,
-    /// The maestro forgets the peer, if it is away.
-    Forget,
-}
-
-/// How often something was seen.
-#[derive(Debug, Default)]
-pub(crate) struct Counts {
-    cases: u64,
-    messages: u64,
-    superseded: u64,
-    whole_catalogs: u64,
-    resyncs: u64,
-    repairs: u64,
-    files_repaired: u64,
-    restored_peers: u64,
-    restored_maestros: u64,
-    forgotten: u64,
-}
-
-impl Counts {
-    fn all(&mut self) -> [&mut u64; 10] {
-        [
-            &mut self.cases,
-            &mut self.messages,
-            &mut self.superseded,
-            &mut self.whole_catalogs,
-            &mut self.resyncs,
-            &mut self.repairs,
-            &mut self.files_repaired,
-            &mut self.restored_peers,
-            &mut self.restored_maestros,
-            &mut self.forgotten,
-        ]
-    }
-
-    pub(crate) fn add(&mut self, more: &Counts) {
-        let mut more = Counts { ..*more };
-        for (mine, more) in self.all().into_iter().zip(more.all()) {
-            *mine += *more;
-        }
-    }
-
-    /// Resyncs may well be none: part by part is enough.
-    pub(crate) fn saw_everything(&self) -> bool {
-        let mut seen = Counts { resyncs: 1, ..*self };
-        seen.all().into_iter().all(|count| *count > 0)
-    }
-}
 
 /// Databases for one case after the other.
 pub(crate) struct Lab {
@@ -161,7 +55,9 @@ impl Lab {
                 near: None,
                 far: Vec::new(),
                 streams: 0,
+                spoils: 0,
                 is_disturbed: false,
+                is_ledger_spoiled: false,
             };
             world.counts.cases += 1;
             for share in 0..SHARES.len() {
@@ -191,6 +87,16 @@ struct Far {
     stream: u64,
     conversation: Conversation,
     takes: VecDeque<Up>,
+    epoch: u64,
+    /// How far the maestro is, and whether it was told that this is the end of the catalog.
+    through: (u64, bool),
+    is_older: bool,
+    /// The whole catalog is being told.
+    is_whole: bool,
+    /// What it takes is not what the peer said.
+    is_garbled: bool,
+    /// How often something was spoiled before it began.
+    spoils: u64,
 }
 
 struct World<'a> {
@@ -201,8 +107,11 @@ struct World<'a> {
     /// The last one may be of the peer's stream; the others are of those that it lost.
     far: Vec<Far>,
     streams: u64,
-    /// A database was replaced by an older one, or spoiled: only then may the two come to differ.
+    /// How often something was spoiled.
+    spoils: u64,
+    /// A database was replaced by an older one, or spoiled, or a change was kept back: only then may the two come to differ.
     is_disturbed: bool,
+    is_ledger_spoiled: bool,
 }
 
 impl World<'_> {
@@ -221,7 +130,7 @@ impl World<'_> {
                 let visible = if *friends { Visibility::Friends } else { Visibility::Network };
                 self.show(*share, visible, *available).await;
             }
-            Step::Connect => self.connect().await?,
+            Step::Connect { is_older } => self.connect(*is_older).await?,
             Step::Say => drop(self.say().await),
             Step::Take(index) if !self.far.is_empty() => drop(self.take(index.index(self.far.len())).await?),
             Step::Hear => drop(self.hear()),
@@ -267,7 +176,14 @@ impl World<'_> {
             Step::Spoil(which) => {
                 self.databases.spoil(self.peer, SPOILS[*which]);
                 self.is_disturbed = true;
+                self.spoils += 1;
             }
+            Step::SpoilLedger(which) => {
+                self.databases.spoil_ledger(LEDGER_SPOILS[*which]);
+                (self.is_disturbed, self.is_ledger_spoiled) = (true, true);
+                self.spoils += 1;
+            }
+            Step::Garble(garbling) => self.garble(*garbling),
             Step::Examine => self.examine(),
             Step::Forget if self.near.is_none() && self.far.is_empty() => {
                 self.counts.forgotten += u64::from(self.forget().await);
@@ -282,13 +198,13 @@ impl World<'_> {
         self.databases.catalog().set_share(record).await.unwrap();
     }
 
-    async fn connect(&mut self) -> Result<(), String> {
+    async fn connect(&mut self, is_older: bool) -> Result<(), String> {
         self.cut(usize::MAX);
         let (catalog, directory) = (self.databases.catalog(), self.databases.directory());
         let hello = Hello {
             epoch: catalog.epoch(),
             last_sequence: *catalog.watch().borrow(),
-            compares_buckets: true,
+            compares_buckets: !is_older,
             ..Hello::default()
         };
         let held = directory.begin(self.peer, Profile::default(), 1).await.unwrap();
@@ -300,7 +216,17 @@ impl World<'_> {
         let (stream, hears) = (self.streams, VecDeque::from([Down::Welcome(welcome)]));
         self.near = Some(Near { stream, telling: None, hears });
         let conversation = conversation.asking_for(FILES_ASKED);
-        self.far.push(Far { stream, conversation, takes: VecDeque::new() });
+        self.far.push(Far {
+            stream,
+            conversation,
+            takes: VecDeque::new(),
+            epoch: hello.epoch,
+            through: (if resume.epoch == hello.epoch { resume.applied } else { 0 }, false),
+            is_older,
+            is_whole: false,
+            is_garbled: false,
+            spoils: self.spoils,
+        });
         Ok(())
     }
 
@@ -330,7 +256,11 @@ impl World<'_> {
             return Ok(!is_near);
         };
         self.counts.messages += 1;
-        match far.conversation.take(self.databases.directory(), message, 1).await {
+        let is_right = rules::is_right(&message, far.epoch, far.through);
+        let (is_garbled, said) = (far.is_garbled, message.clone());
+        let taken = far.conversation.take(self.databases.directory(), message, 1).await;
+        match taken {
+            Ok(_) if !is_right => Err(format!("what no peer may say was taken: {said:?}")),
             Ok(Taken { is_hopeless: true, .. }) => {
                 Err("whole catalogs came again and again, and still differ".to_owned())
             }
@@ -338,6 +268,7 @@ impl World<'_> {
                 Err("they differed, and nothing was done to the databases".to_owned())
             }
             Ok(taken) => {
+                self.look_at(index, &said, &taken).await?;
                 self.counts.resyncs += u64::from(taken.resync);
                 self.counts.repairs += u64::from(taken.repaired.is_some());
                 self.counts.files_repaired += taken.repaired.unwrap_or(0);
@@ -351,8 +282,57 @@ impl World<'_> {
                 self.far.remove(index);
                 Ok(true)
             }
+            Err(Failure::Violation(_)) if is_garbled => {
+                self.counts.refused += 1;
+                self.far.remove(index);
+                self.near.take_if(|_| is_near);
+                Ok(true)
+            }
             Err(error) => Err(error.to_string()),
         }
+    }
+
+    /// What must be true of a message that was taken, and of what it came to.
+    async fn look_at(&mut self, index: usize, said: &Up, taken: &Taken) -> Result<(), String> {
+        let standing = self.databases.standing(self.peer);
+        let (catalog_at, spoils) = (self.catalog_at(), self.spoils);
+        let far = &mut self.far[index];
+        if let Up::Delta(delta) = said {
+            far.through = (delta.through_sequence, delta.complete);
+            let Some(Down::Ack(ack)) = taken.answers.first() else {
+                return Err("a delta is not acknowledged".to_owned());
+            };
+            let at = (far.epoch, delta.through_sequence);
+            let is_kept = standing.at.1 == at.1 && (standing.at.0 == at.0 || self.is_disturbed);
+            if !is_kept || ack.applied_sequence != at.1 {
+                return Err(format!("{ack:?}, and on the disk is {:?}, not {at:?}", standing.at));
+            }
+            far.is_whole |= delta.reset;
+        }
+        let is_mendable = !far.is_older
+            && !far.is_whole
+            && !far.is_garbled
+            && far.spoils == spoils
+            && !self.is_ledger_spoiled;
+        if let Up::Delta(delta) = said {
+            far.is_whole &= !delta.complete;
+        }
+        if taken.resync && is_mendable {
+            return Err("the parts could be told, and all was asked for".to_owned());
+        }
+        // What was said on a stream that is cut, the peer need not have any more: its database may be another by now, with other
+        // changes of the same number.
+        let is_near = self.near.as_ref().is_some_and(|near| near.stream == far.stream);
+        if let (Up::Digests(_), Some(Down::Tell(asked))) = (said, taken.answers.last())
+            && is_near
+            && catalog_at == (far.epoch, far.through.0)
+        {
+            let differing = rules::differing(&self.has().await, &self.held().await, asked.bits);
+            if let Some(bucket) = asked.buckets.iter().find(|bucket| !differing.contains(bucket)) {
+                return Err(format!("{bucket} was asked for, and of {asked:?} only {differing:?} differ"));
+            }
+        }
+        Ok(())
     }
 
     /// The peer hears the next message, if there is one.
@@ -379,6 +359,13 @@ impl World<'_> {
         {
             far.takes.truncate(delivered);
         }
+    }
+
+    fn garble(&mut self, garbling: Garbling) {
+        let Some(far) = self.far.last_mut() else { return };
+        far.is_garbled |= rules::garble(&mut far.takes, garbling);
+        // What was kept back is missing until the whole is compared.
+        self.is_disturbed |= far.is_garbled && matches!(garbling, Garbling::Swapped);
     }
 
     fn end_of_maestro(&mut self) {
@@ -408,15 +395,19 @@ impl World<'_> {
     /// Nothing more happens, but that the peer connects if it is not connected, and that some time later the maestro looks
     /// whether it holds the right files.
     async fn settle(&mut self) -> Result<(), String> {
-        if self.near.is_none() {
-            self.connect().await?;
+        self.quiet().await?;
+        // Only a stream whose peer can tell its catalog part by part is looked at without a reason.
+        let streams = (self.near.as_ref().map(|near| near.stream), self.far.last());
+        if !matches!(streams, (Some(near), Some(far)) if near == far.stream && !far.is_older && !far.is_garbled)
+        {
+            self.connect(false).await?;
         }
         self.quiet().await?;
         self.examine();
         self.quiet().await?;
         // Where the catalog stands is only looked at when a stream begins.
         if self.databases.standing(self.peer).at != self.catalog_at() {
-            self.connect().await?;
+            self.connect(false).await?;
             self.quiet().await?;
         }
         Ok(())
@@ -442,31 +433,14 @@ impl World<'_> {
     }
 
     async fn compare(&mut self) -> Result<(), String> {
-        let (catalog, directory) = (self.databases.catalog(), self.databases.directory());
+        let catalog = self.databases.catalog();
         let telling = self.near.as_ref().and_then(|near| near.telling.as_ref());
         if !telling.is_some_and(Telling::is_done) {
             return Err("the peer waits for an acknowledgement, and none comes".to_owned());
         }
-        let query = ListQuery {
-            prefix: None,
-            text: None,
-            share: None,
-            viewer: Viewer::Network,
-            after: None,
-            limit: 1000,
-        };
-        let mut has: Vec<_> = catalog.list(query).await.unwrap();
-        has.sort_by(|a, b| (&a.share, &a.name).cmp(&(&b.share, &b.name)));
-        let has: Vec<_> = has
-            .into_iter()
-            .map(|fact| (fact.share, fact.name.to_string(), Some(fact.content), fact.size))
-            .collect();
-        let page = directory.files_of(self.peer, None, 1000).await.unwrap();
+        let (has, held) = (self.has().await, self.held().await);
         let mut digest = Digest::default();
-        page.items.iter().for_each(|file| digest ^= Digest::of(file));
-        let mut held: Vec<_> =
-            page.items.into_iter().map(|file| (file.share, file.name, file.content, file.size)).collect();
-        held.sort();
+        held.iter().for_each(|file| digest ^= Digest::of(file));
         if has != held {
             return Err(format!("the peer has {has:#?}\nand the maestro holds {held:#?}"));
         }
@@ -480,6 +454,32 @@ impl World<'_> {
             ));
         }
         Ok(())
+    }
+
+    /// What the peer has for the network, by share and name.
+    async fn has(&self) -> Vec<FileRecord> {
+        let query = ListQuery {
+            prefix: None,
+            text: None,
+            share: None,
+            viewer: Viewer::Network,
+            after: None,
+            limit: 1000,
+        };
+        let facts = self.databases.catalog().list(query).await.unwrap();
+        let records = facts.into_iter().map(|fact| FileRecord {
+            modified_ms: fact.modified_ms(),
+            share: fact.share,
+            name: fact.name.to_string(),
+            content: Some(fact.content),
+            size: fact.size,
+        });
+        rules::in_order(records.collect())
+    }
+
+    /// What the maestro holds of it.
+    async fn held(&self) -> Vec<FileRecord> {
+        rules::in_order(self.databases.directory().files_of(self.peer, None, 1000).await.unwrap().items)
     }
 
     /// Leaves nothing for the next case.

@@ -12,8 +12,7 @@ use tokio_postgres::types::Type;
 
 use super::connections::Failure;
 use super::lent::Client;
-use super::peers;
-use super::text;
+use super::{noted, peers};
 use crate::directory::standing::{Standing, Tally};
 use crate::directory::{
     Applied, Batch, Change, Complete, DirectoryError, FileRecord, Forgotten, PeerKey, PlainPeer, Profile,
@@ -211,6 +210,8 @@ impl Catalog<'_> {
                 }
             }
         }
+        let names: Vec<&[u8]> = new.iter().map(|file| file.name.as_bytes()).collect();
+        noted::note(self.transaction, &names, false).await?;
         self.insert(new).await?;
         self.update(&changed).await?;
         self.delete(&gone).await
@@ -248,22 +249,13 @@ impl Catalog<'_> {
         }
         // Rows that are next to each other in the index are written one after another.
         files.sort_unstable_by_key(|file| (&file.share, &file.name));
-        let sql = "COPY files (peer, share, name, content, size, modified_ms, generation, trigrams)
+        let sql = "COPY files (peer, share, name, content, size, modified_ms, generation)
                    FROM STDIN WITH (FORMAT binary)";
-        let types = [
-            Type::INT8,
-            Type::BYTEA,
-            Type::BYTEA,
-            Type::BYTEA,
-            Type::INT8,
-            Type::INT8,
-            Type::INT8,
-            Type::INT4_ARRAY,
-        ];
+        let types = [Type::INT8, Type::BYTEA, Type::BYTEA, Type::BYTEA, Type::INT8, Type::INT8, Type::INT8];
         let writer = BinaryCopyInWriter::new(self.transaction.copy_in(sql).await?, &types);
         let mut writer = std::pin::pin!(writer);
         for file in files {
-            let row: [&(dyn tokio_postgres::types::ToSql + Sync); 8] = [
+            let row: [&(dyn tokio_postgres::types::ToSql + Sync); 7] = [
                 &self.standing.id,
                 &file.share.as_bytes(),
                 &file.name.as_bytes(),
@@ -271,7 +263,6 @@ impl Catalog<'_> {
                 &file.size.cast_signed(),
                 &file.modified_ms,
                 &self.standing.generation,
-                &text::of(&file.name),
             ];
             writer.as_mut().write(&row).await?;
         }
@@ -321,7 +312,7 @@ impl Catalog<'_> {
             )
             .await?;
         self.transaction.execute(&statement, &[&self.standing.id, &shares, &names]).await?;
-        Ok(())
+        noted::note(self.transaction, &names, true).await
     }
 
     /// The end of a catalog: forgets what a full one left out, and compares.

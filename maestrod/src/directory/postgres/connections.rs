@@ -1,4 +1,4 @@
-//! The connections to the server: two pools, what an error means, and what is tried again.
+//! The connections to the server: a pool of each kind, what an error means, and what is tried again.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -18,9 +18,9 @@ use crate::directory::DirectoryError;
 
 /// Connections that write.
 const WRITERS: usize = 4;
-/// What those are told: to take many names into the text index at once, which costs less for each. Until then a question looks
+/// What the one for the text index is told: to take many names at once, which costs less for each. Until then a question looks
 /// through them, 16 MiB of them in some 7 ms. Only PostgreSQL knows these.
-const FOR_WRITERS: &str = "SET gin_pending_list_limit = '16MB'; SET work_mem = '32MB'";
+const FOR_INDEXER: &str = "SET gin_pending_list_limit = '16MB'; SET work_mem = '32MB'";
 /// Connections that read.
 const READERS: usize = 8;
 /// Connections that show who is here, beside all that is announced.
@@ -208,6 +208,8 @@ pub(super) struct Kinds {
     pub(super) writers: Connections,
     /// Those that tell who is here.
     pub(super) showers: Connections,
+    /// The one that brings names to the text index.
+    pub(super) indexer: Connections,
     /// The one that tells the other maestros that this one is alive.
     pub(super) pulse: Connections,
 }
@@ -227,7 +229,8 @@ impl Kinds {
         let make = |most, wait, told| Connections::new(settings, most, wait, told, &tls, &lost);
         Ok(Kinds {
             readers: make(READERS, Some(WAIT_TIMEOUT), "")?,
-            writers: make(WRITERS, None, FOR_WRITERS)?,
+            writers: make(WRITERS, None, "")?,
+            indexer: make(1, None, FOR_INDEXER)?,
             showers: make(SHOWERS, None, "")?,
             pulse: make(1, None, "")?,
         })

@@ -1,16 +1,13 @@
 //! What a pattern matches: ranked, where the text index finds few enough names to sort all of them, and else batch by batch
-//! in the order of the files' key.
-//!
-//! That order is by peer, so what matches is about everywhere in it: the index itself has none that could be gone through in
-//! parts. A name is told with the first of the visible peers that have it.
+//! in the order in which the index came to have the names: it has none of its own that could be gone through in parts.
 
-use tokio_postgres::types::{ToSql, Type};
+use tokio_postgres::types::Type;
 
 use super::connections::Failure;
 use super::holders::{self, Holders};
 use super::lent::Client;
-use super::{find, names, text};
-use crate::directory::group::{Holding, by_content, unseen};
+use super::{find, names, noted, text};
+use crate::directory::group::{by_content, unseen};
 use crate::directory::ranking::{BATCH, OPENED, ranked};
 use crate::directory::walking::{Budget, FEW, Filter};
 use crate::directory::{
@@ -18,7 +15,7 @@ use crate::directory::{
     Pattern, RankPosition, Through,
 };
 
-/// Most files of a batch.
+/// Most names that are looked at for a batch.
 const MOST: usize = 20_000;
 
 type FindPage = Page<Found, FindPosition>;
@@ -57,12 +54,13 @@ pub(super) async fn find(
                 budget.spend(candidates.names.len());
                 let names = candidates.names.into_iter().map(|name| (name, ()));
                 let names = ranked(pattern, names, seen);
-                let told = tell(&client, names, seen, limit, |_, _| true, &mut budget).await?;
+                let told = tell(&client, names, seen, limit, &mut budget).await?;
                 (Page { items: told.0, next: told.1.map(FindPosition::Rank) }, Order::Rank)
             }
         },
     };
-    Ok(FoundPage { items: page.items, next: page.next, order, unindexed: 0 })
+    let unindexed = noted::behind(&client).await?;
+    Ok(FoundPage { items: page.items, next: page.next, order, unindexed })
 }
 
 async fn by_name(
@@ -85,158 +83,102 @@ async fn batches(
     budget: &mut Budget,
 ) -> Result<FindPage, Failure> {
     let BatchPosition { opened: has_opened, after, mut seen } = place;
-    let (mut after, mut items, mut most) = (Place::of(&after)?, Vec::new(), BATCH);
+    let (mut after, mut items, mut most) = (row_of(&after)?, Vec::new(), BATCH);
     loop {
-        let (end, files) = match &seen {
-            None => (Place::end(), most),
-            Some(seen) => (Place::of(&seen.through)?, MOST),
+        let (end, looked_at) = match &seen {
+            None => (i64::MAX, most),
+            Some(seen) => (row_of(&seen.through)?, MOST),
         };
         most = (most * 4).min(MOST);
-        let batch = Batch::read(client, question, &after, &end, files).await?;
-        budget.spend(batch.files);
-        let is_full = batch.files == files;
+        let batch = Batch::read(client, question, (after, end), looked_at).await?;
+        budget.spend(batch.looked_at);
+        let is_full = batch.looked_at == looked_at;
         // That is all of it, but for what a forged position may say.
         let through = if is_full { batch.last } else { end };
         let mut more = is_full || seen.is_some();
         let mut names: Vec<(String, ())> = batch.names.into_iter().map(|name| (name, ())).collect();
-        let with_opened = has_opened && after == Place::start();
-        if with_opened {
-            let opened = opened(client, pattern).await?.unwrap_or_default();
-            names.extend(opened.into_iter().map(|name| (name, ())));
-        } else if has_opened {
-            names.retain(|(name, ())| !pattern.opens(name));
+        if has_opened {
+            match after {
+                0 => {
+                    let opened = opened(client, pattern).await?.unwrap_or_default();
+                    names.extend(opened.into_iter().map(|name| (name, ())));
+                }
+                _ => names.retain(|(name, ())| !pattern.opens(name)),
+            }
         }
         let last = seen.take().map(|seen| seen.last);
         let names = ranked(pattern, names, last.as_ref());
-        // Who had it in an earlier batch told it there, and who has it first in a later one will.
-        let is_told_here = |name: &str, held: &[Holding]| {
-            let first = held.iter().map(|holding| (holding.peer, holding.file.share.as_bytes())).min();
-            let is_here = |(peer, share)| {
-                let place = (peer, share, name.as_bytes());
-                place > after.key() && place <= through.key()
-            };
-            with_opened && pattern.opens(name) || first.is_some_and(is_here)
-        };
         let room = limit.saturating_sub(items.len());
-        let (told, stopped) = tell(client, names, last.as_ref(), room, is_told_here, budget).await?;
+        let (told, stopped) = tell(client, names, last.as_ref(), room, budget).await?;
         items.extend(told);
         more |= stopped.is_some();
-        if stopped.is_none() && through > after {
-            after = through.clone();
+        if stopped.is_none() {
+            after = through.max(after);
         }
         if !more {
             return Ok(Page { items, next: None });
         }
         if stopped.is_some() || items.len() >= limit || budget.is_spent() {
-            let seen = stopped.map(|last| BatchSeen { through: through.to_bytes(), last });
-            let next = BatchPosition { opened: has_opened, after: after.to_bytes(), seen };
+            let seen = stopped.map(|last| BatchSeen { through: through.to_be_bytes().to_vec(), last });
+            let after = if after == 0 { Vec::new() } else { after.to_be_bytes().to_vec() };
+            let next = BatchPosition { opened: has_opened, after, seen };
             return Ok(Page { items, next: Some(FindPosition::Batches(next)) });
         }
     }
 }
 
-/// A place in the order of the files' key.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-struct Place {
-    peer: i64,
-    share: Vec<u8>,
-    name: Vec<u8>,
-}
-
-impl Place {
-    fn start() -> Place {
-        Place { peer: i64::MIN, share: Vec::new(), name: Vec::new() }
-    }
-
-    fn end() -> Place {
-        Place { peer: i64::MAX, share: Vec::new(), name: Vec::new() }
-    }
-
-    fn key(&self) -> (i64, &[u8], &[u8]) {
-        (self.peer, &self.share, &self.name)
-    }
-
-    /// The place that [`to_bytes`](Place::to_bytes) made these of.
-    fn of(bytes: &[u8]) -> Result<Place, DirectoryError> {
-        if bytes.is_empty() {
-            return Ok(Place::start());
-        }
-        let read = || {
-            let (peer, rest) = bytes.split_first_chunk::<8>()?;
-            let (len, rest) = rest.split_first()?;
-            let (share, name) = rest.split_at_checked(usize::from(*len))?;
-            Some(Place { peer: i64::from_be_bytes(*peer), share: share.to_vec(), name: name.to_vec() })
-        };
-        read().ok_or(DirectoryError::Position)
-    }
-
-    fn to_bytes(&self) -> Vec<u8> {
-        if *self == Place::start() {
-            return Vec::new();
-        }
-        // A share's name has 255 bytes at the most.
-        let len = [u8::try_from(self.share.len()).unwrap_or(u8::MAX)];
-        [&self.peer.to_be_bytes()[..], &len, &self.share, &self.name].concat()
+/// The row of a place.
+fn row_of(place: &[u8]) -> Result<i64, DirectoryError> {
+    match place.try_into() {
+        Ok(row) => Ok(i64::from_be_bytes(row)),
+        Err(_) if place.is_empty() => Ok(0),
+        Err(_) => Err(DirectoryError::Position),
     }
 }
 
-/// Files that follow each other in the key.
+/// Names that follow each other in the index.
 struct Batch {
-    /// The names among them that may match.
+    /// Those among them that may match; with the last, also what the index does not have yet.
     names: Vec<String>,
-    files: usize,
-    last: Place,
+    looked_at: usize,
+    last: i64,
 }
 
 impl Batch {
+    /// Those after a row, through another, at most so many.
     async fn read(
         client: &Client,
         question: &[i32],
-        after: &Place,
-        through: &Place,
+        (after, through): (i64, i64),
         most: usize,
     ) -> Result<Batch, Failure> {
+        let mut tail = Vec::new();
+        if after < i64::MAX && through == i64::MAX {
+            tail = noted::tail(client).await?;
+        }
         let sql = "WITH batch AS (
-                     SELECT peer, share, name, trigrams @> $8 AS likely FROM files
-                     WHERE (peer, share, name) > ($1, $2, $3) AND (peer, share, name) <= ($4, $5, $6)
-                     ORDER BY peer, share, name LIMIT $7
+                     SELECT id, name, trigrams @> $4 AS likely FROM texts
+                     WHERE id > $1 AND id <= $2 ORDER BY id LIMIT $3
                    )
-                   SELECT peer, share, name, 0 AS files FROM batch WHERE likely
+                   SELECT id, name, 0 AS names FROM batch WHERE likely
                    UNION ALL
-                   SELECT peer, share, name, (SELECT count(*) FROM batch) AS files FROM
-                   (SELECT peer, share, name FROM batch ORDER BY peer DESC, share DESC, name DESC LIMIT 1) AS last";
-        let types = [
-            Type::INT8,
-            Type::BYTEA,
-            Type::BYTEA,
-            Type::INT8,
-            Type::BYTEA,
-            Type::BYTEA,
-            Type::INT8,
-            Type::INT4_ARRAY,
-        ];
+                   SELECT id, name, (SELECT count(*) FROM batch) AS names FROM
+                   (SELECT id, name FROM batch ORDER BY id DESC LIMIT 1) AS last";
+        let types = [Type::INT8, Type::INT8, Type::INT8, Type::INT4_ARRAY];
         let statement = client.prepare_typed_cached(sql, &types).await?;
-        let most = most as i64;
-        let values: [&(dyn ToSql + Sync); 8] = [
-            &after.peer,
-            &after.share,
-            &after.name,
-            &through.peer,
-            &through.share,
-            &through.name,
-            &most,
-            &question,
-        ];
-        let rows = client.query(&statement, &values).await?;
-        let mut batch = Batch { names: Vec::with_capacity(rows.len()), files: 0, last: after.clone() };
+        let rows = client.query(&statement, &[&after, &through, &(most as i64), &question]).await?;
+        let mut batch = Batch { names: Vec::with_capacity(rows.len()), looked_at: 0, last: after };
         for row in rows {
-            match row.get::<_, i64>(3) {
-                0 => batch.names.push(names::name(row.get(2))),
-                files => {
-                    batch.files = usize::try_from(files).unwrap_or(0);
-                    batch.last = Place { peer: row.get(0), share: row.get(1), name: row.get(2) };
+            match row.get::<_, i64>(2) {
+                0 => batch.names.push(names::name(row.get(1))),
+                names => {
+                    batch.looked_at = usize::try_from(names).unwrap_or(0);
+                    batch.last = row.get(0);
                 }
             }
+        }
+        if batch.looked_at < most {
+            batch.names.extend(tail);
         }
         Ok(batch)
     }
@@ -267,14 +209,13 @@ async fn opened(client: &Client, pattern: &Pattern) -> Result<Option<Vec<String>
     Ok(None)
 }
 
-/// Who has these names, in order, but for what was seen and what is not told here; and the last one told where there are more
-/// of them than room, or the budget is spent.
+/// Who has these names, in order, but for what was seen; and the last one told where there are more of them than room, or the
+/// budget is spent.
 async fn tell(
     client: &Client,
     names: Vec<(u8, String, ())>,
     seen: Option<&RankPosition>,
     room: usize,
-    is_told_here: impl Fn(&str, &[Holding]) -> bool,
     budget: &mut Budget,
 ) -> Result<(Vec<Found>, Option<RankPosition>), Failure> {
     let mut found: Vec<(u8, Found)> = Vec::new();
@@ -286,9 +227,6 @@ async fn tell(
         let held = holders::of_names(client, &some, Holders::First { own: None }, budget).await?;
         let (told, rest) = left.split_at(held.len());
         for ((rank, name, ()), holdings) in told.iter().zip(held) {
-            if !is_told_here(name, &holdings) {
-                continue;
-            }
             let groups = unseen(by_content(holdings), name, seen.map(|seen| &seen.at));
             found.extend(groups.map(|group| (*rank, Found::from(group))));
             if found.len() > room {

@@ -11,16 +11,13 @@ use tokio_postgres::types::Type;
 use super::connections::Failure;
 use super::holders::{self, Holders};
 use super::lent::Client;
-use super::{peers, text};
+use super::{noted, peers, text};
 use crate::directory::group::Holding;
 use crate::directory::walking::{Budget, FEW, Filter};
 use crate::directory::{FileRecord, NamePosition, Through};
 
 /// Fewest and most rows of names that are read at once.
 const CHUNK: std::ops::RangeInclusive<usize> = 100..=20_000;
-/// Rows that the text index may find before there are too many of them, in two steps: the second where the first found
-/// few names that many have.
-const FOUND_ROWS: [i64; 2] = [20_000, 200_000];
 /// A peer with more shares than this has its names read without them.
 const FEW_SHARES: usize = 64;
 
@@ -31,7 +28,8 @@ pub(super) struct Candidates {
     pub(super) more: bool,
 }
 
-/// At most `most` names whose numbers are all of these. `None` if none is asked for.
+/// At most `most` names whose numbers are all of these; where these are all of the index, those that it is to have soon, too.
+/// `None` if none is asked for.
 pub(super) async fn candidates(
     client: &Client,
     question: &[i32],
@@ -40,23 +38,20 @@ pub(super) async fn candidates(
     if question.is_empty() {
         return Ok(None);
     }
-    let mut found = Candidates { names: Vec::new(), more: true };
-    for rows in FOUND_ROWS {
-        // Planned anew each time: how many rows there are depends on the letters.
-        let sql = "SELECT name, count(*) FROM (SELECT name FROM files WHERE trigrams @> $1 LIMIT $2) AS found
-                   GROUP BY name LIMIT $3";
-        let statement = client.prepare_typed(sql, &[Type::INT4_ARRAY, Type::INT8, Type::INT8]).await?;
-        let limit = i64::try_from(most).unwrap_or(i64::MAX).saturating_add(1);
-        let answer = client.query(&statement, &[&question, &rows, &limit]).await?;
-        let read: i64 = answer.iter().map(|row| row.get::<_, i64>(1)).sum();
-        found.names = answer.iter().map(|row| name(row.get(0))).collect();
-        found.more = read >= rows || found.names.len() > most;
-        if !found.more || found.names.len() > most / 10 {
-            break;
-        }
+    let tail = noted::tail(client).await?;
+    // Planned anew each time: how many there are depends on the letters.
+    let sql = "SELECT name FROM texts WHERE trigrams @> $1 LIMIT $2";
+    let statement = client.prepare_typed(sql, &[Type::INT4_ARRAY, Type::INT8]).await?;
+    let limit = i64::try_from(most).unwrap_or(i64::MAX).saturating_add(1);
+    let rows = client.query(&statement, &[&question, &limit]).await?;
+    let mut names: Vec<String> = rows.iter().take(most).map(|row| name(row.get(0))).collect();
+    let more = rows.len() > most;
+    if !more {
+        names.extend(tail);
+        names.sort_unstable();
+        names.dedup();
     }
-    found.names.truncate(most);
-    Ok(Some(found))
+    Ok(Some(Candidates { names, more }))
 }
 
 /// How many names have their holders asked for together, where a page has room for `limit`.

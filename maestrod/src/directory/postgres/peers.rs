@@ -6,6 +6,7 @@ use tokio_postgres::Row;
 
 use super::connections::Failure;
 use super::lent::Client;
+use super::noted;
 use crate::directory::standing::Standing;
 use crate::directory::{
     Digest, DirectoryError, Held, Holdings, PeerKey, PeerRecord, Profile, Session, Totals,
@@ -226,7 +227,7 @@ pub(super) async fn holdings(client: Client) -> Result<Holdings, Failure> {
         files: number(2),
         bytes: row.get::<_, f64>(3).max(0.0) as u64,
         database_bytes,
-        names_unindexed: 0,
+        names_unindexed: noted::behind(&client).await?,
         changes,
     })
 }

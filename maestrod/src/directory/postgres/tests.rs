@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use p2p_service::health::PATIENCE;
 use p2p_service::tasks::Tasks;
 use p2p_tests::PostgresServer;
 
@@ -17,12 +18,12 @@ use crate::directory::{Change, Complete, Order};
 use crate::presence::Presence;
 
 /// A maestro's store on this database.
-fn on(address: &str) -> PostgresDirectory {
+pub(super) fn on(address: &str) -> PostgresDirectory {
     PostgresDirectory::new(&Settings::new(address, None, None).unwrap()).unwrap()
 }
 
 /// A store on a database of its own.
-async fn open(server: &PostgresServer, name: &str) -> PostgresDirectory {
+pub(super) async fn open(server: &PostgresServer, name: &str) -> PostgresDirectory {
     let directory = on(&server.create_database(name).unwrap());
     directory.prepare().await.unwrap();
     directory
@@ -32,14 +33,20 @@ async fn open(server: &PostgresServer, name: &str) -> PostgresDirectory {
 #[ignore = "needs PostgreSQL's programs; `cargo xtask test-large` runs it"]
 async fn conforms() {
     let server = PostgresServer::start().unwrap();
-    let number = std::cell::Cell::new(0);
+    let (number, tasks) = (std::cell::Cell::new(0), Tasks::new());
     conformance(|| {
         number.set(number.get() + 1);
         let name = format!("store{}", number.get());
         let opened = open(&server, &name);
-        Arc::new(tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(opened)))
+        let opened = tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(opened));
+        let directory = Arc::new(opened);
+        let (indexing, heart, token) =
+            (Arc::clone(&directory), tasks.heartbeat(name, PATIENCE), tasks.token());
+        tasks.spawn("text-index", async move { indexing.keep_text_index(heart, token).await });
+        directory
     })
     .await;
+    tasks.shutdown(Duration::from_secs(5)).await;
 }
 
 #[tokio::test]
@@ -71,13 +78,16 @@ async fn a_database_of_an_older_release_opens() {
     {
         let directory = on(&address);
         directory.prepare().await.unwrap();
-        settle(&directory, 1, &[file("a", "1"), file("b", "2")]).await;
+        settle(&directory, 1, &[file("a", "1"), file("archivo", "2")]).await;
     }
     let fresh = server.sql("older", columns).unwrap();
     server
         .sql(
             "older",
-            "DROP TABLE maestros, network;
+            "DROP TABLE maestros, network, texts, noted_texts, noted_turn;
+             ALTER TABLE files ADD COLUMN trigrams INT4[] NOT NULL DEFAULT '{1}';
+             ALTER TABLE files ALTER COLUMN trigrams DROP DEFAULT;
+             CREATE INDEX files_by_text ON files USING gin (trigrams);
              ALTER TABLE peers DROP COLUMN holder, DROP COLUMN connected;
              UPDATE schema_version SET version = 1",
         )
@@ -90,7 +100,7 @@ async fn a_database_of_an_older_release_opens() {
     let directory = on(&address);
     directory.prepare().await.unwrap();
     directory.claim(peer(9)).await.unwrap();
-    assert_eq!(server.sql("older", "SELECT version FROM schema_version").unwrap(), "2");
+    assert_eq!(server.sql("older", "SELECT version FROM schema_version").unwrap(), "3");
     assert_eq!(server.sql("older", columns).unwrap(), fresh);
     let held = directory.begin(peer(1), profile("p1"), 9).await.unwrap();
     assert_eq!((held.epoch, held.applied), (1, 2), "nothing is to be told again");
@@ -98,6 +108,12 @@ async fn a_database_of_an_older_release_opens() {
     settle(&directory, 2, &[file("a", "1")]).await;
     let found = directory.locate(crate::directory::Wanted::Name("a".to_owned()), 10).await.unwrap();
     assert_eq!(found[0].sources.len(), 2);
+    // The text index is made anew.
+    for unindexed in [3, 0] {
+        let page = directory.find(Pattern::parse("chivo").unwrap(), None, 10).await.unwrap();
+        assert_eq!((page.items.len(), page.unindexed), (1, unindexed));
+        while directory.take_noted().await.unwrap() {}
+    }
 }
 
 #[tokio::test]
@@ -200,6 +216,7 @@ async fn pages_hold_together_where_there_is_much() {
     for number in 2..=60 {
         settle(&directory, number, &many[..400]).await;
     }
+    while directory.take_noted().await.unwrap() {}
     let (mut names, mut after) = (Vec::new(), None);
     loop {
         let page = directory.find(Pattern::parse("photo").unwrap(), after, 700).await.unwrap();
@@ -250,8 +267,8 @@ async fn holders_of_a_very_common_name_are_drawn() {
                 "INSERT INTO peers (kind, key, name, addresses, rest_url, grpc_port, version, visible, last_seen_ms, files)
                  SELECT 0, decode(lpad(to_hex(i), 64, '0'), 'hex'), 'p' || i, '[]', '', 1, '', i % 10 <> 0, 1, 1
                  FROM generate_series(1, 30000) AS i;
-                 INSERT INTO files (peer, share, name, content, size, modified_ms, generation, trigrams)
-                 SELECT id, 's', 'common', decode('{x}', 'hex'), 1, 1, 0, '{{}}' FROM peers"
+                 INSERT INTO files (peer, share, name, content, size, modified_ms, generation)
+                 SELECT id, 's', 'common', decode('{x}', 'hex'), 1, 1, 0 FROM peers"
             ),
         )
         .unwrap();

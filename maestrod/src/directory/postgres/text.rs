@@ -1,7 +1,7 @@
 //! The text index: numbers for the runs of three letters that a name has. Pure.
 //!
 //! An index of numbers (GIN over an array) knows no languages: it finds punctuation and every script alike, whatever the
-//! database's locale is, and needs no extension. It is kept with the rows, so a name is found by its parts at once.
+//! database's locale is, and needs no extension.
 
 /// Runs of three letters that the index is asked for at once; a name that has these is likely to have the others, which
 /// are looked for in itself.

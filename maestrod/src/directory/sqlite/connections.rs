@@ -15,13 +15,12 @@ use tokio::sync::{Semaphore, oneshot};
 
 use super::OpenError;
 use super::carrier::{Carrier, MARKS};
-use super::text::{self, Turns};
+use super::text;
 use crate::directory::DirectoryError;
+use crate::directory::turns::{QUIET, Turns};
 
 /// Changes that may wait for their thread, and questions for theirs; whoever has more waits before it is queued.
 const QUEUE_LEN: usize = 64;
-/// No change for so long is a quiet moment: between two batches of one stream there is less, on a busy machine too.
-const QUIET: Duration = Duration::from_millis(100);
 /// Who had nothing to do for so long gives its page cache back: a maestro at rest holds no more than it needs.
 const REST: Duration = Duration::from_secs(10);
 /// Connections that read.
