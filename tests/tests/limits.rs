@@ -63,6 +63,27 @@ async fn a_limit_is_changed_while_bytes_flow_and_outlives_the_daemon() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_directory_has_patience_with_a_source_that_its_own_limit_holds_back() {
+    // Two portions of 1 KiB, and 25 s from one to the next: longer than anybody may be silent without a reason.
+    let network = Network::builder().peers(2).files(|number, shared| match number {
+        1 => random_file(&shared.join("juego/uno.bin"), 2 << 10, 1).map(drop),
+        _ => Ok(()),
+    });
+    let network = network.peers_with(|number, settings| {
+        if number == 1 {
+            settings.set("limits.up_bytes_per_sec", 41);
+        }
+    });
+    let network = network.start().await.unwrap();
+    let peer = network.peer(2).unwrap();
+    let began = Instant::now();
+    let begun: Transfer = peer.ctl_json(&["fetch", "-r", "juego", "--detach"]).await.unwrap();
+    let done = peer.transfer_done(begun.id, TRANSFERRED).await.unwrap();
+    assert!(began.elapsed() > Duration::from_secs(20), "nobody was silent: {:?}", began.elapsed());
+    assert_eq!(done.wasted_bytes, 0, "it was asked once: {done:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_no_rate_is_refused_with_an_example() {
     let network = with_file(1).await;
     for rate in ["fast", "-1MiB", "0", ""] {

@@ -16,14 +16,11 @@ use tonic::{Code, Status, Streaming};
 
 use super::assembly::Assembly;
 use super::measure::{Doing, Stopwatch};
+use super::patience::{Patience, SILENCE};
 use super::plan::SourceKey;
 use super::pull_call;
 use crate::discovery::{Connections, PeerRef};
 use crate::limits::Limits;
-
-mod patience;
-
-use patience::{Patience, SILENCE};
 
 /// Other fetchers that one answer of a source may name.
 const NAMED: usize = 64;
