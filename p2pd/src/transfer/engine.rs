@@ -310,6 +310,9 @@ impl Engine<'_> {
         if news.whole {
             self.plan.has_all(source);
         }
+        if let Some(pieces) = news.pieces {
+            self.plan.has(source, &pieces);
+        }
         self.plan.gained(source, news.gained);
         news.promised.into_iter().for_each(|piece| self.plan.promised(piece));
         // Who shows itself to nobody is not shown to strangers either by asking them.

@@ -26,6 +26,7 @@ mod bits;
 #[cfg(test)]
 mod crowd;
 mod pace;
+mod rarity;
 #[cfg(test)]
 mod simulation;
 #[cfg(test)]
@@ -33,6 +34,7 @@ mod tests;
 
 use bits::Bits;
 use pace::Pace;
+use rarity::Rarity;
 
 /// A source, as the plan knows it.
 pub(super) type SourceKey = u32;
@@ -111,12 +113,10 @@ pub(super) enum Arrival {
 impl Plan {
     /// A plan for the pieces that `here` lacks.
     pub(super) fn new(here: &Bitmap) -> Self {
-        let count = here.count();
-        let (mut free, mut held) = (Bits::new(count), Bits::new(count));
-        here.iter_missing().for_each(|piece| free.set(piece));
-        here.iter_ones().for_each(|piece| held.set(piece));
+        let (count, here) = (here.count(), Bits::from(here));
+        let free = Bits::from(&Bitmap::full(count)).without(&here);
         let (open, sources, rarity) = (BTreeMap::new(), BTreeMap::new(), Rarity::new(count));
-        Self { free, here: held, open, sources, rarity, longest: None }
+        Self { free, here, open, sources, rarity, longest: None }
     }
 
     /// A source of which nothing else is known yet.
@@ -137,17 +137,25 @@ impl Plan {
         if let Some(state) = self.sources.get_mut(&source)
             && let Has::Some(bits) = std::mem::replace(&mut state.has, Has::All)
         {
-            bits.iter().for_each(|piece| self.rarity.lose(piece));
+            self.rarity.lose(&bits);
         }
     }
 
-    /// The source has these pieces too.
+    /// The source has these pieces too, however many they are.
+    pub(super) fn has(&mut self, source: SourceKey, pieces: &Bitmap) {
+        if let Some(Source { has: Has::Some(bits), .. }) = self.sources.get_mut(&source) {
+            let new = Bits::from(pieces).without(bits);
+            bits.flip(&new);
+            self.rarity.gain(&new);
+        }
+    }
+
+    /// The source has these few pieces too.
     pub(super) fn gained(&mut self, source: SourceKey, pieces: impl IntoIterator<Item = u32>) {
         if let Some(Source { has: Has::Some(bits), .. }) = self.sources.get_mut(&source) {
             for piece in pieces {
-                if piece < bits.count() && !bits.get(piece) {
-                    bits.set(piece);
-                    self.rarity.gain(piece);
+                if bits.set(piece) {
+                    self.rarity.gain_one(piece);
                 }
             }
         }
@@ -163,7 +171,7 @@ impl Plan {
         self.longest = None;
         let Some(state) = self.sources.remove(&source) else { return };
         if let Has::Some(bits) = &state.has {
-            bits.iter().for_each(|piece| self.rarity.lose(piece));
+            self.rarity.lose(bits);
         }
         for piece in state.queue {
             self.closed(source, piece);
@@ -207,8 +215,8 @@ impl Plan {
             return None;
         }
         match has {
-            Has::All => self.rarity.rarest(&self.free, pick),
-            Has::Some(bits) => self.rarity.rarest(&self.free.and(bits), pick),
+            Has::All => self.rarity.rarest(self.free.clone(), pick),
+            Has::Some(bits) => self.rarity.rarest(self.free.and(bits), pick),
         }
     }
 
@@ -320,9 +328,10 @@ impl Plan {
     /// The keys of all sources, those that are preferred first: what is left, and what can be taken from others, is
     /// asked of them before the rest.
     pub(super) fn sources(&self) -> Vec<SourceKey> {
-        let mut keys: Vec<SourceKey> = self.sources.keys().copied().collect();
-        keys.sort_by_key(|key| (self.sources[key].rank, *key));
-        keys
+        let mut ranked: Vec<(u8, SourceKey)> =
+            self.sources.iter().map(|(key, source)| (source.rank, *key)).collect();
+        ranked.sort_unstable();
+        ranked.into_iter().map(|(_, key)| key).collect()
     }
 
     /// The source that will take longest for its next piece.
@@ -356,59 +365,5 @@ impl Plan {
     /// Whether nobody is asked for anything.
     pub(super) fn is_idle(&self) -> bool {
         self.open.is_empty()
-    }
-}
-
-/// How many sources have each piece, beside those that have all.
-#[derive(Debug)]
-struct Rarity {
-    /// By piece.
-    counts: Vec<u16>,
-    promised: Bits,
-    /// The pieces of each rarity.
-    levels: Vec<Bits>,
-}
-
-impl Rarity {
-    fn new(count: u32) -> Self {
-        let mut all = Bits::new(count);
-        (0..count).for_each(|piece| all.set(piece));
-        Self { counts: vec![0; count as usize], promised: Bits::new(count), levels: vec![all] }
-    }
-
-    fn gain(&mut self, piece: u32) {
-        self.change(piece, |count, _| *count = count.saturating_add(1));
-    }
-
-    fn lose(&mut self, piece: u32) {
-        self.change(piece, |count, _| *count = count.saturating_sub(1));
-    }
-
-    fn promise(&mut self, piece: u32) {
-        self.change(piece, |_, promised| promised.set(piece));
-    }
-
-    fn change(&mut self, piece: u32, change: impl FnOnce(&mut u16, &mut Bits)) {
-        let before = self.level(piece);
-        let Some(count) = self.counts.get_mut(piece as usize) else { return };
-        change(count, &mut self.promised);
-        let after = self.level(piece);
-        if before != after {
-            self.levels[before].clear(piece);
-            if self.levels.len() <= after {
-                self.levels.resize_with(after + 1, || Bits::new(self.promised.count()));
-            }
-            self.levels[after].set(piece);
-        }
-    }
-
-    /// Who was promised a piece will have it: until it is seen there, the promise stands for it.
-    fn level(&self, piece: u32) -> usize {
-        let count = self.counts.get(piece as usize).copied().unwrap_or_default();
-        usize::from(count.max(u16::from(self.promised.get(piece))))
-    }
-
-    fn rarest(&self, among: &Bits, mut pick: impl FnMut(u32) -> u32) -> Option<u32> {
-        self.levels.iter().find_map(|level| level.random_common(among, &mut pick))
     }
 }

@@ -68,7 +68,9 @@ pub(super) enum Event {
 pub(super) struct News {
     /// It has all pieces.
     pub(super) whole: bool,
-    /// It has these pieces too.
+    /// It has these pieces.
+    pub(super) pieces: Option<Bitmap>,
+    /// It has these few pieces too.
     pub(super) gained: Vec<u32>,
     /// Others asked it for these.
     pub(super) promised: Vec<u32>,
@@ -285,18 +287,20 @@ impl SourceTask {
 
     fn news(&self, update: AvailabilityUpdate) -> Result<News, Gone> {
         let count = self.pieces.count();
-        let mut gained = update.gained;
-        if !update.pieces.is_empty() {
-            let pieces = Bitmap::from_bytes(count, &update.pieces)
-                .map_err(|error| Gone::Dropped(format!("it told nonsense of its pieces: {error}")))?;
-            gained.extend(pieces.iter_ones());
-        }
+        let gained = update.gained;
+        let pieces = match update.pieces.is_empty() {
+            true => None,
+            false => Some(
+                Bitmap::from_bytes(count, &update.pieces)
+                    .map_err(|error| Gone::Dropped(format!("it told nonsense of its pieces: {error}")))?,
+            ),
+        };
         if let Some(piece) = gained.iter().chain(&update.promised).find(|piece| **piece >= count) {
             return Err(Gone::Dropped(format!("it told of piece {piece}, and there are {count}")));
         }
         let fetchers = update.fetchers.into_iter().filter_map(PeerRef::from_wire);
         let fetchers = fetchers.filter(|peer| peer.id().is_some()).take(NAMED).collect();
-        Ok(News { whole: update.whole, gained, promised: update.promised, fetchers })
+        Ok(News { whole: update.whole, pieces, gained, promised: update.promised, fetchers })
     }
 
     fn request(&self, piece: u32) -> PullRequest {
