@@ -227,8 +227,9 @@ impl Engine<'_> {
                     return Ok(Outcome::Stopped);
                 }
                 Some(event) = incoming.recv(), if self.writes.len() < WRITES => match event {
-                    Event::Ready(source) => {
+                    Event::Ready { source, round_trip } => {
                         self.plan.join(source);
+                        self.plan.is_away(source, round_trip);
                         if let Some(running) = self.sources.get(&source) {
                             self.plan.prefer(source, running.nearness as u8);
                             if running.introduced {

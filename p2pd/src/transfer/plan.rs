@@ -5,8 +5,8 @@
 //! 1. **Rarest first**, at random among equals. When many fetch at once, everybody wants other pieces from the seed, and
 //!    everybody soon has something to give. A piece that the seed has *promised* to another fetcher counts as if that one
 //!    had it already: so the seed sends no piece twice before all have gone out once.
-//! 2. **A window per source**, of as much as it gives in [`HORIZON`]: enough to keep a long link full, and no more than
-//!    can be waited for when it turns slow.
+//! 2. **A window per source**, of as much as it gives in [`HORIZON`], or in [`TRIPS`] round trips where those are longer:
+//!    enough to keep a long link full, and no more than can be waited for when it turns slow.
 //! 3. **Work is stolen** from slow and silent sources: a source that has nothing else to do is given the piece that will
 //!    take longest elsewhere, if it would be [much faster](SOONER): of what is asked of two, most of one copy comes for
 //!    nothing, and takes the link of those that do not. This is the end game too; a piece is asked of two at the most,
@@ -25,6 +25,8 @@ use p2p_content::Bitmap;
 mod bits;
 #[cfg(test)]
 mod crowd;
+#[cfg(test)]
+mod distance;
 mod pace;
 mod rarity;
 #[cfg(test)]
@@ -39,8 +41,10 @@ use rarity::Rarity;
 /// A source, as the plan knows it.
 pub(super) type SourceKey = u32;
 
-/// How much a source is asked for ahead: as much as it gives in this time.
+/// How much a source is asked for ahead: as much as it gives in this time, and in no fewer round trips. One alone would be as
+/// much as it gives already; with two, whoever could give more is asked for it, up to twice as much each time.
 const HORIZON: Duration = Duration::from_millis(300);
+const TRIPS: u32 = 2;
 /// Requests that a source has open at the least, so that it never waits for the next one; and at the most, as the
 /// serving side queues no more.
 const WINDOW: std::ops::RangeInclusive<usize> = 2..=64;
@@ -129,6 +133,13 @@ impl Plan {
     pub(super) fn prefer(&mut self, source: SourceKey, rank: u8) {
         if let Some(state) = self.sources.get_mut(&source) {
             state.rank = rank;
+        }
+    }
+
+    /// It takes so long until something can come of the source that it is asked for: there and back.
+    pub(super) fn is_away(&mut self, source: SourceKey, round_trip: Duration) {
+        if let Some(state) = self.sources.get_mut(&source) {
+            state.pace.is_away(round_trip);
         }
     }
 
@@ -228,7 +239,7 @@ impl Plan {
         };
         self.longest = Some((now, longest));
         let state = self.sources.get(&thief)?;
-        let own = state.pace.expected(1) * if self.is_end_game() { SOONER } else { SOONER_BEFORE_THE_END };
+        let own = state.pace.alone() * if self.is_end_game() { SOONER } else { SOONER_BEFORE_THE_END };
         if longest? <= own {
             return None;
         }
@@ -270,13 +281,13 @@ impl Plan {
     /// The source gave the piece.
     pub(super) fn arrived(&mut self, source: SourceKey, piece: u32, now: Instant) -> Arrival {
         self.longest = None;
-        if let Some(state) = self.sources.get_mut(&source)
+        if let Some(asked) = self.closed(source, piece)
+            && let Some(state) = self.sources.get_mut(&source)
             && let Some(place) = state.queue.iter().position(|asked| *asked == piece)
         {
             state.queue.remove(place);
-            state.pace.arrived(now);
+            state.pace.arrived(asked, now);
         }
-        self.closed(source, piece);
         self.free.clear(piece);
         if piece >= self.here.count() || self.here.get(piece) {
             return Arrival::Unwanted;
@@ -307,13 +318,15 @@ impl Plan {
         }
     }
 
-    fn closed(&mut self, source: SourceKey, piece: u32) {
-        if let Some(asked) = self.open.get_mut(&piece) {
-            asked.retain(|asked| asked.source != source);
-            if asked.is_empty() {
-                self.open.remove(&piece);
-            }
+    /// Nothing more is expected of the source for this piece. Since when it was, where it was.
+    fn closed(&mut self, source: SourceKey, piece: u32) -> Option<Instant> {
+        let asked = self.open.get_mut(&piece)?;
+        let place = asked.iter().position(|asked| asked.source == source)?;
+        let Asked { since, .. } = asked.remove(place);
+        if asked.is_empty() {
+            self.open.remove(&piece);
         }
+        Some(since)
     }
 
     /// The piece that had arrived is not kept after all: it is false, or could not be written.

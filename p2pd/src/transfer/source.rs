@@ -28,7 +28,12 @@ const NAMED: usize = 64;
 /// What a source has to tell.
 pub(super) enum Event {
     /// It is connected.
-    Ready(SourceKey),
+    Ready {
+        /// Who.
+        source: SourceKey,
+        /// How long it took to answer when there was nothing to do.
+        round_trip: Duration,
+    },
     /// What it has, and whom it knows.
     News {
         /// Who.
@@ -152,7 +157,8 @@ impl SourceTask {
         let opened = timeout(SILENCE, opening).await.map_err(|_| self.silent(SILENCE))?;
         let mut down = opened.0.map_err(|status| self.gone(&status))?;
         let mut told = self.told(opened.1)?;
-        if self.events.send(Event::Ready(self.key)).await.is_err() {
+        let ready = Event::Ready { source: self.key, round_trip: down.round_trip() };
+        if self.events.send(ready).await.is_err() {
             return Ok(());
         }
         if told.is_none() {

@@ -33,8 +33,8 @@ const REQUESTS: usize = 256;
 
 /// What a source has to tell.
 pub(super) enum Event {
-    /// It is connected.
-    Ready(SourceKey),
+    /// It is connected; so long it took to answer when there was nothing to do.
+    Ready { source: SourceKey, round_trip: Duration },
     /// Whole files have come; nothing is proven yet.
     Files { source: SourceKey, files: Vec<(FileKey, Vec<Bytes>)> },
     /// It does not give this file; `is_range`: since it is not as long.
@@ -101,7 +101,8 @@ impl StreamTask {
         let opening = pull_call::open(channel, self.connections.metadata(), outgoing);
         let opened = timeout(SILENCE, opening).await.map_err(|_| self.silent(SILENCE))?;
         let mut down = opened.map_err(|status| self.gone(&status))?;
-        if self.tell(Event::Ready(self.key)).await.is_err() {
+        let ready = Event::Ready { source: self.key, round_trip: down.round_trip() };
+        if self.tell(ready).await.is_err() {
             return Ok(());
         }
         let mut open: HashMap<FileKey, Assembly> = HashMap::new();
