@@ -80,9 +80,10 @@ async fn a_directory_has_patience_with_a_source_that_its_own_limit_holds_back() 
     let peer = network.peer(2).unwrap();
     let began = Instant::now();
     let begun: Transfer = peer.ctl_json(&["fetch", "-r", "juego", "--detach"]).await.unwrap();
-    let done = peer.transfer_done(begun.id, TRANSFERRED).await.unwrap();
+    peer.transfer_done(begun.id, TRANSFERRED).await.unwrap();
     assert!(began.elapsed() > Duration::from_secs(20), "nobody was silent: {:?}", began.elapsed());
-    assert_eq!(done.wasted_bytes, 0, "it was asked once: {done:?}");
+    let log = peer.daemon().log();
+    assert!(!log.contains("lost the source"), "{log}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
