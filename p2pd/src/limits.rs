@@ -384,7 +384,7 @@ mod tests {
         let LimitsAnswer { up, down, .. } = limits.answer();
         assert_eq!((up.bytes_per_sec, up.scheduled.as_deref()), (5, Some("every day 00:00-24:00")));
         assert_eq!((down.bytes_per_sec, down.scheduled), (3, None), "of which it says nothing");
-        assert_eq!(limits.up().portion(1 << 20), 1 << 10, "it is kept to");
+        assert_eq!(limits.up().portion(1 << 20), 4 << 10, "it is kept to");
         limits.set(&said(Some(6), None, false)).unwrap();
         let up = limits.answer().up;
         assert_eq!((up.bytes_per_sec, up.configured_bytes_per_sec, up.is_set), (6, 5, true));
@@ -425,7 +425,7 @@ mod tests {
         let other = limits.way_out(Identity::generate().unwrap().id());
         assert_eq!(out.take(1 << 20, |_| true), Some(1 << 20));
         limits.set_peer(&peer, &said(Some(1000), Some(1000), false)).unwrap();
-        assert_eq!(out.take(1 << 20, |_| true), Some(1 << 10), "under way, in portions");
+        assert_eq!(out.take(1 << 20, |_| true), Some(4 << 10), "under way, in portions");
         assert_eq!(
             out.take(1 << 20, |waits_for| waits_for != WaitsFor::Rate),
             None,

@@ -63,6 +63,44 @@ async fn a_limit_is_changed_while_bytes_flow_and_outlives_the_daemon() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_directory_has_patience_with_a_source_that_its_own_limit_holds_back() {
+    // The second file may go 25 s after the first: longer than anybody may be silent without a reason.
+    let network = Network::builder().peers(2).files(|number, shared| match number {
+        1 => (1..=2).try_for_each(|file| {
+            random_file(&shared.join(format!("juego/{file}.bin")), 1500, file).map(drop)
+        }),
+        _ => Ok(()),
+    });
+    let network = network.peers_with(|number, settings| {
+        if number == 1 {
+            settings.set("limits.up_bytes_per_sec", 60);
+        }
+    });
+    let network = network.start().await.unwrap();
+    let peer = network.peer(2).unwrap();
+    let began = Instant::now();
+    let begun: Transfer = peer.ctl_json(&["fetch", "-r", "juego", "--detach"]).await.unwrap();
+    peer.transfer_done(begun.id, TRANSFERRED).await.unwrap();
+    assert!(began.elapsed() > Duration::from_secs(20), "nobody was silent: {:?}", began.elapsed());
+    let log = peer.daemon().log();
+    assert!(!log.contains("lost the source"), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn at_a_low_limit_no_crumbs_are_sent() {
+    let network = Network::builder().peers(2).files(|number, shared| match number {
+        1 => random_file(&shared.join("grande.bin"), 200 << 10, 1).map(drop),
+        _ => Ok(()),
+    });
+    let network = network.start().await.unwrap();
+    network.peer(1).unwrap().ctl(["limit", "--up", "50KiB"]).await.unwrap().ok().unwrap();
+    let peer = network.peer(2).unwrap();
+    let begun: Transfer = peer.ctl_json(&["fetch", "grande.bin", "--detach"]).await.unwrap();
+    let done = peer.transfer_done(begun.id, TRANSFERRED).await.unwrap();
+    assert_eq!(done.wasted_bytes, 0, "{done:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_no_rate_is_refused_with_an_example() {
     let network = with_file(1).await;
     for rate in ["fast", "-1MiB", "0", ""] {

@@ -61,6 +61,12 @@ impl Bitmap {
         bytes
     }
 
+    /// One bit per piece: piece `i` is bit `i % 64` of word `i / 64`, counted from the least significant. The bits after the
+    /// last piece are 0.
+    pub fn words(&self) -> &[u64] {
+        &self.words
+    }
+
     /// How many pieces there are, held or not.
     pub fn count(&self) -> u32 {
         self.count
@@ -155,6 +161,8 @@ mod tests {
         prop_assert_eq!(bitmap.iter_missing().collect::<Vec<_>>(), indices(false));
         for index in 0..model.len() as u32 + 70 {
             prop_assert_eq!(bitmap.get(index), model.get(index as usize).copied().unwrap_or(false));
+            let word = bitmap.words().get((index / 64) as usize).copied().unwrap_or_default();
+            prop_assert_eq!(word >> (index % 64) & 1 == 1, bitmap.get(index));
         }
         Ok(())
     }

@@ -27,6 +27,9 @@ const STREAM_WINDOW: u32 = 4 << 20;
 /// The same of long data from somebody near. What is on its way there waits in memory, and the more of it waits, the less of
 /// it is still in the processor's caches when its turn comes: a tenth of the processor time of four sources at once.
 const NEAR_STREAM_WINDOW: u32 = 3 * FRAME_LEN;
+/// The same from somebody far: all that may be on its way in the connection. More would be of no use with the buffers that Linux
+/// gives the sender by itself (`tcp_wmem`, at most 4 MiB).
+const FAR_STREAM_WINDOW: u32 = CONNECTION_WINDOW;
 /// Bytes that may be on their way in one connection.
 const CONNECTION_WINDOW: u32 = 8 << 20;
 /// A connection that says nothing for so long is asked whether it is alive.

@@ -7,9 +7,9 @@ use super::LOOK_AGAIN;
 
 /// Time that may pass unused and is made up for afterwards.
 const BURST: Duration = Duration::from_millis(100);
-/// Turns that fit into a second, and what is taken in one at the least.
+/// Turns that fit into a second, and what is taken in one at the least: of less, those who receive it say that it is crumbs.
 const TURNS: u64 = 32;
-const LEAST_PORTION: usize = 1 << 10;
+const LEAST_PORTION: usize = 4 << 10;
 
 /// One direction. Any number of bytes can be taken at once: who comes next waits for them.
 #[derive(Debug, Default)]
@@ -138,7 +138,7 @@ mod tests {
     fn at_a_low_rate_the_turns_are_short() {
         let lane = Lane::default();
         assert_eq!(lane.portion(256 << 10), 256 << 10);
-        for (rate, portion) in [(1, 1 << 10), (1 << 20, 32 << 10), (1 << 30, 256 << 10)] {
+        for (rate, portion) in [(1, 4 << 10), (1 << 20, 32 << 10), (1 << 30, 256 << 10)] {
             lane.keep_to(rate);
             assert_eq!(lane.portion(256 << 10), portion, "at {rate}");
         }

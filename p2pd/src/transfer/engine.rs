@@ -227,8 +227,9 @@ impl Engine<'_> {
                     return Ok(Outcome::Stopped);
                 }
                 Some(event) = incoming.recv(), if self.writes.len() < WRITES => match event {
-                    Event::Ready(source) => {
+                    Event::Ready { source, round_trip } => {
                         self.plan.join(source);
+                        self.plan.is_away(source, round_trip);
                         if let Some(running) = self.sources.get(&source) {
                             self.plan.prefer(source, running.nearness as u8);
                             if running.introduced {
@@ -309,6 +310,9 @@ impl Engine<'_> {
     fn learn(&mut self, source: SourceKey, news: News) {
         if news.whole {
             self.plan.has_all(source);
+        }
+        if let Some(pieces) = news.pieces {
+            self.plan.has(source, &pieces);
         }
         self.plan.gained(source, news.gained);
         news.promised.into_iter().for_each(|piece| self.plan.promised(piece));

@@ -21,6 +21,7 @@ mod measure;
 mod nearness;
 mod outbox;
 mod outcome;
+mod patience;
 mod plain;
 mod plan;
 #[cfg(test)]

@@ -5,8 +5,8 @@
 //! 1. **Rarest first**, at random among equals. When many fetch at once, everybody wants other pieces from the seed, and
 //!    everybody soon has something to give. A piece that the seed has *promised* to another fetcher counts as if that one
 //!    had it already: so the seed sends no piece twice before all have gone out once.
-//! 2. **A window per source**, of as much as it gives in [`HORIZON`]: enough to keep a long link full, and no more than
-//!    can be waited for when it turns slow.
+//! 2. **A window per source**, of as much as it gives in [`HORIZON`], or in [`TRIPS`] round trips where those are longer:
+//!    enough to keep a long link full, and no more than can be waited for when it turns slow.
 //! 3. **Work is stolen** from slow and silent sources: a source that has nothing else to do is given the piece that will
 //!    take longest elsewhere, if it would be [much faster](SOONER): of what is asked of two, most of one copy comes for
 //!    nothing, and takes the link of those that do not. This is the end game too; a piece is asked of two at the most,
@@ -25,7 +25,10 @@ use p2p_content::Bitmap;
 mod bits;
 #[cfg(test)]
 mod crowd;
+#[cfg(test)]
+mod distance;
 mod pace;
+mod rarity;
 #[cfg(test)]
 mod simulation;
 #[cfg(test)]
@@ -33,12 +36,15 @@ mod tests;
 
 use bits::Bits;
 use pace::Pace;
+use rarity::Rarity;
 
 /// A source, as the plan knows it.
 pub(super) type SourceKey = u32;
 
-/// How much a source is asked for ahead: as much as it gives in this time.
+/// How much a source is asked for ahead: as much as it gives in this time, and in no fewer round trips. One alone would be as
+/// much as it gives already; with two, whoever could give more is asked for it, up to twice as much each time.
 const HORIZON: Duration = Duration::from_millis(300);
+const TRIPS: u32 = 2;
 /// Requests that a source has open at the least, so that it never waits for the next one; and at the most, as the
 /// serving side queues no more.
 const WINDOW: std::ops::RangeInclusive<usize> = 2..=64;
@@ -111,12 +117,10 @@ pub(super) enum Arrival {
 impl Plan {
     /// A plan for the pieces that `here` lacks.
     pub(super) fn new(here: &Bitmap) -> Self {
-        let count = here.count();
-        let (mut free, mut held) = (Bits::new(count), Bits::new(count));
-        here.iter_missing().for_each(|piece| free.set(piece));
-        here.iter_ones().for_each(|piece| held.set(piece));
+        let (count, here) = (here.count(), Bits::from(here));
+        let free = Bits::from(&Bitmap::full(count)).without(&here);
         let (open, sources, rarity) = (BTreeMap::new(), BTreeMap::new(), Rarity::new(count));
-        Self { free, here: held, open, sources, rarity, longest: None }
+        Self { free, here, open, sources, rarity, longest: None }
     }
 
     /// A source of which nothing else is known yet.
@@ -132,22 +136,37 @@ impl Plan {
         }
     }
 
+    /// It takes so long until something can come of the source that it is asked for: there and back.
+    pub(super) fn is_away(&mut self, source: SourceKey, round_trip: Duration) {
+        if let Some(state) = self.sources.get_mut(&source) {
+            state.pace.is_away(round_trip);
+        }
+    }
+
     /// The source has every piece.
     pub(super) fn has_all(&mut self, source: SourceKey) {
         if let Some(state) = self.sources.get_mut(&source)
             && let Has::Some(bits) = std::mem::replace(&mut state.has, Has::All)
         {
-            bits.iter().for_each(|piece| self.rarity.lose(piece));
+            self.rarity.lose(&bits);
         }
     }
 
-    /// The source has these pieces too.
+    /// The source has these pieces too, however many they are.
+    pub(super) fn has(&mut self, source: SourceKey, pieces: &Bitmap) {
+        if let Some(Source { has: Has::Some(bits), .. }) = self.sources.get_mut(&source) {
+            let new = Bits::from(pieces).without(bits);
+            bits.flip(&new);
+            self.rarity.gain(&new);
+        }
+    }
+
+    /// The source has these few pieces too.
     pub(super) fn gained(&mut self, source: SourceKey, pieces: impl IntoIterator<Item = u32>) {
         if let Some(Source { has: Has::Some(bits), .. }) = self.sources.get_mut(&source) {
             for piece in pieces {
-                if piece < bits.count() && !bits.get(piece) {
-                    bits.set(piece);
-                    self.rarity.gain(piece);
+                if bits.set(piece) {
+                    self.rarity.gain_one(piece);
                 }
             }
         }
@@ -163,7 +182,7 @@ impl Plan {
         self.longest = None;
         let Some(state) = self.sources.remove(&source) else { return };
         if let Has::Some(bits) = &state.has {
-            bits.iter().for_each(|piece| self.rarity.lose(piece));
+            self.rarity.lose(bits);
         }
         for piece in state.queue {
             self.closed(source, piece);
@@ -207,8 +226,8 @@ impl Plan {
             return None;
         }
         match has {
-            Has::All => self.rarity.rarest(&self.free, pick),
-            Has::Some(bits) => self.rarity.rarest(&self.free.and(bits), pick),
+            Has::All => self.rarity.rarest(self.free.clone(), pick),
+            Has::Some(bits) => self.rarity.rarest(self.free.and(bits), pick),
         }
     }
 
@@ -220,7 +239,7 @@ impl Plan {
         };
         self.longest = Some((now, longest));
         let state = self.sources.get(&thief)?;
-        let own = state.pace.expected(1) * if self.is_end_game() { SOONER } else { SOONER_BEFORE_THE_END };
+        let own = state.pace.alone() * if self.is_end_game() { SOONER } else { SOONER_BEFORE_THE_END };
         if longest? <= own {
             return None;
         }
@@ -262,13 +281,13 @@ impl Plan {
     /// The source gave the piece.
     pub(super) fn arrived(&mut self, source: SourceKey, piece: u32, now: Instant) -> Arrival {
         self.longest = None;
-        if let Some(state) = self.sources.get_mut(&source)
+        if let Some(asked) = self.closed(source, piece)
+            && let Some(state) = self.sources.get_mut(&source)
             && let Some(place) = state.queue.iter().position(|asked| *asked == piece)
         {
             state.queue.remove(place);
-            state.pace.arrived(now);
+            state.pace.arrived(asked, now);
         }
-        self.closed(source, piece);
         self.free.clear(piece);
         if piece >= self.here.count() || self.here.get(piece) {
             return Arrival::Unwanted;
@@ -299,13 +318,15 @@ impl Plan {
         }
     }
 
-    fn closed(&mut self, source: SourceKey, piece: u32) {
-        if let Some(asked) = self.open.get_mut(&piece) {
-            asked.retain(|asked| asked.source != source);
-            if asked.is_empty() {
-                self.open.remove(&piece);
-            }
+    /// Nothing more is expected of the source for this piece. Since when it was, where it was.
+    fn closed(&mut self, source: SourceKey, piece: u32) -> Option<Instant> {
+        let asked = self.open.get_mut(&piece)?;
+        let place = asked.iter().position(|asked| asked.source == source)?;
+        let Asked { since, .. } = asked.remove(place);
+        if asked.is_empty() {
+            self.open.remove(&piece);
         }
+        Some(since)
     }
 
     /// The piece that had arrived is not kept after all: it is false, or could not be written.
@@ -320,9 +341,10 @@ impl Plan {
     /// The keys of all sources, those that are preferred first: what is left, and what can be taken from others, is
     /// asked of them before the rest.
     pub(super) fn sources(&self) -> Vec<SourceKey> {
-        let mut keys: Vec<SourceKey> = self.sources.keys().copied().collect();
-        keys.sort_by_key(|key| (self.sources[key].rank, *key));
-        keys
+        let mut ranked: Vec<(u8, SourceKey)> =
+            self.sources.iter().map(|(key, source)| (source.rank, *key)).collect();
+        ranked.sort_unstable();
+        ranked.into_iter().map(|(_, key)| key).collect()
     }
 
     /// The source that will take longest for its next piece.
@@ -356,59 +378,5 @@ impl Plan {
     /// Whether nobody is asked for anything.
     pub(super) fn is_idle(&self) -> bool {
         self.open.is_empty()
-    }
-}
-
-/// How many sources have each piece, beside those that have all.
-#[derive(Debug)]
-struct Rarity {
-    /// By piece.
-    counts: Vec<u16>,
-    promised: Bits,
-    /// The pieces of each rarity.
-    levels: Vec<Bits>,
-}
-
-impl Rarity {
-    fn new(count: u32) -> Self {
-        let mut all = Bits::new(count);
-        (0..count).for_each(|piece| all.set(piece));
-        Self { counts: vec![0; count as usize], promised: Bits::new(count), levels: vec![all] }
-    }
-
-    fn gain(&mut self, piece: u32) {
-        self.change(piece, |count, _| *count = count.saturating_add(1));
-    }
-
-    fn lose(&mut self, piece: u32) {
-        self.change(piece, |count, _| *count = count.saturating_sub(1));
-    }
-
-    fn promise(&mut self, piece: u32) {
-        self.change(piece, |_, promised| promised.set(piece));
-    }
-
-    fn change(&mut self, piece: u32, change: impl FnOnce(&mut u16, &mut Bits)) {
-        let before = self.level(piece);
-        let Some(count) = self.counts.get_mut(piece as usize) else { return };
-        change(count, &mut self.promised);
-        let after = self.level(piece);
-        if before != after {
-            self.levels[before].clear(piece);
-            if self.levels.len() <= after {
-                self.levels.resize_with(after + 1, || Bits::new(self.promised.count()));
-            }
-            self.levels[after].set(piece);
-        }
-    }
-
-    /// Who was promised a piece will have it: until it is seen there, the promise stands for it.
-    fn level(&self, piece: u32) -> usize {
-        let count = self.counts.get(piece as usize).copied().unwrap_or_default();
-        usize::from(count.max(u16::from(self.promised.get(piece))))
-    }
-
-    fn rarest(&self, among: &Bits, mut pick: impl FnMut(u32) -> u32) -> Option<u32> {
-        self.levels.iter().find_map(|level| level.random_common(among, &mut pick))
     }
 }

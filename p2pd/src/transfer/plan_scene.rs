@@ -72,7 +72,7 @@ impl Scene {
         self.plan.join(key);
         match &member.has {
             None => self.plan.has_all(key),
-            Some(pieces) => self.plan.gained(key, pieces.iter_ones()),
+            Some(pieces) => self.plan.has(key, pieces),
         }
         self.sources.insert(key, member);
     }
@@ -83,9 +83,10 @@ impl Scene {
 
     fn ask_one(&mut self, key: SourceKey) {
         let Self { plan, random, now, sources, .. } = self;
-        let asked = plan.requests(key, *now, |below| random.random_range(0..below));
-        if let Some(source) = sources.get_mut(&key) {
-            source.owes.extend(asked);
+        for piece in plan.requests(key, *now, |below| random.random_range(0..below)) {
+            if let Some(source) = sources.get_mut(&key) {
+                source.owes.push_back(piece);
+            }
         }
     }
 

@@ -2,6 +2,7 @@
 //! taken from the network's own buffers, none of them copied.
 
 use std::collections::VecDeque;
+use std::time::{Duration, Instant};
 
 use http::{HeaderValue, Request, header};
 use http_body_util::BodyExt;
@@ -25,6 +26,7 @@ pub(super) struct Answers {
     body: Body,
     reader: Reader,
     ready: VecDeque<Answer>,
+    round_trip: Duration,
 }
 
 /// Opens the call on this channel. What is sent into `requests`' other end goes out.
@@ -43,18 +45,26 @@ pub(super) async fn open(
     request.headers_mut().insert(header::TE, HeaderValue::from_static("trailers"));
     request.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
     let lost = |error: tonic::transport::Error| Status::from_error(Box::new(error));
-    let response = channel.ready().await.map_err(lost)?.call(request).await.map_err(lost)?;
+    let channel = channel.ready().await.map_err(lost)?;
+    let began = Instant::now();
+    let response = channel.call(request).await.map_err(lost)?;
+    let round_trip = began.elapsed();
     let (head, body) = response.into_parts();
     match Status::from_header_map(&head.headers) {
         Some(status) if status.code() != Code::Ok => Err(status),
         _ if head.status != http::StatusCode::OK => {
             Err(Status::unavailable(format!("it answered with HTTP status {}", head.status)))
         }
-        _ => Ok(Answers { body, reader: Reader::default(), ready: VecDeque::new() }),
+        _ => Ok(Answers { body, reader: Reader::default(), ready: VecDeque::new(), round_trip }),
     }
 }
 
 impl Answers {
+    /// How long it took until the other side took the call, for which it has nothing to do: the way there and back.
+    pub(super) fn round_trip(&self) -> Duration {
+        self.round_trip
+    }
+
     /// An answer that has come with the last one.
     pub(super) fn another(&mut self) -> Option<Answer> {
         self.ready.pop_front()

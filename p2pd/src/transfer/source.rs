@@ -16,14 +16,11 @@ use tonic::{Code, Status, Streaming};
 
 use super::assembly::Assembly;
 use super::measure::{Doing, Stopwatch};
+use super::patience::{Patience, SILENCE};
 use super::plan::SourceKey;
 use super::pull_call;
 use crate::discovery::{Connections, PeerRef};
 use crate::limits::Limits;
-
-mod patience;
-
-use patience::{Patience, SILENCE};
 
 /// Other fetchers that one answer of a source may name.
 const NAMED: usize = 64;
@@ -31,7 +28,12 @@ const NAMED: usize = 64;
 /// What a source has to tell.
 pub(super) enum Event {
     /// It is connected.
-    Ready(SourceKey),
+    Ready {
+        /// Who.
+        source: SourceKey,
+        /// How long it took to answer when there was nothing to do.
+        round_trip: Duration,
+    },
     /// What it has, and whom it knows.
     News {
         /// Who.
@@ -71,7 +73,9 @@ pub(super) enum Event {
 pub(super) struct News {
     /// It has all pieces.
     pub(super) whole: bool,
-    /// It has these pieces too.
+    /// It has these pieces.
+    pub(super) pieces: Option<Bitmap>,
+    /// It has these few pieces too.
     pub(super) gained: Vec<u32>,
     /// Others asked it for these.
     pub(super) promised: Vec<u32>,
@@ -153,7 +157,8 @@ impl SourceTask {
         let opened = timeout(SILENCE, opening).await.map_err(|_| self.silent(SILENCE))?;
         let mut down = opened.0.map_err(|status| self.gone(&status))?;
         let mut told = self.told(opened.1)?;
-        if self.events.send(Event::Ready(self.key)).await.is_err() {
+        let ready = Event::Ready { source: self.key, round_trip: down.round_trip() };
+        if self.events.send(ready).await.is_err() {
             return Ok(());
         }
         if told.is_none() {
@@ -288,18 +293,20 @@ impl SourceTask {
 
     fn news(&self, update: AvailabilityUpdate) -> Result<News, Gone> {
         let count = self.pieces.count();
-        let mut gained = update.gained;
-        if !update.pieces.is_empty() {
-            let pieces = Bitmap::from_bytes(count, &update.pieces)
-                .map_err(|error| Gone::Dropped(format!("it told nonsense of its pieces: {error}")))?;
-            gained.extend(pieces.iter_ones());
-        }
+        let gained = update.gained;
+        let pieces = match update.pieces.is_empty() {
+            true => None,
+            false => Some(
+                Bitmap::from_bytes(count, &update.pieces)
+                    .map_err(|error| Gone::Dropped(format!("it told nonsense of its pieces: {error}")))?,
+            ),
+        };
         if let Some(piece) = gained.iter().chain(&update.promised).find(|piece| **piece >= count) {
             return Err(Gone::Dropped(format!("it told of piece {piece}, and there are {count}")));
         }
         let fetchers = update.fetchers.into_iter().filter_map(PeerRef::from_wire);
         let fetchers = fetchers.filter(|peer| peer.id().is_some()).take(NAMED).collect();
-        Ok(News { whole: update.whole, gained, promised: update.promised, fetchers })
+        Ok(News { whole: update.whole, pieces, gained, promised: update.promised, fetchers })
     }
 
     fn request(&self, piece: u32) -> PullRequest {

@@ -20,8 +20,8 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::transport::{Channel, Endpoint};
 
 use super::{
-    CONNECTION_WINDOW, FRAME_LEN, HANDSHAKE_TIMEOUT, KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT,
-    NEAR_STREAM_WINDOW, STREAM_WINDOW,
+    CONNECTION_WINDOW, FAR_STREAM_WINDOW, FRAME_LEN, HANDSHAKE_TIMEOUT, KEEPALIVE_INTERVAL,
+    KEEPALIVE_TIMEOUT, NEAR_STREAM_WINDOW, STREAM_WINDOW,
 };
 
 /// How long one address may take to answer before it counts as silent.
@@ -30,6 +30,8 @@ const DIAL_TIMEOUT: Duration = Duration::from_secs(5);
 const HEAD_START: Duration = Duration::from_millis(250);
 /// Who answers so soon is near: the window for those bounds no transfer below 6 Gbit/s.
 const NEAR: Duration = Duration::from_millis(1);
+/// Who takes so long is far: the window for everybody else would bound a transfer at 134 Mbit/s, and less the farther they are.
+const FAR: Duration = Duration::from_millis(250);
 
 /// An open channel. It does not reconnect by itself: who needs it again calls [`connect`] again.
 #[derive(Debug, Clone)]
@@ -87,7 +89,7 @@ pub async fn connect(
     addresses: &[String],
     expected: Option<PeerId>,
 ) -> Result<Connection, ConnectError> {
-    connect_with(identity, addresses, expected, |_| STREAM_WINDOW).await
+    connect_with(identity, addresses, expected, window).await
 }
 
 /// Connects like [`connect`], for long data that is taken as it comes: of that, only little is on its way from somebody
@@ -100,15 +102,24 @@ pub async fn connect_lean(
     addresses: &[String],
     expected: Option<PeerId>,
 ) -> Result<Connection, ConnectError> {
-    let window = |is_near: bool| if is_near { NEAR_STREAM_WINDOW } else { STREAM_WINDOW };
-    connect_with(identity, addresses, expected, window).await
+    connect_with(identity, addresses, expected, lean_window).await
+}
+
+/// Bytes that may be on their way in a stream from somebody who answers after this time.
+fn window(round_trip: Duration) -> u32 {
+    if round_trip < FAR { STREAM_WINDOW } else { FAR_STREAM_WINDOW }
+}
+
+/// The same of data that is taken as it comes.
+fn lean_window(round_trip: Duration) -> u32 {
+    if round_trip < NEAR { NEAR_STREAM_WINDOW } else { window(round_trip) }
 }
 
 async fn connect_with(
     identity: &Identity,
     addresses: &[String],
     expected: Option<PeerId>,
-    stream_window: impl Fn(bool) -> u32,
+    stream_window: impl Fn(Duration) -> u32,
 ) -> Result<Connection, ConnectError> {
     let connector = TlsConnector::from(client_config(identity, expected)?);
     let mut attempts: FuturesUnordered<_> = (0u32..)
@@ -124,10 +135,10 @@ async fn connect_with(
     let (mut silent, mut wrong) = (Vec::new(), None);
     while let Some(attempt) = attempts.next().await {
         match attempt {
-            Ok(Dialled { stream, peer, address, is_near }) => {
+            Ok(Dialled { stream, peer, address, round_trip }) => {
                 let closed = CancellationToken::new();
                 let guard = closed.clone().drop_guard();
-                return match channel(stream, stream_window(is_near), guard).await {
+                return match channel(stream, stream_window(round_trip), guard).await {
                     Ok(channel) => Ok(Connection { channel, peer, address, closed }),
                     Err(error) => Err(ConnectError::Unreachable(vec![format!("{address}: {error}")])),
                 };
@@ -204,8 +215,8 @@ struct Dialled {
     stream: Tls,
     peer: PeerId,
     address: SocketAddr,
-    /// Whether it is with this machine or one that answers as soon as those on the same wire do.
-    is_near: bool,
+    /// How long it took until the other machine answered; nothing where it is this one.
+    round_trip: Duration,
 }
 
 async fn dial(connector: &TlsConnector, address: &str) -> io::Result<Dialled> {
@@ -215,7 +226,7 @@ async fn dial(connector: &TlsConnector, address: &str) -> io::Result<Dialled> {
     let answered_after = began.elapsed();
     tcp.set_nodelay(true)?;
     let address = tcp.peer_addr()?;
-    let is_near = is_near(tcp.local_addr()?.ip() == address.ip(), answered_after);
+    let round_trip = round_trip(tcp.local_addr()?.ip() == address.ip(), answered_after);
     let tcp = BufReader::with_capacity(FRAME_LEN as usize, tcp);
     // The name is not sent and proves nothing: the key does.
     let name = ServerName::IpAddress(address.ip().into());
@@ -224,12 +235,12 @@ async fn dial(connector: &TlsConnector, address: &str) -> io::Result<Dialled> {
     let peer = certificate
         .ok_or_else(|| io::Error::other("it showed no certificate"))
         .and_then(|certificate| peer_of(certificate).map_err(io::Error::other))?;
-    Ok(Dialled { stream, peer, address, is_near })
+    Ok(Dialled { stream, peer, address, round_trip })
 }
 
 /// On this machine it takes as long as others keep the processor busy until an answer is seen.
-fn is_near(is_here: bool, answered_after: Duration) -> bool {
-    is_here || answered_after < NEAR
+fn round_trip(is_here: bool, answered_after: Duration) -> Duration {
+    if is_here { Duration::ZERO } else { answered_after }
 }
 
 /// Hands the one open stream to tonic. A second connect on this channel fails: the identity that was checked was that
@@ -306,9 +317,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn near_is_who_is_here_or_answers_at_once() {
+    fn little_is_on_its_way_from_who_is_here_or_answers_at_once() {
         let (at_once, later) = (Duration::from_micros(300), Duration::from_millis(2));
-        assert!(is_near(false, at_once) && is_near(true, later));
-        assert!(!is_near(false, later), "on a long way, a small window is all that is sent in a round trip");
+        let window = |is_here, after| lean_window(round_trip(is_here, after));
+        assert_eq!([window(false, at_once), window(true, later)], [NEAR_STREAM_WINDOW; 2]);
+        let why = "on a long way, a small window is all that is sent in a round trip";
+        assert_eq!(window(false, later), STREAM_WINDOW, "{why}");
+    }
+
+    #[test]
+    fn the_window_bounds_nobody_over_a_satellite_at_100_mbit_per_s() {
+        let satellite = Duration::from_millis(600);
+        for window in [window, lean_window] {
+            assert!(f64::from(window(satellite)) * 8.0 / satellite.as_secs_f64() >= 100e6);
+        }
     }
 }

@@ -1,5 +1,7 @@
 //! Sets of pieces that are cut with each other, word by word.
 
+use p2p_content::Bitmap;
+
 /// A set of the numbers below a count.
 #[derive(Debug, Clone)]
 pub(super) struct Bits {
@@ -32,54 +34,48 @@ impl Bits {
         self.words.get((index / 64) as usize).is_some_and(|word| word >> (index % 64) & 1 == 1)
     }
 
-    pub(super) fn set(&mut self, index: u32) {
-        if index < self.count && !self.get(index) {
+    /// Puts it in; whether it was not in before. What is no number of the set is left out.
+    pub(super) fn set(&mut self, index: u32) -> bool {
+        let is_new = index < self.count && !self.get(index);
+        if is_new {
             self.words[(index / 64) as usize] |= 1 << (index % 64);
             self.ones += 1;
         }
+        is_new
     }
 
-    pub(super) fn clear(&mut self, index: u32) {
-        if self.get(index) {
+    /// Takes it out; whether it was in.
+    pub(super) fn clear(&mut self, index: u32) -> bool {
+        let is_in = self.get(index);
+        if is_in {
             self.words[(index / 64) as usize] &= !(1 << (index % 64));
             self.ones -= 1;
         }
+        is_in
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = u32> + '_ {
-        self.words.iter().enumerate().flat_map(|(nth, word)| {
-            let mut word = *word;
-            std::iter::from_fn(move || {
-                let bit = (word != 0).then(|| word.trailing_zeros())?;
-                word &= word - 1;
-                Some(nth as u32 * 64 + bit)
-            })
-        })
+    /// Takes out those of the other that are in, and puts in the rest.
+    pub(super) fn flip(&mut self, other: &Self) {
+        self.words.iter_mut().zip(&other.words).for_each(|(word, other)| *word ^= other);
+        self.ones = ones(&self.words);
     }
 
     /// What both have.
     pub(super) fn and(&self, other: &Self) -> Self {
         let words: Vec<u64> = self.words.iter().zip(&other.words).map(|(one, other)| one & other).collect();
-        let ones = words.iter().map(|word| word.count_ones()).sum();
-        Self { count: self.count, ones, words }
+        Self { count: self.count, ones: ones(&words), words }
     }
 
     /// What this one has and the other lacks.
     pub(super) fn without(&self, other: &Self) -> Self {
         let words: Vec<u64> = self.words.iter().zip(&other.words).map(|(one, other)| one & !other).collect();
-        let ones = words.iter().map(|word| word.count_ones()).sum();
-        Self { count: self.count, ones, words }
+        Self { count: self.count, ones: ones(&words), words }
     }
 
-    /// One of what both have, at random: all are equally likely. `pick` gives a random number below its argument.
-    pub(super) fn random_common(&self, other: &Self, mut pick: impl FnMut(u32) -> u32) -> Option<u32> {
-        if self.is_empty() || other.is_empty() {
-            return None;
-        }
-        let common = || self.words.iter().zip(&other.words).map(|(one, other)| one & other);
-        let ones: u32 = common().map(|word| word.count_ones()).sum();
-        let mut nth = if ones == 0 { return None } else { pick(ones) };
-        for (index, mut word) in common().enumerate() {
+    /// One of them at random: all are equally likely. `pick` gives a random number below its argument.
+    pub(super) fn random(&self, mut pick: impl FnMut(u32) -> u32) -> Option<u32> {
+        let mut nth = if self.is_empty() { return None } else { pick(self.ones) };
+        for (index, mut word) in self.words.iter().copied().enumerate() {
             if nth >= word.count_ones() {
                 nth -= word.count_ones();
                 continue;
@@ -93,6 +89,16 @@ impl Bits {
     }
 }
 
+fn ones(words: &[u64]) -> u32 {
+    words.iter().map(|word| word.count_ones()).sum()
+}
+
+impl From<&Bitmap> for Bits {
+    fn from(pieces: &Bitmap) -> Self {
+        Self { count: pieces.count(), ones: pieces.count_ones(), words: pieces.words().to_vec() }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -101,27 +107,43 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_common_one_is_picked_by_its_place(
+        fn sets_are_cut_and_flipped_and_each_one_is_picked_by_its_place(
             count in 1u32..300,
             ones in proptest::collection::vec(0u32..300, 0..200),
             others in proptest::collection::vec(0u32..300, 0..200),
         ) {
             let fill = |numbers: &[u32]| {
                 let mut bits = Bits::new(count);
-                numbers.iter().for_each(|number| bits.set(*number));
+                for number in numbers {
+                    let is_new = *number < count && !bits.get(*number);
+                    assert_eq!(bits.set(*number), is_new);
+                }
                 bits
             };
             let (one, other) = (fill(&ones), fill(&others));
-            let common: Vec<u32> = (0..count).filter(|index| one.get(*index) && other.get(*index)).collect();
-            prop_assert_eq!(one.and(&other).iter().collect::<Vec<_>>(), common.clone());
-            for (nth, index) in common.iter().enumerate() {
-                prop_assert_eq!(one.random_common(&other, |below| {
-                    assert_eq!(below as usize, common.len());
-                    nth as u32
-                }), Some(*index));
-            }
-            if common.is_empty() {
-                prop_assert_eq!(one.random_common(&other, |_| 0), None);
+            let mut flipped = one.clone();
+            flipped.flip(&other);
+            let (common, rest) = (one.and(&other), one.without(&other));
+            let those = |is_so: fn(bool, bool) -> bool| -> Vec<u32> {
+                (0..count).filter(|index| is_so(one.get(*index), other.get(*index))).collect()
+            };
+            for (bits, members) in [
+                (&common, those(|one, other| one && other)),
+                (&rest, those(|one, other| one && !other)),
+                (&flipped, those(|one, other| one != other)),
+            ] {
+                let found = (0..count).filter(|index| bits.get(*index));
+                prop_assert_eq!(found.collect::<Vec<_>>(), members.clone());
+                prop_assert_eq!(bits.len() as usize, members.len());
+                for (nth, index) in members.iter().enumerate() {
+                    prop_assert_eq!(bits.random(|below| {
+                        assert_eq!(below as usize, members.len());
+                        nth as u32
+                    }), Some(*index));
+                }
+                if members.is_empty() {
+                    prop_assert_eq!(bits.random(|_| 0), None);
+                }
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{HORIZON, WINDOW};
+use super::{HORIZON, TRIPS, WINDOW};
 
 /// Weight of the newest interval, as a share of 1: fast to learn, slow to be fooled by one stall.
 const WEIGHT: f64 = 0.25;
@@ -19,9 +19,16 @@ pub(super) struct Pace {
     /// Since when it has worked on its next piece.
     since: Option<Instant>,
     open: usize,
+    /// The shortest time from asking to an answer, as far as it is known.
+    round_trip: Duration,
 }
 
 impl Pace {
+    /// An answer takes so long, whatever it is asked.
+    pub(super) fn is_away(&mut self, round_trip: Duration) {
+        self.round_trip = round_trip;
+    }
+
     /// It was asked for one piece more.
     pub(super) fn asked(&mut self, now: Instant) {
         if self.open == 0 {
@@ -30,8 +37,10 @@ impl Pace {
         self.open += 1;
     }
 
-    /// It gave a piece.
-    pub(super) fn arrived(&mut self, now: Instant) {
+    /// It gave a piece that it was asked for then.
+    pub(super) fn arrived(&mut self, asked: Instant, now: Instant) {
+        // Who was busy when the time was taken seemed farther than it is.
+        self.round_trip = self.round_trip.min(now.saturating_duration_since(asked));
         if let Some(since) = self.since {
             let took = now.saturating_duration_since(since);
             let mean = self.interval.map_or(took, |mean| mean.mul_f64(1.0 - WEIGHT) + took.mul_f64(WEIGHT));
@@ -51,21 +60,29 @@ impl Pace {
     pub(super) fn window(&self) -> usize {
         let wanted = match self.interval {
             None => *WINDOW.start(),
-            Some(interval) => HORIZON.div_duration_f64(interval.max(GRAIN)).ceil() as usize,
+            Some(interval) => {
+                let horizon = HORIZON.max(self.round_trip * TRIPS);
+                horizon.div_duration_f64(interval.max(GRAIN)).ceil() as usize
+            }
         };
         wanted.clamp(*WINDOW.start(), *WINDOW.end())
     }
 
-    /// How long so many pieces take.
-    pub(super) fn expected(&self, pieces: u32) -> Duration {
-        self.interval.unwrap_or(UNKNOWN) * pieces
+    /// How long a piece takes that it is asked for when it owes nothing else.
+    pub(super) fn alone(&self) -> Duration {
+        self.each() + self.round_trip
+    }
+
+    /// How long it takes from one piece to the next.
+    fn each(&self) -> Duration {
+        self.interval.unwrap_or(UNKNOWN)
     }
 
     /// How long it takes until it has given the piece in this place of its queue, 1 for the next one. Who is overdue is
     /// taken to need as long again as it has already taken.
     pub(super) fn left(&self, place: u32, now: Instant) -> Duration {
         let waited = self.since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
-        let each = self.expected(1);
+        let each = self.each();
         if waited > each { waited * place } else { each * place - waited }
     }
 }

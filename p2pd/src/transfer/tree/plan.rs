@@ -13,8 +13,9 @@ use super::super::plan::SourceKey;
 /// The number of a file within a run.
 pub(super) type FileKey = u32;
 
-/// Time that what a source is asked for should last.
+/// Time that what a source is asked for should last, and so many round trips where those are longer, as with long files.
 const HORIZON: Duration = Duration::from_millis(400);
+const TRIPS: u32 = 2;
 /// Files, and bytes, that a source may owe: what it gives within the horizon, within these bounds.
 const FILES: std::ops::RangeInclusive<usize> = 32..=256;
 const BYTES: std::ops::RangeInclusive<f64> = (1 << 20) as f64..=(8 << 20) as f64;
@@ -56,6 +57,8 @@ struct Source {
     pace: Option<f64>,
     /// Since when it works on what it gives next.
     since: Option<Instant>,
+    /// Time from asking to an answer, whatever it is asked.
+    round_trip: Duration,
 }
 
 /// What an answer is good for.
@@ -85,7 +88,7 @@ impl Source {
     }
 
     fn may_owe(&self, size: u64) -> bool {
-        let horizon = HORIZON.as_secs_f64();
+        let horizon = HORIZON.max(self.round_trip * TRIPS).as_secs_f64();
         let pace = self.pace.unwrap_or(UNKNOWN);
         let bytes = (pace * horizon).clamp(*BYTES.start(), *BYTES.end());
         let files = match self.pace {
@@ -144,6 +147,13 @@ impl Plan {
         // Whoever is new may have what the others have not.
         for key in std::mem::take(&mut self.orphans) {
             self.waiting.push_back(key);
+        }
+    }
+
+    /// It takes so long until something can come of the source that it is asked for: there and back.
+    pub(super) fn is_away(&mut self, source: SourceKey, round_trip: Duration) {
+        if let Some(state) = self.sources.get_mut(&source) {
+            state.round_trip = round_trip;
         }
     }
 

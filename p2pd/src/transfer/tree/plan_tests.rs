@@ -25,6 +25,40 @@ fn many_are_asked_for_at_once_and_none_twice() {
     assert!(!plan.requests(1, now + ms(1)).is_empty());
 }
 
+/// The share of a link of 100 Mbit/s that comes of a source that is so far away. What it is asked for takes half of the
+/// round trip to get there, and its bytes the other half; looked at over 20 s, after 8 s.
+fn share(round_trip: Duration) -> f64 {
+    const SIZE: u64 = 64 << 10;
+    let each = Duration::from_micros(5243);
+    let (mut plan, began) = (Plan::default(), Instant::now());
+    (0..8000).for_each(|key| plan.add(key, SIZE));
+    plan.join(1);
+    plan.is_away(1, round_trip);
+    let (mut now, mut is_free_at, mut coming, mut came) = (began, began, VecDeque::new(), 0);
+    loop {
+        for key in plan.requests(1, now) {
+            is_free_at = is_free_at.max(now + round_trip / 2) + each;
+            coming.push_back((key, is_free_at + round_trip / 2));
+        }
+        let (key, then) = coming.pop_front().unwrap();
+        now = then;
+        if now > began + ms(28_000) {
+            return (each * came).div_duration_f64(ms(20_000));
+        }
+        came += u32::from(now > began + ms(8000));
+        assert_eq!(plan.arrived(1, key, SIZE, now), Arrival::Wanted);
+    }
+}
+
+#[test]
+fn a_long_way_is_filled_as_a_short_one_is() {
+    for trip in [1, 40, 150, 350, 600] {
+        let share = share(ms(trip));
+        println!("round trip of {trip} ms: {share:.2} of the link's rate");
+        assert!(share >= 0.8, "round trip of {trip} ms: {share:.2} of the link's rate");
+    }
+}
+
 #[test]
 fn a_large_file_is_asked_for_alone() {
     let (mut plan, now) = (Plan::default(), Instant::now());

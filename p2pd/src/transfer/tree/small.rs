@@ -427,10 +427,11 @@ impl Run<'_> {
 
     fn on_event(&mut self, event: Event) {
         match event {
-            Event::Ready(source) => {
+            Event::Ready { source, round_trip } => {
                 if let Some(running) = self.sources.get_mut(&source) {
                     running.is_ready = true;
                     self.plan.join(source);
+                    self.plan.is_away(source, round_trip);
                     self.ask(source);
                 }
             }

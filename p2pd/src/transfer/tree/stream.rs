@@ -16,6 +16,7 @@ use tonic::Status;
 use super::super::assembly::Assembly;
 use super::super::ear::{self, Ear};
 use super::super::measure::{Doing, Stopwatch};
+use super::super::patience::{Patience, SILENCE};
 use super::super::plan::SourceKey;
 use super::super::pull_call;
 use super::super::source::Gone;
@@ -23,8 +24,6 @@ use super::plan::FileKey;
 use crate::discovery::{Connections, PeerRef};
 use crate::limits::Limits;
 
-/// A source that owes bytes and sends none for so long is lost.
-const SILENCE: Duration = Duration::from_secs(20);
 /// When a source is first asked whether a limit of its own holds it back: most directories are here before anybody wants to
 /// know. And how long after that it is asked again, where it says nothing more.
 const LISTEN_AFTER: Duration = Duration::from_secs(1);
@@ -34,8 +33,8 @@ const REQUESTS: usize = 256;
 
 /// What a source has to tell.
 pub(super) enum Event {
-    /// It is connected.
-    Ready(SourceKey),
+    /// It is connected; so long it took to answer when there was nothing to do.
+    Ready { source: SourceKey, round_trip: Duration },
     /// Whole files have come; nothing is proven yet.
     Files { source: SourceKey, files: Vec<(FileKey, Vec<Bytes>)> },
     /// It does not give this file; `is_range`: since it is not as long.
@@ -100,13 +99,14 @@ impl StreamTask {
         let channel = connected.map_err(|error| Gone::Lost(error.to_string()))?;
         let (up, outgoing) = mpsc::channel(REQUESTS);
         let opening = pull_call::open(channel, self.connections.metadata(), outgoing);
-        let opened = timeout(SILENCE, opening).await.map_err(|_| self.silent())?;
+        let opened = timeout(SILENCE, opening).await.map_err(|_| self.silent(SILENCE))?;
         let mut down = opened.map_err(|status| self.gone(&status))?;
-        if self.tell(Event::Ready(self.key)).await.is_err() {
+        let ready = Event::Ready { source: self.key, round_trip: down.round_trip() };
+        if self.tell(ready).await.is_err() {
             return Ok(());
         }
         let mut open: HashMap<FileKey, Assembly> = HashMap::new();
-        let mut silent_at = Instant::now() + SILENCE;
+        let mut patience = Patience::new(Instant::now());
         // What this peer's own limit holds back.
         let (mut wanted, mut ask_at) = (VecDeque::<PullRequest>::new(), Instant::now());
         let mut way_in = self.limits.way_in(self.peer.id());
@@ -117,7 +117,7 @@ impl StreamTask {
             self.watch.turn(match (refused, wanted.is_empty(), open.is_empty()) {
                 (Some(held), false, _) => Doing::held(held),
                 (_, true, true) => Doing::Idle,
-                _ if ear.as_ref().is_some_and(Ear::is_held_back) => Doing::TheirLimit,
+                _ if patience.is_held_back() => Doing::TheirLimit,
                 _ => Doing::Bytes,
             });
             tokio::select! {
@@ -150,7 +150,7 @@ impl StreamTask {
                         }
                         let Some(request) = wanted.pop_front() else { break };
                         if open.is_empty() {
-                            silent_at = Instant::now() + SILENCE;
+                            patience.heard(Instant::now());
                         }
                         let key = FileKey::try_from(request.id).unwrap_or_default();
                         open.insert(key, Assembly::of(request.length));
@@ -166,18 +166,23 @@ impl StreamTask {
                         return Ok(());
                     }
                     // While the run was busy nobody read: that is not the source's silence.
-                    silent_at = Instant::now() + SILENCE;
+                    patience.heard(Instant::now());
                 }
                 () = sleep_until(listen_at), if ear.is_none() && !open.is_empty() => {
                     let listen = |content| Ear::to(self.connections.clone(), self.peer.clone(), content);
                     ear = asked.clone().map(listen);
                     listen_at = Instant::now() + LISTEN_AGAIN;
                 }
-                hears = ear::hears(&mut ear), if ear.is_some() => if !hears {
-                    // What it was asked for then may be gone there.
-                    ear = None;
-                },
-                () = sleep_until(silent_at), if !open.is_empty() => return Err(self.silent()),
+                hears = ear::hears(&mut ear), if ear.is_some() => {
+                    if !hears {
+                        // What it was asked for then may be gone there.
+                        ear = None;
+                    }
+                    patience.held_back(ear.as_ref().is_some_and(Ear::is_held_back), Instant::now());
+                }
+                () = sleep_until(patience.ends_at()), if !open.is_empty() => {
+                    return Err(self.silent(patience.waited(Instant::now())));
+                }
             }
         }
     }
@@ -185,7 +190,7 @@ impl StreamTask {
     /// Sends a request; whether the source still takes any. One that takes none for so long is as silent as one that answers
     /// none.
     async fn ask(&self, up: &mpsc::Sender<PullRequest>, request: PullRequest) -> Result<bool, Gone> {
-        let sent = timeout(SILENCE, up.send(request)).await.map_err(|_| self.silent())?;
+        let sent = timeout(SILENCE, up.send(request)).await.map_err(|_| self.silent(SILENCE))?;
         Ok(sent.is_ok())
     }
 
@@ -200,7 +205,7 @@ impl StreamTask {
                 Ok(Ok(Some(answer))) => answer,
                 Ok(Ok(None)) => return closed(),
                 Ok(Err(status)) => return self.gone(&status),
-                Err(_) => return self.silent(),
+                Err(_) => return self.silent(SILENCE),
             };
             match self.take_all(answer, down, open).await {
                 Ok(Ok(())) => {}
@@ -281,11 +286,11 @@ impl StreamTask {
         Ok(file.map_or(Took::Part, |file| Took::Whole(key, file.into_chunks())))
     }
 
-    fn silent(&self) -> Gone {
+    fn silent(&self, waited: Duration) -> Gone {
         if let Some(id) = self.peer.id() {
             self.connections.forget(id);
         }
-        Gone::Lost(format!("it sends nothing for {} s", SILENCE.as_secs()))
+        Gone::Lost(format!("it sends nothing for {} s", waited.as_secs()))
     }
 
     fn gone(&self, status: &Status) -> Gone {

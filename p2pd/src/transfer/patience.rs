@@ -1,4 +1,4 @@
-//! How long a source that owes bytes may send none. Pure.
+//! How long a source that owes bytes may send none, be they of a long file or of many short ones. Pure.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ const HELD_BACK: Duration = Duration::from_secs(160);
 pub(super) struct Patience {
     /// When bytes came, or were first asked for.
     heard: Instant,
-    /// When the source last said that nothing holds it back.
+    /// When the source last said that what held it back does so no more.
     freed: Instant,
     is_held_back: bool,
 }
@@ -36,7 +36,7 @@ impl Patience {
 
     /// Whether it says that a limit of its own holds it back.
     pub(super) fn held_back(&mut self, is_held_back: bool, now: Instant) {
-        if !is_held_back {
+        if self.is_held_back && !is_held_back {
             self.freed = now;
         }
         self.is_held_back = is_held_back;
@@ -75,6 +75,9 @@ mod tests {
         assert_eq!(patience.ends_at(), secs(180));
         patience.held_back(false, secs(100));
         assert_eq!(patience.ends_at(), secs(120), "it has its time from then on");
+        patience.held_back(false, secs(110));
+        assert_eq!(patience.ends_at(), secs(120), "which is not new");
+        patience.held_back(true, secs(110));
         patience.held_back(false, secs(170));
         assert_eq!(patience.ends_at(), secs(180), "words are no bytes");
         patience.heard(secs(170));
