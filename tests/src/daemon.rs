@@ -23,6 +23,8 @@ use tokio::time::timeout;
 const READY_WITHIN: Duration = Duration::from_secs(60);
 /// How long a daemon that shall refuse to start may take for that.
 const REFUSE_WITHIN: Duration = Duration::from_secs(20);
+/// How long what was killed may take to be gone.
+const GONE_WITHIN: Duration = Duration::from_secs(5);
 /// How much of a log an error shows.
 const LOG_SHOWN: usize = 6000;
 
@@ -99,8 +101,14 @@ struct Run {
 }
 
 impl Drop for Run {
+    /// Waits until it is gone, which takes some milliseconds: whoever is started next finds its directory free.
     fn drop(&mut self) {
         self.notices.abort();
+        let until = Instant::now() + GONE_WITHIN;
+        let _ = self.child.start_kill();
+        while matches!(self.child.try_wait(), Ok(None)) && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 }
 
