@@ -102,7 +102,7 @@ impl Filled {
 
     /// Reads it once, so that it is in memory as far as it fits: what a question costs is to be seen, not what the disk does.
     pub(crate) fn read_once(&self) -> Result<()> {
-        for entry in fs::read_dir(&self.dir)? {
+        for entry in fs::read_dir(self.dir.join("state"))? {
             let entry = entry?;
             if entry.file_type()?.is_file() {
                 io::copy(&mut fs::File::open(entry.path())?, &mut io::sink())?;
