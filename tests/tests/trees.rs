@@ -466,3 +466,35 @@ async fn what_is_here_already_is_proven_in_little_memory() {
     println!("it took {} MiB", peak / MIB);
     assert!(peak < 200 * MIB, "{} MiB for {} MiB of files", peak / MIB, COUNT * 4);
 }
+
+/// What is written waits for its names on the disk and in memory: where these take long, so does the writing.
+#[tokio::test(flavor = "multi_thread")]
+async fn little_is_written_beyond_what_gets_its_names() {
+    const COUNT: u64 = 20_000;
+    const UNNAMED: usize = 4 * 2048;
+    const BEING_WRITTEN: usize = 2 * 128;
+    let file =
+        |number| (format!("set/{}/{number}.txt", number / 1000), format!("archivo {number}\n").into_bytes());
+    let network = Network::builder().peers(1).start().await.unwrap();
+    let source = LyingPeer::start("una", Conduct::Honest, (0..COUNT).map(file)).await.unwrap();
+    source.join(&network.maestro().unwrap().address()).await.unwrap();
+    let peer = network.peer(1).unwrap();
+    // No file gets further than its name while the catalog cannot be written.
+    let mut catalog = rusqlite::Connection::open(peer.state("catalog.sqlite")).unwrap();
+    let held = catalog.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate).unwrap();
+    let begun = begin(peer).await;
+    let is_full = async || {
+        ensure!(peer.partial_files() >= UNNAMED, "only {} are written", peer.partial_files());
+        Ok(())
+    };
+    eventually(SOON, "as many are written as may be", is_full).await.unwrap();
+    for _ in 0..20 {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let written = peer.partial_files();
+        assert!(written <= UNNAMED + BEING_WRITTEN, "{written} files wait for their names");
+    }
+    drop(held);
+    let done = peer.transfer_done(begun.id, TRANSFERRED).await.unwrap();
+    assert_eq!(done.files_done, Some(COUNT));
+    assert_eq!(peer.partial_files(), 0);
+}

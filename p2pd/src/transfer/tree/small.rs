@@ -44,12 +44,17 @@ const EVENTS: usize = 64;
 const WRITERS: usize = 2;
 const WRITTEN_LEN: u64 = 4 << 20;
 const WRITTEN: usize = 128;
-/// Bytes that may wait for a writer before nothing more is taken from the sources.
+/// Bytes and files that may wait for a writer before nothing more is taken from the sources.
 const WAITING_LEN: u64 = 8 << 20;
+const WAITING: usize = 4096;
 /// Files, bytes and time after which a batch gets its names.
 const BATCH: usize = 2048;
 const BATCH_LEN: u64 = 64 << 20;
 const BATCH_EVERY: Duration = Duration::from_secs(1);
+/// Files and bytes that may wait for their names before nothing more is written: where writing is faster than naming, they
+/// would take memory for each file of the directory, and a power cut all of them.
+const UNNAMED: usize = 4 * BATCH;
+const UNNAMED_LEN: u64 = 2 * BATCH_LEN;
 /// What a disk gives at least to a file.
 const BLOCK: u64 = 4096;
 /// How often what is shown is brought up to date, and how often more sources are looked for.
@@ -231,7 +236,7 @@ impl Run<'_> {
                     return Err(Outcome::Stopped);
                 }
                 // All that is there, so that files which came together are written together.
-                _ = incoming.recv_many(&mut events, EVENTS), if self.came_len < WAITING_LEN => {
+                _ = incoming.recv_many(&mut events, EVENTS), if self.came_len < WAITING_LEN && self.came.len() < WAITING => {
                     events.drain(..).for_each(|event| self.on_event(event));
                 }
                 Some(written) = self.writing.join_next(), if !self.writing.is_empty() => {
@@ -336,9 +341,10 @@ impl Run<'_> {
         self.looked_for.remove(&key);
     }
 
-    /// Hands what has come to a writer, where one is free.
+    /// Hands what has come to a writer, where one is free and what it wrote before gets its names.
     fn write(&mut self) {
-        while !self.came.is_empty() && self.writing.len() < WRITERS {
+        let is_named = self.batch.len() < UNNAMED && self.batch_len < UNNAMED_LEN;
+        while is_named && !self.came.is_empty() && self.writing.len() < WRITERS {
             let mut len = 0;
             let take = self.came.iter().take(WRITTEN).take_while(|came| {
                 let fits = len < WRITTEN_LEN;
@@ -410,7 +416,7 @@ impl Run<'_> {
         if self.batch.is_empty() || !self.naming.is_empty() || !is_ripe {
             return;
         }
-        let rest = self.batch.split_off(self.batch.len().min(BATCH));
+        let rest = self.batch.split_off(self.batch.len().min(UNNAMED));
         let (batch, shared) = (std::mem::replace(&mut self.batch, rest), Arc::clone(self.shared));
         self.naming_len = batch.iter().map(|proven| proven.file.size).sum();
         self.batch_len -= self.naming_len;
