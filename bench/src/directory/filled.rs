@@ -1,7 +1,8 @@
 //! Directories that are filled already: their peers' keys, what each of them told, and the state that came of it.
 //!
 //! A directory is filled by real peers over real streams, once; a later run finds it, starts a maestro on it and lets the
-//! peers come back, who have nothing to send. Where no place was named to keep it, it is made anew and taken away.
+//! peers come back, who have nothing to send. Where no place was named to keep it, or how fast it is filled is the question,
+//! it is made anew and taken away.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -82,11 +83,31 @@ impl Filled {
             );
             return Ok(Filled { dir, record, is_new: false, _temporary: temporary });
         }
+        Filled::make(dir, temporary, catalogs, bench.seed, store).await
+    }
+
+    /// The same, made anew and not kept.
+    ///
+    /// # Errors
+    /// Where it cannot be filled.
+    pub(crate) async fn anew(bench: &Bench, files: u64, store: Option<&str>) -> Result<Filled> {
+        let made = own_dir(bench.disk.as_ref())?;
+        let catalogs = Catalogs::new(bench.seed, bench.peers, files);
+        Filled::make(made.path().to_owned(), Some(made), catalogs, bench.seed, store).await
+    }
+
+    async fn make(
+        dir: PathBuf,
+        temporary: Option<TempDir>,
+        catalogs: Catalogs,
+        seed: u64,
+        store: Option<&str>,
+    ) -> Result<Filled> {
         fs::create_dir_all(dir.join("keys")).with_context(|| format!("cannot make {}", dir.display()))?;
         let mut maestro = Maestro::start(&dir, store).await?;
-        let record = fill(&maestro, &dir, catalogs, bench.seed).await?;
+        let record = fill(&maestro, &dir, catalogs, seed).await?;
         maestro.stop().await?;
-        fs::write(&path, serde_json::to_string(&record)?)?;
+        fs::write(dir.join(RECORD), serde_json::to_string(&record)?)?;
         Ok(Filled { dir, record, is_new: true, _temporary: temporary })
     }
 
@@ -126,6 +147,11 @@ impl Filled {
     /// Files told in a second, when it was filled.
     pub(crate) fn told_per_sec(&self) -> f64 {
         self.record.files as f64 / self.record.told_secs
+    }
+
+    /// Seconds from then until the text index had all.
+    pub(crate) fn indexed_secs(&self) -> f64 {
+        self.record.indexed_secs
     }
 
     /// Lets all peers come back. They must have nothing to send.

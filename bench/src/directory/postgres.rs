@@ -43,14 +43,25 @@ impl Cluster {
     /// # Errors
     /// Where that does not work; with what it wrote.
     pub(crate) async fn start(bench: &Bench) -> Result<Cluster> {
-        let binaries = binaries().context("PostgreSQL is not installed")?;
-        let (dir, temporary) = match &bench.filled {
-            Some(kept) => (kept.join(format!("postgres-{}-cluster", bench.big_files)), None),
-            None => {
-                let made = own_dir(bench.disk.as_ref())?;
-                (made.path().join("cluster"), Some(made))
+        match &bench.filled {
+            Some(kept) => {
+                Cluster::start_in(kept.join(format!("postgres-{}-cluster", bench.big_files)), None).await
             }
-        };
+            None => Cluster::anew(bench).await,
+        }
+    }
+
+    /// Starts a new cluster, which is not kept.
+    ///
+    /// # Errors
+    /// As [`start`](Cluster::start).
+    pub(crate) async fn anew(bench: &Bench) -> Result<Cluster> {
+        let made = own_dir(bench.disk.as_ref())?;
+        Cluster::start_in(made.path().join("cluster"), Some(made)).await
+    }
+
+    async fn start_in(dir: PathBuf, temporary: Option<TempDir>) -> Result<Cluster> {
+        let binaries = binaries().context("PostgreSQL is not installed")?;
         let data = dir.join("data");
         let is_new = !data.exists();
         if is_new {

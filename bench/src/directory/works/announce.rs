@@ -115,22 +115,54 @@ async fn once(bench: &Bench, catalogs: Catalogs) -> Result<Seen> {
     Ok(Seen { found_secs, parts_secs, private_mib, cpu_secs })
 }
 
-/// The big directory told to PostgreSQL beside the same told to the embedded store, when it was filled.
+/// The big directory told to an empty PostgreSQL and to an empty embedded store, in turn.
 pub(super) async fn postgres(bench: &Bench) -> Result<Figures> {
-    let cluster = Cluster::start(bench).await?;
-    let url = cluster.url();
-    let there = Filled::with(bench, &cluster.name(bench.big_files), bench.big_files, Some(&url)).await?;
-    cluster.end().await?;
-    let here = Filled::embedded(bench, bench.big_files).await?;
-    let (ours, other) = (there.told_per_sec(), here.told_per_sec());
+    let (mut there, mut here) = (Vec::new(), Vec::new());
+    for _ in 0..bench.runs.min(RUNS) {
+        let cluster = Cluster::anew(bench).await?;
+        there.push(Filling::of(Filled::anew(bench, bench.big_files, Some(&cluster.url())).await?));
+        cluster.end().await?;
+        // What the one has still to write is not to be the other's to wait for.
+        rustix::fs::sync();
+        here.push(Filling::of(Filled::anew(bench, bench.big_files, None).await?));
+        rustix::fs::sync();
+    }
+    let told = |all: &[Filling]| all.iter().map(|filling| filling.told_per_sec).collect::<Vec<_>>();
+    let indexed = |all: &[Filling]| {
+        let spread = Spread::of(all.iter().map(|filling| filling.indexed_secs));
+        spread.map(|Spread { least, median, most }| format!("{median:.0} s ({least:.0}-{most:.0})"))
+    };
+    let (ours, other) = (told(&there), told(&here));
+    let (indexed_there, indexed_here) = (indexed(&there), indexed(&here));
     Ok(Figures {
-        values: vec![ours / other],
-        ours: rates(&[ours]),
-        other: rates(&[other]),
-        filled: there.how(),
-        notes: vec![format!("beside it {}", here.how())],
+        values: ours.iter().zip(&other).map(|(ours, other)| ours / other).collect(),
+        ours: rates(&ours),
+        other: rates(&other),
+        filled: format!(
+            "{} files of {} peers, told over their Sync streams to an empty directory",
+            thousands(bench.big_files),
+            thousands(bench.peers)
+        ),
+        notes: vec![format!(
+            "in the text index {} later; embedded {}",
+            indexed_there.context("nothing was measured")?,
+            indexed_here.context("nothing was measured")?
+        )],
         ..Figures::default()
     })
+}
+
+/// How fast a directory was filled.
+struct Filling {
+    told_per_sec: f64,
+    indexed_secs: f64,
+}
+
+impl Filling {
+    /// The directory is taken away.
+    fn of(filled: Filled) -> Filling {
+        Filling { told_per_sec: filled.told_per_sec(), indexed_secs: filled.indexed_secs() }
+    }
 }
 
 /// A look now and then at the private memory of a process, until it is dropped.
