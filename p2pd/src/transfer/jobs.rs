@@ -14,7 +14,7 @@ use super::job::Job;
 use super::leftovers;
 use super::queue::Queue;
 use super::sink;
-use super::store::{Store, StoreError, Terms};
+use super::store::{ENDED_KEPT, Store, StoreError, Terms};
 use super::story::{self, AskedBy};
 use super::swarm::Swarms;
 use super::tree;
@@ -268,7 +268,11 @@ impl Transfers {
     pub(super) fn enter(&self, job: Job) {
         let ended = job.snapshot().state.is_ended();
         let job = Arc::new(job);
-        self.lock().insert(job.id, Arc::clone(&job));
+        {
+            let mut jobs = self.lock();
+            jobs.insert(job.id, Arc::clone(&job));
+            forget_old(&mut jobs);
+        }
         if !ended {
             self.shared.tasks.spawn_detached("transfer", job.run(Arc::clone(&self.shared)));
         }
@@ -276,5 +280,17 @@ impl Transfers {
 
     pub(super) fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<u64, Arc<Job>>> {
         self.shared.jobs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Forgets the oldest of those that have ended, as the database does.
+fn forget_old(jobs: &mut BTreeMap<u64, Arc<Job>>) {
+    let kept = ENDED_KEPT as usize;
+    if jobs.len() <= kept {
+        return;
+    }
+    let ended: Vec<u64> = jobs.values().filter(|job| job.rate().is_none()).map(|job| job.id).collect();
+    for old in ended.iter().rev().skip(kept) {
+        jobs.remove(old);
     }
 }

@@ -46,7 +46,7 @@ pub(super) use leftovers::Left;
 pub(super) use trees::{Told, TreeFile, TreeLeft};
 
 /// Ended transfers that are remembered.
-const ENDED_KEPT: u32 = 1000;
+pub(super) const ENDED_KEPT: u32 = 1000;
 
 /// The database. Clones are handles to the same.
 #[derive(Clone)]

@@ -15,6 +15,8 @@ use crate::transfer::story;
 /// Times that a source may not have what it told of, with nothing given in between: its user may have paused the transfer
 /// that it gave from, or its disk has failed.
 const UNKEPT: u32 = 3;
+/// Sources of which something is remembered, beside those that gave something or were dropped.
+const REMEMBERED: usize = 1024;
 
 impl Job {
     /// The transfer that its user knows: of a part of a directory's, that one.
@@ -86,6 +88,9 @@ impl Job {
             (Some(_), None) => false,
             (Some(last), Some(why)) if last == why => false,
             _ => {
+                if said.len() >= REMEMBERED {
+                    said.clear();
+                }
                 said.insert(key, why.unwrap_or_default().to_owned());
                 true
             }
@@ -101,6 +106,7 @@ impl Job {
             };
             let at = transfer.sources.iter().position(is_it).unwrap_or_else(|| {
                 let (bytes, state) = (0, SourceState::Active);
+                make_room(&mut transfer.sources);
                 transfer.sources.push(TransferSource { peer: name.clone(), bytes, state, reason: None });
                 transfer.sources.len() - 1
             });
@@ -109,7 +115,39 @@ impl Job {
     }
 }
 
+/// Forgets one that gave nothing and is gone, where many are remembered: of who can be told of there is no end.
+fn make_room(sources: &mut Vec<TransferSource>) {
+    let gave_nothing = |source: &TransferSource| source.state == SourceState::Lost && source.bytes == 0;
+    if sources.len() >= REMEMBERED
+        && let Some(at) = sources.iter().position(gave_nothing)
+    {
+        sources.remove(at);
+    }
+}
+
 /// What tells a source from the others: its ID, or the name of a plain peer.
 fn key(peer: &PeerRef) -> String {
     peer.id().map_or_else(|| peer.name().to_owned(), |id| id.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_gave_nothing_and_is_gone_makes_room() {
+        let source = |number: usize, state, bytes| TransferSource {
+            peer: PeerName { peer_id: None, name: number.to_string() },
+            bytes,
+            state,
+            reason: None,
+        };
+        let mut sources = vec![source(0, SourceState::Lost, 5), source(1, SourceState::Dropped, 0)];
+        sources.extend((2..REMEMBERED).map(|number| source(number, SourceState::Lost, 0)));
+        make_room(&mut sources);
+        assert_eq!(sources.len(), REMEMBERED - 1);
+        assert_eq!(sources[2].peer.name, "3");
+        make_room(&mut sources);
+        assert_eq!(sources.len(), REMEMBERED - 1, "there is room");
+    }
 }
