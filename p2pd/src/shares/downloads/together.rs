@@ -3,7 +3,7 @@
 //! What makes thousands of files slow is waiting for the disk once per file. Here it is waited for once per batch: the
 //! whole file system is flushed, then all parts are renamed, then their directories are flushed.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
@@ -184,40 +184,63 @@ impl Together {
         &self,
         files: &[ReadyFile],
     ) -> Result<Vec<Result<Stat, PublishError>>, PublishError> {
-        let mut parents: BTreeMap<&str, Result<Parent, Errno>> = BTreeMap::new();
-        let mut made = Vec::new();
-        let mut results = Vec::with_capacity(files.len());
-        for ReadyFile { key, name, .. } in files {
-            let (directories, last) = split(name);
-            let at = |source: Errno| io_error(self.place.path.join(name.as_str()), source);
-            let parent = parents
-                .entry(directories)
-                .or_insert_with(|| Parent::open(&self.root, directories, &self.parts, &mut made));
-            let renamed = match parent {
-                Ok(parent) => parent.take(&self.parts, key, last),
-                Err(error) => Err(*error),
-            };
-            results.push(renamed.map_err(|source| match source {
-                Errno::EXIST | Errno::NOTEMPTY | Errno::ISDIR => PublishError::Exists { name: name.clone() },
-                Errno::NOENT => PublishError::NoPart { key: key.clone() },
-                source => at(source),
-            }));
+        // Directory by directory, so that one of them is open at a time, however many there are.
+        let directories_of = |at: &usize| files.get(*at).map(|file| split(&file.name).0).unwrap_or_default();
+        let mut order: Vec<usize> = (0..files.len()).collect();
+        order.sort_by_key(directories_of);
+        let mut touched = Touched::default();
+        let mut results: Vec<_> = files.iter().map(|_| None).collect();
+        for together in order.chunk_by(|one, other| directories_of(one) == directories_of(other)) {
+            let directories = together.first().map(directories_of).unwrap_or_default();
+            let parent = Parent::open(&self.root, directories, &self.parts, &mut touched);
+            for at in together {
+                let (Some(ReadyFile { key, name, .. }), Some(result)) =
+                    (files.get(*at), results.get_mut(*at))
+                else {
+                    continue;
+                };
+                let renamed = match &parent {
+                    Ok(parent) => parent.take(&self.parts, key, split(name).1),
+                    Err(error) => Err(*error),
+                };
+                *result = Some(renamed.map_err(|source| match source {
+                    Errno::EXIST | Errno::NOTEMPTY | Errno::ISDIR => {
+                        PublishError::Exists { name: name.clone() }
+                    }
+                    Errno::NOENT => PublishError::NoPart { key: key.clone() },
+                    source => io_error(self.place.path.join(name.as_str()), source),
+                }));
+            }
+            if let Ok(parent) = parent {
+                touched.add(parent.handle, directories);
+            }
         }
-        if parents.len() + made.len() > FLUSHED_SINGLY {
+        if touched.count > FLUSHED_SINGLY {
             self.flush()?;
         } else {
-            // Also where what was to be made below them could not be: others may lie below them too.
-            for above in &made {
-                self.disk.flush(above).map_err(|source| io_error(self.place.path.clone(), source))?;
-            }
-            for (directories, parent) in &parents {
-                let Ok(parent) = parent else { continue };
-                self.disk
-                    .flush(&parent.handle)
-                    .map_err(|source| io_error(self.place.path.join(directories), source))?;
+            for (handle, directories) in &touched.some {
+                let at = |source| io_error(self.place.path.join(directories), source);
+                self.disk.flush(handle).map_err(at)?;
             }
         }
-        Ok(results)
+        Ok(results.into_iter().flatten().collect())
+    }
+}
+
+/// The directories in which there are new names, also where what was to be made below them could not be.
+#[derive(Default)]
+struct Touched {
+    count: usize,
+    /// As many of them as are flushed one by one.
+    some: Vec<(OwnedFd, String)>,
+}
+
+impl Touched {
+    fn add(&mut self, handle: OwnedFd, directories: &str) {
+        self.count += 1;
+        if self.some.len() < FLUSHED_SINGLY {
+            self.some.push((handle, directories.to_owned()));
+        }
     }
 }
 
@@ -230,12 +253,7 @@ struct Parent {
 
 impl Parent {
     /// Opens it, and makes it where it is not there. Adds those in which a directory was made: they have to be flushed.
-    fn open(
-        root: &Root,
-        directories: &str,
-        parts: &OwnedFd,
-        made_in: &mut Vec<OwnedFd>,
-    ) -> Result<Parent, Errno> {
+    fn open(root: &Root, directories: &str, parts: &OwnedFd, touched: &mut Touched) -> Result<Parent, Errno> {
         let mut handle = open_directory(root.handle(), ".")?;
         for step in directories.split('/').filter(|step| !step.is_empty()) {
             let made = rustix::fs::mkdirat(&handle, step, Mode::RWXU | Mode::RWXG | Mode::RWXO);
@@ -244,7 +262,7 @@ impl Parent {
                 Err(error) => Err(error),
             };
             if made.is_ok() {
-                made_in.push(handle.try_clone().map_err(|_| Errno::MFILE)?);
+                touched.add(handle.try_clone().map_err(|_| Errno::MFILE)?, directories);
             }
             handle = next?;
         }

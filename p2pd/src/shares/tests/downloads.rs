@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use p2p_content::{ContentHasher, Manifest};
 
@@ -152,6 +153,34 @@ async fn many_files_get_their_names_at_once_and_none_is_hashed() {
     while house.fact("new/0/0000").await.is_some() {
         house.pause().await;
     }
+}
+
+/// Files that get their names in very many directories need few open files.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_opens_one_directory_after_the_other() {
+    const COUNT: usize = 3000;
+    let house = House::new().await;
+    let most = Arc::new(AtomicUsize::new(0));
+    let seen = Arc::clone(&most);
+    let disk = PlayedDisk::played(move |_, _| {
+        seen.fetch_max(std::fs::read_dir("/proc/self/fd").unwrap().count(), Ordering::Relaxed);
+        Ok(())
+    });
+    let together = Arc::new(house.shares.downloads().on(disk).together().unwrap());
+    let ready = |number: usize| {
+        let (content, manifest) = manifest_of(b"x");
+        let key = format!("k{number}");
+        together.write(&key, &["x".into()]).unwrap();
+        ReadyFile { key, name: name(&format!("many/{number:04}/deep/x")), content, manifest }
+    };
+    let files: Vec<_> = (0..COUNT).map(ready).collect();
+    let published = house.shares.publish_all(&together, files).await.unwrap();
+    assert!(published.results.iter().all(Result::is_ok));
+    published.adopted.await.unwrap().unwrap();
+    assert!(house.path("many/2999/deep/x").exists());
+    // Other tests have some of their own open.
+    let most = most.load(Ordering::Relaxed);
+    assert!((1..COUNT / 2).contains(&most), "{most} were open");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -17,8 +17,8 @@ use p2p_service::tasks::Tasks;
 use tempfile::TempDir;
 
 use super::{
-    AddError, DownloadDir, OpenError, PublishError, ReadyFile, RemoveError, ShareConfig, ShareError,
-    ShareState, Shares, Timing,
+    AddError, DownloadDir, OpenError, PlayedDisk, PublishError, ReadyFile, RemoveError, ShareConfig,
+    ShareError, ShareState, Shares, Timing,
 };
 use crate::catalog::{Catalog, Changed, Fact, ListQuery, Viewer};
 
