@@ -3,6 +3,7 @@
 
 mod harness;
 
+use futures::{StreamExt, stream};
 use harness::{Maestro, Peer, SyncStream, eventually, file};
 use serde_json::{Value, json};
 
@@ -92,6 +93,25 @@ async fn files_are_listed_by_prefix() {
     ] {
         assert_eq!(refusal(&maestro, path).await, (refused.0, refused.1.to_owned()), "{path}");
     }
+}
+
+/// Of what very many have, some are told, and that there are more.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_has_what_very_many_have_is_told_in_part() {
+    const TOLD: usize = 1000;
+    let maestro = Maestro::start().await;
+    let common = [file("common", "x")];
+    let announce = async |_| Peer::new("many").announce(&maestro, &common).await;
+    let mut streams: Vec<SyncStream> =
+        stream::iter(0..TOLD).map(announce).buffer_unordered(16).collect().await;
+    let ask = async |question: &str| {
+        let answer = maestro.get(&format!("/locate?{question}")).await;
+        (answer["peers"].as_array().unwrap().len(), answer.get("more").cloned())
+    };
+    assert_eq!(ask("file=common").await, (TOLD, None));
+    streams.push(announce(TOLD).await);
+    assert_eq!(ask("file=common").await, (TOLD, Some(json!(true))));
+    assert_eq!(ask(&format!("content={}", hash("x"))).await, (TOLD, Some(json!(true))));
 }
 
 #[tokio::test]

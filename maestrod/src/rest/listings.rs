@@ -10,9 +10,8 @@ use p2p_service::problem::{ApiQuery, Problem};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::search::FoundName;
 use super::{RestState, problem_of};
-use crate::directory::{PeerKey, PeerRecord, Search, Which, cursor};
+use crate::directory::{Found, PeerKey, PeerRecord, Search, Which, cursor};
 use crate::presence::now_ms;
 
 /// Items of a page where the caller does not say.
@@ -76,6 +75,32 @@ pub(super) struct FilesAnswer {
     /// Cursor of the next page; absent on the last one. A page may be empty and yet not the last.
     #[serde(skip_serializing_if = "Option::is_none")]
     next: Option<String>,
+}
+
+/// One content under one name.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct FoundName {
+    /// The name.
+    name: String,
+    /// BLAKE3 hash, in hex. Absent where nobody vouches for the bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    content: Option<String>,
+    /// Bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    size: Option<u64>,
+    /// How many peers have it now. Of a name that more than 10000 have, so many are looked at.
+    sources: u32,
+}
+
+impl From<Found> for FoundName {
+    fn from(found: Found) -> FoundName {
+        FoundName {
+            size: found.file.content.map(|_| found.file.size),
+            content: found.file.content.map(|content| content.to_string()),
+            name: found.file.name,
+            sources: found.sources,
+        }
+    }
 }
 
 /// The peers that are here, with their files; or all that are known.

@@ -8,9 +8,9 @@ use p2p_service::problem::{ApiPath, ApiQuery, Problem};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::listings::{MAX_LIMIT, bounded, decoded, reference};
+use super::listings::{FoundName, MAX_LIMIT, bounded, decoded, reference};
 use super::{RestState, problem_of};
-use crate::directory::{Candidate, Copies, Found, Order, Pattern, Wanted, cursor};
+use crate::directory::{Candidate, Copies, MAX_CANDIDATES, Order, Pattern, Wanted, cursor};
 
 /// Peers per content that `/locate` answers with.
 const MAX_SOURCES: usize = 1000;
@@ -65,8 +65,11 @@ pub(super) struct LocateAnswer {
     /// The content that was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     content: Option<String>,
-    /// Who has it; empty where nobody does.
+    /// Who has it; empty where nobody does. At most 1000 of each content, drawn anew for each answer.
     peers: Vec<PeerRef>,
+    /// Whether others have it too; absent where these are all.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    more: bool,
 }
 
 /// `GET /search`.
@@ -88,32 +91,6 @@ pub(super) struct SearchAnswer {
     /// Cursor of the next page; absent on the last one. A page may be empty and yet not the last.
     #[serde(skip_serializing_if = "Option::is_none")]
     next: Option<String>,
-}
-
-/// One content under one name.
-#[derive(Debug, Serialize, ToSchema)]
-pub(super) struct FoundName {
-    /// The name.
-    name: String,
-    /// BLAKE3 hash, in hex. Absent where nobody vouches for the bytes.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    content: Option<String>,
-    /// Bytes.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    size: Option<u64>,
-    /// How many peers have it now. Of a name that more than 10000 have, so many are looked at.
-    sources: u32,
-}
-
-impl From<Found> for FoundName {
-    fn from(found: Found) -> FoundName {
-        FoundName {
-            size: found.file.content.map(|_| found.file.size),
-            content: found.file.content.map(|content| content.to_string()),
-            name: found.file.name,
-            sources: found.sources,
-        }
-    }
 }
 
 /// `GET /contents`.
@@ -183,13 +160,22 @@ pub(super) async fn locate(
                 .hint("ask like /locate?file=archivo1.txt, or /locate?content=HASH"));
         }
     };
-    let found = state.directory.locate(wanted, MAX_SOURCES).await.map_err(problem_of)?;
+    let mut found = state.directory.locate(wanted, MAX_SOURCES + 1).await.map_err(problem_of)?;
+    let mut more = found.len() == MAX_CANDIDATES;
+    for Candidate { sources, .. } in &mut found {
+        if sources.len() > MAX_SOURCES {
+            // Any of them: they are in the order of their keys, and the last one would never be told.
+            sources.remove(rand::random_range(0..sources.len()));
+            more = true;
+        }
+    }
     let file = file.or_else(|| found.first().map(|found| found.file.name.clone())).unwrap_or_default();
-    let peers = found.iter().flat_map(|Candidate { file, sources }| {
+    let mut peers = found.iter().flat_map(|Candidate { file, sources }| {
         sources.iter().map(move |peer| reference(peer, file.content, file.size))
     });
-    let peers = peers.take(MAX_LIMIT).collect();
-    Ok(Json(LocateAnswer { file, content, peers }))
+    let told = peers.by_ref().take(MAX_LIMIT).collect();
+    more |= peers.next().is_some();
+    Ok(Json(LocateAnswer { file, content, peers: told, more }))
 }
 
 /// Files by a part of their name, or a pattern.
