@@ -89,6 +89,13 @@ async fn all_names(directory: &dyn Directory) -> Vec<String> {
     page.items.into_iter().map(|listed| listed.name).collect()
 }
 
+/// Names that a text finds, all on one page, and how many the text index does not have.
+pub(crate) async fn names_with(directory: &dyn Directory, text: &str) -> (Vec<String>, u64) {
+    let page = directory.find(Pattern::parse(text).unwrap(), None, 100).await.unwrap();
+    assert_eq!(page.next, None);
+    (page.items.into_iter().map(|found| found.file.name).collect(), page.unindexed)
+}
+
 async fn found(directory: &dyn Directory, search: Search) -> Vec<(String, u32)> {
     let page = directory.search(search, None, 1000).await.unwrap();
     assert_eq!(page.next, None);

@@ -25,6 +25,7 @@ mod noted;
 #[cfg(test)]
 mod noted_tests;
 mod peers;
+mod rows;
 mod schema;
 mod settings;
 mod sharing;

@@ -12,6 +12,7 @@ use p2p_proto::v1::{
 };
 
 use super::repair;
+pub use super::session::Resume;
 use super::session::{self, Session, Violation};
 use crate::directory::{self, Change, Complete, Directory, DirectoryError, FileRecord, Held};
 
@@ -35,15 +36,6 @@ impl From<Violation> for Failure {
     fn from(violation: Violation) -> Failure {
         Failure::Violation(violation.to_string())
     }
-}
-
-/// What is held of a peer's catalog when its stream begins, as the Welcome says it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Resume {
-    /// Life of the catalog; 0: nothing is held.
-    pub epoch: u64,
-    /// The last sequence number applied.
-    pub applied: u64,
 }
 
 /// What came of a message.

@@ -3,11 +3,19 @@
 use p2p_content::{ContentHash, FileName, NameError};
 use p2p_proto::v1::{self, CatalogDelta, FileEntry};
 
-use super::conversation::Resume;
 use crate::directory::{Batch, Change, Complete, Digest, FileRecord, Held};
 
 /// Longest name of a share, in bytes.
 const MAX_SHARE_BYTES: usize = 255;
+
+/// What is held of a peer's catalog when its stream begins, as the Welcome says it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Resume {
+    /// Life of the catalog; 0: nothing is held.
+    pub epoch: u64,
+    /// The last sequence number applied.
+    pub applied: u64,
+}
 
 /// A peer broke the protocol; its stream ends.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -12,7 +12,7 @@ use tokio_postgres::types::Type;
 
 use super::connections::Failure;
 use super::lent::Client;
-use super::{noted, peers};
+use super::{noted, peers, rows};
 use crate::directory::standing::{Standing, Tally};
 use crate::directory::{
     Applied, Batch, Change, Complete, DirectoryError, FileRecord, Forgotten, PeerKey, PlainPeer, Profile,
@@ -394,7 +394,7 @@ impl Held {
     /// From two columns, the first of which is `index`.
     fn of(row: &Row, index: usize) -> Result<Held, Failure> {
         let content: Option<&[u8]> = row.get(index);
-        let content = content.map(peers::array).transpose()?;
+        let content = content.map(rows::array).transpose()?;
         Ok(Held { content, size: row.get::<_, i64>(index + 1).cast_unsigned() })
     }
 }

@@ -6,7 +6,7 @@ use tokio_postgres::Row;
 
 use super::connections::Failure;
 use super::lent::Client;
-use super::peers;
+use super::rows;
 use crate::directory::walking::Budget;
 use crate::directory::{Copies, MAX_COPIES, Page};
 
@@ -79,7 +79,7 @@ pub(super) async fn count(
     let row = client.query_one(&statement, &[&after, &STEP_ROWS]).await?;
     let last = row.get::<_, Option<&str>>(1).filter(|_| row.get::<_, i64>(2) == STEP_ROWS);
     let last = last.and_then(|hex| HEXLOWER_PERMISSIVE.decode(hex.as_bytes()).ok());
-    let last = last.map(|last| peers::array(&last)).transpose()?.map(ContentHash::from_bytes);
+    let last = last.map(|last| rows::array(&last)).transpose()?.map(ContentHash::from_bytes);
     Ok((row.get::<_, i64>(0).cast_unsigned(), last))
 }
 
@@ -102,7 +102,7 @@ pub(super) async fn contents(
         let exhausted = rows.len() < chunk;
         let mut counts: Vec<Count> = Vec::new();
         for row in &rows {
-            let content = ContentHash::from_bytes(peers::array::<32>(row.get(0))?);
+            let content = ContentHash::from_bytes(rows::array::<32>(row.get(0))?);
             if counts.last().is_none_or(|count| count.content != content) {
                 counts.push(Count::of(content));
             }

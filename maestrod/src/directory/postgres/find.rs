@@ -9,7 +9,7 @@ use tokio_postgres::types::ToSql;
 
 use super::holders::{self, Holders, Key};
 use super::names::{self, Names};
-use super::peers;
+use super::{peers, rows};
 use crate::directory::group::{Holding, best, by_content, drawn, unseen};
 use crate::directory::walking::{Budget, Filter, PAGE_ENTRIES};
 use crate::directory::{
@@ -201,7 +201,7 @@ pub(super) async fn files_of(
     let values: [&(dyn ToSql + Sync); 4] = [&id, &after.share.as_bytes(), &after.within, &(limit as i64)];
     let rows = client.query(&statement, &values).await?;
     let items: Vec<FileRecord> =
-        rows.iter().map(|row| Ok(names::holding(row)?.file)).collect::<Result<_, Failure>>()?;
+        rows.iter().map(|row| Ok(rows::holding(row)?.file)).collect::<Result<_, Failure>>()?;
     let position = |file: &FileRecord| FilePosition {
         share: file.share.clone(),
         within: file.name.clone().into_bytes(),

@@ -6,8 +6,8 @@ use std::ops::Range;
 
 use super::connections::Failure;
 use super::lent::Client;
-use super::names::holding;
 use super::peers;
+use super::rows::holding;
 use crate::directory::PeerRecord;
 use crate::directory::group::{HOLDERS, Holding};
 use crate::directory::walking::Budget;

@@ -6,7 +6,7 @@ use tokio_postgres::types::Type;
 use super::connections::Failure;
 use super::holders::{self, Holders};
 use super::lent::Client;
-use super::{find, names, noted, text};
+use super::{find, names, noted, rows, text};
 use crate::directory::group::{by_content, unseen};
 use crate::directory::ranking::{BATCH, OPENED, ranked};
 use crate::directory::walking::{Budget, FEW, Filter};
@@ -170,7 +170,7 @@ impl Batch {
         let mut batch = Batch { names: Vec::with_capacity(rows.len()), looked_at: 0, last: after };
         for row in rows {
             match row.get::<_, i64>(2) {
-                0 => batch.names.push(names::name(row.get(1))),
+                0 => batch.names.push(rows::name(row.get(1))),
                 names => {
                     batch.looked_at = usize::try_from(names).unwrap_or(0);
                     batch.last = row.get(0);
@@ -194,7 +194,7 @@ async fn opened(client: &Client, pattern: &Pattern) -> Result<Option<Vec<String>
         let Some(row) = client.query_opt(&statement, &[&from.as_bytes()]).await? else {
             return Ok(Some(names));
         };
-        let name = names::name(row.get(0));
+        let name = rows::name(row.get(0));
         let Some(rest) = name.strip_prefix(text) else { return Ok(Some(names)) };
         from = match rest.find('/') {
             // Past all that is in that directory: after a slash comes a zero.

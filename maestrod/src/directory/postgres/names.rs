@@ -4,17 +4,16 @@
 //! sorted. Where many can, the names are read in order, some at a time, and tried here, which fills a page soon because
 //! many match. What neither reaches within the budget is left to the next page.
 
-use p2p_content::ContentHash;
-use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
 use super::connections::Failure;
 use super::holders::{self, Holders};
 use super::lent::Client;
-use super::{noted, peers, text};
+use super::rows::name;
+use super::{noted, text};
 use crate::directory::group::Holding;
 use crate::directory::walking::{Budget, FEW, Filter};
-use crate::directory::{FileRecord, NamePosition, Through};
+use crate::directory::{NamePosition, Through};
 
 /// Fewest and most rows of names that are read at once.
 const CHUNK: std::ops::RangeInclusive<usize> = 100..=20_000;
@@ -252,24 +251,4 @@ impl<'a> Names<'a> {
         };
         Ok(names)
     }
-}
-
-/// Every name was written from a text.
-pub(super) fn name(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
-
-/// The row of peer, share, name, content, size and time of modification.
-pub(super) fn holding(row: &Row) -> Result<Holding, Failure> {
-    let content: Option<&[u8]> = row.get(3);
-    Ok(Holding {
-        peer: row.get(0),
-        file: FileRecord {
-            share: name(row.get(1)),
-            name: name(row.get(2)),
-            content: content.map(peers::array).transpose()?.map(ContentHash::from_bytes),
-            size: row.get::<_, i64>(4).cast_unsigned(),
-            modified_ms: row.get(5),
-        },
-    })
 }

@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::connections::Failure;
 use super::lent::Client;
-use super::{PostgresDirectory, names, text};
+use super::{PostgresDirectory, rows, text};
 use crate::directory::DirectoryError;
 use crate::directory::turns::{QUIET, Turns};
 
@@ -66,7 +66,7 @@ pub(super) async fn tail(client: &Client) -> Result<Vec<String>, Failure> {
     let sql = "SELECT names FROM noted_texts WHERE NOT gone ORDER BY id LIMIT $1";
     let statement = client.prepare_cached(sql).await?;
     let rows = client.query(&statement, &[&TAIL.cast_signed()]).await?;
-    Ok(rows.iter().flat_map(|row| row.get::<_, Vec<&[u8]>>(0)).map(names::name).collect())
+    Ok(rows.iter().flat_map(|row| row.get::<_, Vec<&[u8]>>(0)).map(rows::name).collect())
 }
 
 /// Takes the next of what is noted. Returns how many new names are left, and whether anything is.
@@ -137,7 +137,7 @@ async fn put_in(transaction: &Transaction<'_>, names: &[Vec<u8>]) -> Result<(), 
     let writer = BinaryCopyInWriter::new(transaction.copy_in(sql).await?, &types);
     let mut writer = std::pin::pin!(writer);
     for name in names.iter().filter(|name| !there.contains(&***name)) {
-        let row: [&(dyn ToSql + Sync); 2] = [name, &text::of(&names::name(name))];
+        let row: [&(dyn ToSql + Sync); 2] = [name, &text::of(&rows::name(name))];
         writer.as_mut().write(&row).await?;
     }
     writer.finish().await?;

@@ -10,15 +10,8 @@ use p2p_tests::PostgresServer;
 
 use super::tests::{on, open};
 use super::*;
-use crate::directory::conformance::{complete, file, peer, profile, settle, upserts, whole};
+use crate::directory::conformance::{complete, file, names_with, peer, profile, settle, upserts, whole};
 use crate::directory::{BatchPosition, BatchSeen, Change, Order, RankPosition, Through};
-
-/// Names that a text finds, and how many the index does not have.
-async fn found(directory: &PostgresDirectory, text: &str) -> (Vec<String>, u64) {
-    let page = directory.find(Pattern::parse(text).unwrap(), None, 100).await.unwrap();
-    assert_eq!(page.next, None);
-    (page.items.into_iter().map(|found| found.file.name).collect(), page.unindexed)
-}
 
 async fn take_all(directory: &PostgresDirectory) {
     while directory.take_noted().await.unwrap() {}
@@ -40,13 +33,13 @@ async fn names_are_found_before_the_index_has_them() {
     let directory = open(&server, "behind").await;
     let many: Vec<_> = (0..25_000).map(|number| file(&format!("photo-{number:05}"), "x")).collect();
     settle(&directory, 1, &many).await;
-    assert_eq!(found(&directory, "o-24999").await, (vec![], 25_000), "so many are not looked at");
+    assert_eq!(names_with(&directory, "o-24999").await, (vec![], 25_000), "so many are not looked at");
     assert_eq!(directory.holdings().await.unwrap().names_unindexed, 25_000);
     for behind in [15_000, 5000, 0] {
         assert!(directory.take_noted().await.unwrap());
         for number in ["o-00000", "o-24999"] {
             let names = vec![format!("phot{number}")];
-            assert_eq!(found(&directory, number).await, (names, behind));
+            assert_eq!(names_with(&directory, number).await, (names, behind));
         }
     }
     assert!(!directory.take_noted().await.unwrap());
@@ -74,7 +67,10 @@ async fn a_name_that_nobody_has_leaves_the_index() {
     let left = batch(vec![gone("archivo-1")], &both[1..]);
     assert!(directory.apply(peer(2), session, left, 9).await.unwrap().agrees);
     take_all(&directory).await;
-    assert_eq!(found(&directory, "chivo").await, (vec!["archivo-1".to_owned(), "archivo-2".to_owned()], 0));
+    assert_eq!(
+        names_with(&directory, "chivo").await,
+        (vec!["archivo-1".to_owned(), "archivo-2".to_owned()], 0)
+    );
     // A full catalog without it, and a name that comes and goes before the index is told.
     settle(&directory, 1, &both[1..]).await;
     let brief = file("archivo-3", "3");
@@ -84,7 +80,7 @@ async fn a_name_that_nobody_has_leaves_the_index() {
     let without = batch(vec![gone("archivo-3")], &both[1..]);
     assert!(directory.apply(peer(2), session, without, 9).await.unwrap().agrees);
     take_all(&directory).await;
-    assert_eq!(found(&directory, "chivo").await, (vec!["archivo-2".to_owned()], 0));
+    assert_eq!(names_with(&directory, "chivo").await, (vec!["archivo-2".to_owned()], 0));
     assert_sound(&server, "gone");
 }
 

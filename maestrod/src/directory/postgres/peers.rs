@@ -7,10 +7,9 @@ use tokio_postgres::Row;
 use super::connections::Failure;
 use super::lent::Client;
 use super::noted;
+use super::rows::array;
 use crate::directory::standing::Standing;
-use crate::directory::{
-    Digest, DirectoryError, Held, Holdings, PeerKey, PeerRecord, Profile, Session, Totals,
-};
+use crate::directory::{Digest, Held, Holdings, PeerKey, PeerRecord, Profile, Session, Totals};
 
 pub(super) const SYNCED: i32 = 0;
 const PLAIN: i32 = 1;
@@ -284,14 +283,4 @@ pub(super) fn record_from(row: &Row, from: usize) -> PeerRecord {
         bytes: row.get::<_, i64>(from + 9).cast_unsigned(),
         last_seen_ms: row.get(from + 10),
     }
-}
-
-/// The bytes of a column that always has so many.
-pub(super) fn array<const LEN: usize>(bytes: &[u8]) -> Result<[u8; LEN], DirectoryError> {
-    bytes.try_into().map_err(|_| {
-        DirectoryError::Failed(format!(
-            "a column of the database has {} bytes in place of {LEN}",
-            bytes.len()
-        ))
-    })
 }

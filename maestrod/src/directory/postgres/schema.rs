@@ -151,7 +151,7 @@ pub(super) async fn claim(client: &Client, maestro: PeerId) -> Result<Option<Pee
     let sql = "INSERT INTO network (only_row, maestro) VALUES (1, $1) ON CONFLICT (only_row) DO NOTHING";
     client.execute(sql, &[&maestro.as_bytes().as_slice()]).await?;
     let row = client.query_one("SELECT maestro FROM network WHERE only_row = 1", &[]).await?;
-    let owner = PeerId::from_bytes(super::peers::array(row.get(0))?);
+    let owner = PeerId::from_bytes(super::rows::array(row.get(0))?);
     Ok((owner != maestro).then_some(owner))
 }
 

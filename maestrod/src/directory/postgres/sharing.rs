@@ -13,7 +13,8 @@ use tokio_postgres::Row;
 use super::PostgresDirectory;
 use super::connections::Failure;
 use super::lent::Client;
-use super::peers::{SYNCED, array};
+use super::peers::SYNCED;
+use super::rows::array;
 use crate::directory::sharing::{GONE, Sharing, Shown};
 use crate::directory::{DirectoryError, Session};
 

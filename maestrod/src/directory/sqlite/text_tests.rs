@@ -5,14 +5,8 @@ use tempfile::TempDir;
 
 use super::tests::{assert_sound, indexed, look, open};
 use super::*;
-use crate::directory::conformance::{file, peer, settle, whole};
+use crate::directory::conformance::{file, names_with, peer, settle, whole};
 use crate::directory::{BatchPosition, BatchSeen, Change, Order, RankPosition, Search, Through};
-
-async fn names(directory: &SqliteDirectory, text: &str) -> (Vec<String>, u64) {
-    let page = directory.find(Pattern::parse(text).unwrap(), None, 100).await.unwrap();
-    assert_eq!(page.next, None);
-    (page.items.into_iter().map(|found| found.file.name).collect(), page.unindexed)
-}
 
 /// A database as the first release left it.
 fn of_the_first_release(dir: &TempDir) -> Connection {
@@ -36,9 +30,9 @@ async fn a_database_of_the_first_release_is_brought_over() {
     .unwrap();
     drop(old);
     let directory = open(&dir);
-    assert_eq!(names(&directory, "chivo").await.0, ["archivo1.txt"]);
+    assert_eq!(names_with(&directory, "chivo").await.0, ["archivo1.txt"]);
     assert_sound(&dir).await;
-    assert_eq!(names(&directory, "chivo").await, (vec!["archivo1.txt".to_owned()], 0));
+    assert_eq!(names_with(&directory, "chivo").await, (vec!["archivo1.txt".to_owned()], 0));
 }
 
 /// What is announced is found at once, whether the index has it or not, and the index gets it in steps.
@@ -81,8 +75,8 @@ async fn a_row_that_is_given_again_is_indexed_under_its_new_name() {
     let batch = Batch { reset: false, changes, through_sequence: 9, ..whole(&[file("second", "2")]) };
     assert!(directory.apply(peer(1), session, batch, 9).await.unwrap().agrees);
     assert_sound(&dir).await;
-    assert_eq!(names(&directory, "econ").await.0, ["second"]);
-    assert_eq!(names(&directory, "irst").await.0, [""; 0]);
+    assert_eq!(names_with(&directory, "econ").await.0, ["second"]);
+    assert_eq!(names_with(&directory, "irst").await.0, [""; 0]);
 }
 
 /// More names than are ranked come in batches; a list that began by rank goes on by rank.
