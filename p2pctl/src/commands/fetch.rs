@@ -4,9 +4,10 @@ use std::cell::RefCell;
 use std::path::Path;
 
 use hyper::Method;
-use p2p_proto::control::{FetchAnswer, FetchRequest, Transfer, TransferState};
+use p2p_proto::control::{FetchAnswer, FetchRequest, Transfer};
 
-use super::{Route, follow, tree};
+use super::follow::{self, Phase, detached, ended_well};
+use super::{Route, tree};
 use crate::cli;
 use crate::client::{CALL, Client};
 use crate::deliver::Target;
@@ -14,17 +15,6 @@ use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::output::{Output, peer, quoted, size, size_or_unknown};
 use crate::progress::Progress;
-
-/// How far a fetch got, for what Ctrl-C says.
-#[derive(Clone)]
-pub(super) enum Phase {
-    /// It is not known yet what there is.
-    Asking,
-    /// The daemon fetches it.
-    Fetching { id: u64, name: String },
-    /// It is here, and being copied.
-    Delivering { path: String },
-}
 
 /// Runs `fetch`.
 pub(super) async fn run(client: &Client, out: &Output, args: cli::Fetch) -> Result<(), Failure> {
@@ -149,35 +139,6 @@ fn whereabouts(transfer: &Transfer) -> String {
 
 fn is_hash(what: &str) -> bool {
     what.len() == 64 && what.bytes().all(|byte| byte.is_ascii_hexdigit())
-}
-
-pub(super) fn ended_well(transfer: &Transfer) -> Result<(), Failure> {
-    let Transfer { id, name, state, reason, .. } = transfer;
-    let why = reason.as_deref().unwrap_or("p2pd does not say why; its log does: `journalctl -u p2pd`");
-    match state {
-        TransferState::Cancelled => {
-            let message = format!("Transfer {id} ({name}) was cancelled before it was done");
-            Err(Failure::new(Exit::Failed, "transfer-cancelled", message))
-        }
-        TransferState::Failed => {
-            Err(Failure::new(Exit::Failed, "transfer-failed", format!("Cannot fetch {name}: {why}")))
-        }
-        _ => Ok(()),
-    }
-}
-
-pub(super) fn detached(out: &Output, transfer: &Transfer) -> Result<(), Failure> {
-    out.line(&transfer.id.to_string())?;
-    if transfer.state == TransferState::Done {
-        let what = if transfer.incomplete.is_some() { "What is known of " } else { "" };
-        let path = transfer.path.as_deref().unwrap_or("?");
-        out.note(&format!("{what}{} is here already: {path}", transfer.name));
-    } else {
-        out.note(&format!("p2pd fetches {} as transfer {}.", transfer.name, transfer.id));
-        out.note("  p2pctl transfers --watch      shows how it goes on");
-        out.note(&format!("  p2pctl transfers cancel {:<6}ends it", transfer.id));
-    }
-    Ok(())
 }
 
 fn finish(

@@ -1,13 +1,15 @@
-//! Following what the daemon does in the background, over a restart of the daemon.
+//! Following what the daemon does in the background, over a restart of the daemon; and what is said of a transfer that is not
+//! followed, or has ended.
 
 use std::time::Duration;
 
-use p2p_proto::control::Transfer;
+use p2p_proto::control::{Transfer, TransferState};
 use tokio::time::Instant;
 
 use crate::client::{Answer, Client};
 use crate::exit::Exit;
 use crate::failure::Failure;
+use crate::output::Output;
 use crate::progress::Progress;
 
 /// How long a daemon may be away before following ends.
@@ -15,6 +17,17 @@ const AWAY: Duration = Duration::from_secs(10);
 
 /// Between two attempts to reach it.
 const PAUSE: Duration = Duration::from_millis(300);
+
+/// How far a fetch got, for what Ctrl-C says.
+#[derive(Clone)]
+pub(super) enum Phase {
+    /// It is not known yet what there is.
+    Asking,
+    /// The daemon fetches it.
+    Fetching { id: u64, name: String },
+    /// It is here, and being copied.
+    Delivering { path: String },
+}
 
 /// Follows a transfer to its end.
 pub(super) async fn transfer(
@@ -54,6 +67,37 @@ pub(super) async fn transfer(
         tokio::time::sleep(PAUSE).await;
     }
     Ok(latest.value)
+}
+
+/// Fails where the transfer has not what was asked for.
+pub(super) fn ended_well(transfer: &Transfer) -> Result<(), Failure> {
+    let Transfer { id, name, state, reason, .. } = transfer;
+    let why = reason.as_deref().unwrap_or("p2pd does not say why; its log does: `journalctl -u p2pd`");
+    match state {
+        TransferState::Cancelled => {
+            let message = format!("Transfer {id} ({name}) was cancelled before it was done");
+            Err(Failure::new(Exit::Failed, "transfer-cancelled", message))
+        }
+        TransferState::Failed => {
+            Err(Failure::new(Exit::Failed, "transfer-failed", format!("Cannot fetch {name}: {why}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Says what goes on without the command.
+pub(super) fn detached(out: &Output, transfer: &Transfer) -> Result<(), Failure> {
+    out.line(&transfer.id.to_string())?;
+    if transfer.state == TransferState::Done {
+        let what = if transfer.incomplete.is_some() { "What is known of " } else { "" };
+        let path = transfer.path.as_deref().unwrap_or("?");
+        out.note(&format!("{what}{} is here already: {path}", transfer.name));
+    } else {
+        out.note(&format!("p2pd fetches {} as transfer {}.", transfer.name, transfer.id));
+        out.note("  p2pctl transfers --watch      shows how it goes on");
+        out.note(&format!("  p2pctl transfers cancel {:<6}ends it", transfer.id));
+    }
+    Ok(())
 }
 
 fn gone(transfer: &Transfer) -> Failure {

@@ -7,8 +7,8 @@ use p2p_proto::control::{
     Transfer, TransferState, TreeAnswer, TreeConflict, TreeFileRow, TreeQuery, TreeRequest,
 };
 
-use super::fetch::{Phase, detached, ended_well};
-use super::{Route, follow};
+use super::Route;
+use super::follow::{self, Phase, detached, ended_well};
 use crate::cli;
 use crate::client::{Client, LONG_CALL, decode};
 use crate::exit::Exit;
