@@ -104,13 +104,13 @@ async fn a_dry_run_of_a_file_says_what_fetching_it_would() {
     assert_eq!((found.here, found.path), (true, path("a/uno.bin")));
 }
 
-/// Has the slow source's file fail at its very end, since something else has its name by then.
-async fn name_taken(peer: &Peer, source: &LyingPeer) -> Transfer {
+/// Has the only source's file fail at its very end, since something else has its name by then.
+async fn name_taken(peer: &Peer, source: &LyingPeer, name: &str) -> Transfer {
     source.behave(Conduct::slow(2 << 20));
-    let begun: Transfer = peer.ctl_json(&["fetch", "lento.bin", "--detach"]).await.unwrap();
+    let begun: Transfer = peer.ctl_json(&["fetch", name, "--detach"]).await.unwrap();
     let some = |transfer: &Transfer| transfer.done_bytes >= MIB;
     peer.transfer_until(begun.id, SOON, "some of it is there", some).await.unwrap();
-    write_file(&peer.shared("lento.bin"), "of its user").unwrap();
+    write_file(&peer.shared(name), "of its user").unwrap();
     source.behave(Conduct::Honest);
     let failed = |transfer: &Transfer| transfer.state == TransferState::Failed;
     peer.transfer_until(begun.id, SOON, "its name is taken", failed).await.unwrap()
@@ -120,7 +120,7 @@ async fn name_taken(peer: &Peer, source: &LyingPeer) -> Transfer {
 async fn what_has_no_name_in_the_end_is_not_fetched_again_under_another() {
     let (mut network, source, hash) = with_slow_source().await;
     let peer = network.peer(1).unwrap();
-    let failed = name_taken(peer, &source).await;
+    let failed = name_taken(peer, &source, "lento.bin").await;
     let why = failed.reason.unwrap();
     assert!(why.contains("--as NAME; what is here of it is kept for a day"), "{why}");
     assert_eq!(peer.partial_files(), 1);
@@ -143,28 +143,34 @@ async fn what_has_no_name_in_the_end_is_not_fetched_again_under_another() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_failed_transfer_left_is_given_back_after_a_day() {
     let (mut network, source, _) = with_slow_source().await;
-    let failed = name_taken(network.peer(1).unwrap(), &source).await.id;
+    let other = LyingPeer::start("otra", Conduct::Honest, [("otra.bin", random_bytes(8 << 20, 2))]).await;
+    let other = other.unwrap();
+    other.join(&network.maestro().unwrap().address()).await.unwrap();
+    let peer = network.peer(1).unwrap();
+    let younger = name_taken(peer, &source, "lento.bin").await.id;
+    let older = name_taken(peer, &other, "otra.bin").await.id;
+    assert_eq!(peer.partial_files(), 2);
     let peer = network.peer_mut(1).unwrap();
-    let database = peer.state("transfers.sqlite");
-    for (hours, parts) in [(23, 1), (1, 0)] {
-        peer.daemon_mut().kill_9().await.unwrap();
+    peer.daemon_mut().kill_9().await.unwrap();
+    let database = rusqlite::Connection::open(peer.state("transfers.sqlite")).unwrap();
+    for (id, hours) in [(younger, 23), (older, 25)] {
         // As if this time had passed meanwhile.
         let earlier = "UPDATE transfers SET body = json_set(body, '$.ended_ms', body ->> '$.ended_ms' - ?2) WHERE id = ?1";
-        let by_ms = hours * 3_600_000_i64;
-        let changed = rusqlite::Connection::open(&database).unwrap().execute(earlier, (failed, by_ms));
-        assert_eq!(changed.unwrap(), 1);
-        peer.daemon_mut().restart().await.unwrap();
-        peer.settled().await.unwrap();
-        eventually(SOON, "it was looked at what is kept", async || {
-            let removed = format!("what was kept of the failed transfer {failed} is removed");
-            let log = peer.daemon().log_of_this_run();
-            ensure!(log.contains(&removed) == (parts == 0), "{log}");
-            Ok(())
-        })
-        .await
-        .unwrap();
-        assert_eq!(peer.partial_files(), parts, "{hours} hours later");
+        assert_eq!(database.execute(earlier, (id, hours * 3_600_000_i64)).unwrap(), 1);
     }
+    drop(database);
+    peer.daemon_mut().restart().await.unwrap();
+    let removed = |id: u64| format!("what was kept of the failed transfer {id} is removed");
+    eventually(SOON, "what is a day old is given back", async || {
+        let log = peer.daemon().log_of_this_run();
+        ensure!(log.contains(&removed(older)), "{log}");
+        Ok(())
+    })
+    .await
+    .unwrap();
+    // They are looked at in the order of their numbers: the other one was before it.
+    assert!(!peer.daemon().log_of_this_run().contains(&removed(younger)), "an hour is left of its day");
+    assert_eq!(peer.partial_files(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -173,7 +179,7 @@ async fn what_a_failed_transfer_left_makes_room_for_another_one() {
     let other = LyingPeer::start("otra", Conduct::Honest, [("otra.bin", random_bytes(3 << 20, 2))]).await;
     let other = other.unwrap();
     other.join(&network.maestro().unwrap().address()).await.unwrap();
-    name_taken(network.peer(1).unwrap(), &source).await;
+    name_taken(network.peer(1).unwrap(), &source, "lento.bin").await;
     let peer = network.peer_mut(1).unwrap();
     assert_eq!(peer.partial_files(), 1);
     peer.edit(|settings| {
