@@ -1,9 +1,8 @@
 //! What a source has sent of one request, put together from its answers as they come.
 
 use bytes::Bytes;
-use tonic::{Code, Status};
 
-use super::source::Gone;
+use super::gone::Gone;
 
 /// Bytes that an answer has at the least, the last one of a request apart: crumbs cost more memory than they bring.
 const LEAST_CHUNK: u64 = 4096;
@@ -58,19 +57,6 @@ impl Assembly {
             false => self.chunks.extend(data),
         }
         Ok(len)
-    }
-}
-
-impl From<&Status> for Gone {
-    /// What the end of a call says of the source.
-    fn from(status: &Status) -> Self {
-        match status.code() {
-            Code::PermissionDenied | Code::Unauthenticated => {
-                Self::Lost(format!("it does not admit this peer: {}", status.message()))
-            }
-            Code::DataLoss => Self::Dropped(format!("it breaks the protocol: {}", status.message())),
-            _ => Self::Lost(format!("the connection broke: {}", status.message())),
-        }
     }
 }
 

@@ -12,6 +12,7 @@ mod ear;
 mod engine;
 mod fetch;
 mod gauge;
+mod gone;
 mod intake;
 mod job;
 mod jobs;

@@ -15,6 +15,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tonic::{Code, Status, Streaming};
 
 use super::assembly::Assembly;
+use super::gone::Gone;
 use super::measure::{Doing, Stopwatch};
 use super::patience::{Patience, SILENCE};
 use super::plan::SourceKey;
@@ -81,26 +82,6 @@ pub(super) struct News {
     pub(super) promised: Vec<u32>,
     /// Others that fetch the content, and give what they get.
     pub(super) fetchers: Vec<PeerRef>,
-}
-
-/// Why a source gives nothing more.
-pub(super) enum Gone {
-    /// The connection broke, or never was; it may come back.
-    Lost(String),
-    /// It does not have what it told of: once may be bad luck, and again and again is a lie.
-    Unkept(String),
-    /// It breaks the protocol: not to be asked again.
-    Dropped(String),
-}
-
-impl Gone {
-    /// Why, with who it was.
-    pub(super) fn said_of(&self, peer: &PeerRef) -> String {
-        let (Self::Lost(reason) | Self::Unkept(reason) | Self::Dropped(reason)) = self;
-        let name = peer.to_string();
-        // Some reasons begin with it.
-        if reason.starts_with(&name) { reason.clone() } else { format!("{name}: {reason}") }
-    }
 }
 
 /// What the engine tells a source's task.

@@ -8,9 +8,10 @@ use tokio::sync::mpsc;
 use super::Engine;
 use crate::discovery::PeerRef;
 use crate::transfer::basis::Doubt;
+use crate::transfer::gone::Gone;
 use crate::transfer::nearness::{Nearness, nearest_first, nearness};
 use crate::transfer::plan::SourceKey;
-use crate::transfer::source::{Gone, Order, SourceTask};
+use crate::transfer::source::{Order, SourceTask};
 
 /// Sources that are asked at once; the others wait until one is gone. Of them, those that only other sources speak of.
 const SOURCES: usize = 32;

@@ -15,11 +15,11 @@ use tonic::Status;
 
 use super::super::assembly::Assembly;
 use super::super::ear::{self, Ear};
+use super::super::gone::Gone;
 use super::super::measure::{Doing, Stopwatch};
 use super::super::patience::{Patience, SILENCE};
 use super::super::plan::SourceKey;
 use super::super::pull_call;
-use super::super::source::Gone;
 use super::plan::FileKey;
 use crate::discovery::{Connections, PeerRef};
 use crate::limits::Limits;

@@ -8,10 +8,10 @@ use p2p_content::Manifest;
 
 use super::{LOSSES, Run};
 use crate::discovery::PeerRef;
+use crate::transfer::gone::Gone;
 use crate::transfer::manifest::{self, NoProof};
 use crate::transfer::plan::SourceKey;
 use crate::transfer::sink::SinkError;
-use crate::transfer::source::Gone;
 use crate::transfer::tree::LONGEST;
 use crate::transfer::tree::plan::FileKey;
 

@@ -7,8 +7,8 @@ use tokio::sync::mpsc::{self, error::TrySendError};
 
 use super::{LOOKS, LOSSES, MANY_MISSING, ORDERS, PACED, Run, Running, SOURCES};
 use crate::discovery::PeerRef;
+use crate::transfer::gone::Gone;
 use crate::transfer::plan::SourceKey;
-use crate::transfer::source::Gone;
 use crate::transfer::tree::plan::FileKey;
 use crate::transfer::tree::stream::{Order, StreamTask, Wanted};
 
