@@ -43,6 +43,8 @@ pub enum Conduct {
     Slow(Trickle),
     /// It takes requests for bytes, and never answers.
     Silent,
+    /// It refuses all bytes, as one does whose disk is away.
+    Unreadable,
     /// One byte is false in each piece whose number divides by this; 1 is all pieces.
     FalsePieces(NonZeroU32),
     /// The manifest's values are false.

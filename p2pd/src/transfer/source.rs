@@ -169,10 +169,12 @@ impl SourceTask {
                     Some(Order::Leave(piece)) => {
                         if let Some(place) = wanted.iter().position(|other| *other == piece) {
                             wanted.remove(place);
-                            let event = Event::Withdrawn { source: self.key, piece, len: 0 };
+                            let (event, before) =
+                                (Event::Withdrawn { source: self.key, piece, len: 0 }, Instant::now());
                             if self.events.send(event).await.is_err() {
                                 return Ok(());
                             }
+                            patience.prolonged(before.elapsed());
                         } else if let Some(part) = parts.get_mut(&piece) {
                             part.is_left = true;
                             let request =

@@ -223,6 +223,10 @@ impl Service {
         let (end, conduct) = (request.offset.saturating_add(request.length), *self.shelf.conduct.borrow());
         let (len, told) = (held.bytes.len() as u64, held.entry.size);
         let is_too_long_to_it = conduct == Conduct::FalseLength && end > told;
+        if conduct == Conduct::Unreadable {
+            deeds.shows(deed, conduct);
+            return refuse(Reason::Unreadable).await;
+        }
         if request.length > MAX_PULL_LEN || end > len || is_too_long_to_it {
             if is_too_long_to_it && end <= len {
                 deeds.shows(deed, conduct);

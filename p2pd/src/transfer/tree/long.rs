@@ -151,8 +151,23 @@ async fn fetch(
             shared.store.remove_part(part.id).await?;
             Ok(Ended::Failed)
         }
-        Outcome::NoSources { why, .. } => Ok(Ended::Missing(why)),
-        Outcome::Full(why) => Ok(Ended::Full(why)),
+        Outcome::NoSources { why, .. } => {
+            forget_empty(shared, part).await?;
+            Ok(Ended::Missing(why))
+        }
+        Outcome::Full(why) => {
+            forget_empty(shared, part).await?;
+            Ok(Ended::Full(why))
+        }
         other => Err(other),
+    }
+}
+
+/// Forgets the transfer of a file of which nothing is here, and begins another one when somebody has it: of very many such
+/// files each would be held in memory.
+async fn forget_empty(shared: &Shared, part: &Job) -> Result<(), StoreError> {
+    match shared.store.has_proven(part.id).await? {
+        true => Ok(()),
+        false => shared.store.remove_part(part.id).await,
     }
 }

@@ -34,6 +34,8 @@ mod sources;
 /// Files of the list that are read at once, and how few may wait before more are read.
 const PAGE: usize = 1024;
 const LOW: usize = 512;
+/// Files that all who are there have refused before no more are read: others are looked for, which takes its time.
+const ORPHANS: usize = 16 * PAGE;
 /// Sources that are asked at once.
 const SOURCES: usize = 16;
 /// Orders that wait for a source's task: as many as it can be asked for, and to leave all of them.
@@ -217,8 +219,8 @@ impl Run<'_> {
         loop {
             heart.beat();
             self.read_on();
-            self.write();
             self.name();
+            self.write();
             self.look_for_sources();
             self.ask_for_proofs();
             if self.is_done() {
@@ -287,7 +289,9 @@ impl Run<'_> {
 
     /// Reads the next page of the list where few files wait, and looks what is here of it.
     fn read_on(&mut self) {
-        if self.is_all_read || !self.loading.is_empty() || self.plan.waiting() >= LOW {
+        let is_enough =
+            self.plan.waiting() >= LOW || self.plan.orphans().len() >= ORPHANS || self.is_behind();
+        if self.is_all_read || !self.loading.is_empty() || is_enough {
             return;
         }
         let (store, id, after) = (self.shared.store.clone(), self.job.id, self.after.clone());
@@ -343,8 +347,7 @@ impl Run<'_> {
 
     /// Hands what has come to a writer, where one is free and what it wrote before gets its names.
     fn write(&mut self) {
-        let is_named = self.batch.len() < UNNAMED && self.batch_len < UNNAMED_LEN;
-        while is_named && !self.came.is_empty() && self.writing.len() < WRITERS {
+        while !self.is_behind() && !self.came.is_empty() && self.writing.len() < WRITERS {
             let mut len = 0;
             let take = self.came.iter().take(WRITTEN).take_while(|came| {
                 let fits = len < WRITTEN_LEN;
@@ -422,6 +425,11 @@ impl Run<'_> {
         self.batch_len -= self.naming_len;
         let (together, id, work) = (Arc::clone(&self.together), self.job.id, Arc::clone(self.work));
         self.naming.spawn(async move { batch::finish(&shared, id, together, batch, &work).await });
+    }
+
+    /// Whether so much waits for names that nothing is to be added.
+    fn is_behind(&self) -> bool {
+        self.batch.len() >= UNNAMED || self.batch_len >= UNNAMED_LEN
     }
 
     fn named(&mut self, named: Result<Named, SinkError>) -> Result<(), SinkError> {

@@ -127,10 +127,13 @@ impl StreamTask {
                     Some(Order::Leave(key)) => {
                         if let Some(at) = wanted.iter().position(|request| request.id == u64::from(key)) {
                             wanted.remove(at);
-                            let event = Event::Withdrawn { source: self.key, key, len: 0 };
+                            let (event, before) =
+                                (Event::Withdrawn { source: self.key, key, len: 0 }, Instant::now());
                             if self.tell(event).await.is_err() {
                                 return Ok(());
                             }
+                            // Nobody read meanwhile.
+                            patience.prolonged(before.elapsed());
                         } else if let Some(file) = open.get_mut(&key) {
                             file.is_left = true;
                             let leave = PullRequest { id: key.into(), withdraw: true, ..PullRequest::default() };
