@@ -6,12 +6,13 @@ use std::time::{Duration, Instant};
 use p2p_content::{ContentHash, FileName, Manifest};
 
 use super::keeper::Keeper;
-use super::kept::{Kept, RunningScan};
+use super::kept::Kept;
 use super::look::Looker;
 use super::presence;
 use super::root::Place;
 use super::scan::Scan;
 use super::settle::{Cause, Due};
+use super::wanted::RunningScan;
 use super::work::{About, Adopted, Batch, Done, Named, Stated, state, state_of};
 use super::{PublishError, ReadyFile, Refreshed, ShareError, Together};
 use crate::catalog::FactChange;
@@ -24,9 +25,6 @@ const FULL_BATCH: usize = 256;
 
 /// The most changes made at once.
 const LARGEST_BATCH: usize = 4096;
-
-/// How many names may wait before a scan has to.
-const PENDING: usize = 8192;
 
 /// How far, at the most, the time between two looks at everything strays from what is configured: a tenth of it.
 const JITTER: std::ops::Range<f64> = 0.9..1.1;
@@ -48,8 +46,18 @@ impl Keeper {
     }
 
     /// Whether what scans tell can be taken now.
-    pub(super) fn has_room(&self) -> bool {
-        self.shares.iter().map(|kept| kept.pending.len()).sum::<usize>() < PENDING
+    pub(super) fn has_room_for_scans(&self) -> bool {
+        self.room.takes_scans(self.waiting())
+    }
+
+    /// Whether a hint can be taken of a name of this share that does not wait yet.
+    pub(super) fn has_room_for_hints(&mut self, at: usize) -> bool {
+        let (waiting, own) = (self.waiting(), self.shares[at].pending.len());
+        self.room.takes_hints(waiting, own)
+    }
+
+    fn waiting(&self) -> usize {
+        self.shares.iter().map(|kept| kept.pending.len()).sum()
     }
 
     fn has_room_for_changes(&self) -> bool {
@@ -188,6 +196,7 @@ impl Keeper {
             catalog: self.catalog.clone(),
             settle: self.timing.settle,
             debounce: self.timing.debounce,
+            open_grace: self.timing.open_grace,
             hashed_bytes: Arc::clone(&self.hashed_bytes),
             cancel: self.cancel.clone(),
         })
@@ -332,7 +341,7 @@ impl Keeper {
                 Some(Err(_)) | None => {
                     if let Some(at) = self.position(share) {
                         let pending = &mut self.shares[at].pending;
-                        pending.again(&due.name, due.ticket, Cause::Sighted, now, self.timing.settle);
+                        pending.again(&due, Cause::Sighted, now, self.timing.settle);
                     }
                     self.refreshes.settled(share, &due.name);
                 }

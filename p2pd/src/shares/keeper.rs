@@ -17,6 +17,7 @@ use super::change::Changed;
 use super::kept::Kept;
 use super::look::{Finding, LookError};
 use super::refresh::{self, Refreshes};
+use super::room::Room;
 use super::roster::Roster;
 use super::scan::{ScanError, Told, What};
 use super::settle::{Cause, Due};
@@ -85,6 +86,7 @@ pub(super) struct Keeper {
     pub(super) roster: Roster,
     pub(super) shares: Vec<Kept>,
     pub(super) refreshes: Refreshes,
+    pub(super) room: Room,
     pub(super) workers: Workers,
     pub(super) jobs: JoinSet<Done>,
     /// Changes that are not on their way yet.
@@ -109,6 +111,7 @@ impl Keeper {
     pub(super) fn new(
         catalog: Catalog,
         timing: Timing,
+        room: Room,
         tasks: &Tasks,
         commands: mpsc::Receiver<Command>,
         hashed_bytes: Arc<AtomicU64>,
@@ -125,6 +128,7 @@ impl Keeper {
             roster,
             shares: Vec::new(),
             refreshes: Refreshes::default(),
+            room,
             workers: Workers::new(WORKERS),
             jobs: JoinSet::new(),
             changes: Vec::new(),
@@ -173,7 +177,7 @@ impl Keeper {
             self.heart.beat();
             let wake_at = self.start_work(Instant::now());
             self.post();
-            let has_room = self.has_room();
+            let has_room = self.has_room_for_scans();
             tokio::select! {
                 () = cancel.cancelled() => return Ok(()),
                 Some(command) = self.commands.recv() => self.on_command(command).await?,
@@ -203,8 +207,9 @@ impl Keeper {
             Command::Add { share, reply } => self.on_add(share, reply).await,
             Command::Remove { name, reply } => self.on_remove(&name, reply).await,
             Command::Suspect { share, name } => {
-                if let Some(kept) = self.shares.iter_mut().find(|kept| *kept.name == *share) {
-                    kept.pending.sighted(name.as_str(), Instant::now());
+                if let Some(at) = self.shares.iter().position(|kept| *kept.name == *share) {
+                    let has_room = self.has_room_for_hints(at);
+                    self.shares[at].on_sight(name.as_str(), has_room, Instant::now());
                 }
             }
         }
@@ -215,7 +220,8 @@ impl Keeper {
         let now = Instant::now();
         for (id, hint) in hints.drain(..) {
             let Some(at) = self.position(id) else { continue };
-            self.shares[at].on_hint(hint, now);
+            let has_room = self.has_room_for_hints(at);
+            self.shares[at].on_hint(hint, has_room, now);
         }
     }
 
@@ -347,7 +353,7 @@ impl Keeper {
 
     fn on_finding(&mut self, share: u64, due: Due, finding: Finding, now: Instant) {
         let Some(at) = self.position(share) else { return };
-        let (debounce, settle) = (self.timing.debounce, self.timing.settle);
+        let Timing { debounce, settle, open_grace, .. } = self.timing;
         let kept = &mut self.shares[at];
         if !kept.pending.is_current(&due.name, due.ticket) {
             return;
@@ -365,13 +371,14 @@ impl Keeper {
             }
             Finding::Unhashed { size } => return kept.queue_for_hashing(due, size),
             Finding::Unsettled { wait } => {
+                let longest = if due.is_unsure { open_grace } else { settle };
                 // Not less than a moment, so that a clock that stands still is not asked without end.
-                let wait = wait.clamp(debounce / 4, settle.max(debounce));
-                return kept.pending.again(&due.name, due.ticket, due.cause, now, wait);
+                let wait = wait.clamp(debounce / 4, longest.max(debounce));
+                return kept.pending.again(&due, due.cause.clone(), now, wait);
             }
             Finding::StillOpen => return kept.pending.still_open(&due.name, due.ticket, now),
             Finding::Moving => {
-                kept.pending.again(&due.name, due.ticket, Cause::Sighted, now, settle);
+                kept.pending.again(&due, Cause::Sighted, now, settle);
                 return self.refreshes.settled(share, &due.name);
             }
             Finding::Gone { was_known, was_directory } => {
@@ -411,7 +418,7 @@ impl Keeper {
                 );
             }
         }
-        kept.pending.again(&due.name, due.ticket, due.cause.clone(), now, RETRY);
+        kept.pending.again(due, due.cause.clone(), now, RETRY);
     }
 
     /// Has a change made, with others.

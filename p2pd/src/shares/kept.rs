@@ -1,16 +1,15 @@
 //! What the loop keeps of one share. It changes by what it is told, and says what there is to do.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use p2p_content::FileName;
-
 use super::board::Posted;
-use super::look::{self, SMALL_BYTES};
+use super::look::SMALL_BYTES;
 use super::root::Place;
 use super::settle::{Due, Pending, Waits};
+use super::wanted::Scans;
 use super::watch::{Hint, Watch};
 use super::{ShareConfig, Timing};
 
@@ -53,62 +52,6 @@ pub(super) struct Kept {
     /// A scan that somebody waits for found another directory; the next probe says more.
     pub(super) is_scan_lost: bool,
     pub(super) next_rescan: Instant,
-}
-
-/// Which scans are wanted, and which one runs.
-#[derive(Debug, Default)]
-pub(super) struct Scans {
-    whole: bool,
-    directories: BTreeSet<FileName>,
-    pub(super) running: Option<RunningScan>,
-}
-
-/// The scan that runs.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct RunningScan {
-    pub(super) is_whole: bool,
-    /// Whether a refresh waits for it.
-    pub(super) is_awaited: bool,
-}
-
-impl Scans {
-    pub(super) fn want_whole(&mut self) {
-        self.whole = true;
-    }
-
-    pub(super) fn want(&mut self, directory: &str) {
-        if let Ok(name) = FileName::parse(directory)
-            && !self.whole
-        {
-            self.directories.insert(name);
-        }
-    }
-
-    /// Whether one is to begin that has not.
-    pub(super) fn are_wanted(&self) -> bool {
-        self.running.is_none() && (self.whole || !self.directories.is_empty())
-    }
-
-    /// Whether the next one is of the whole share.
-    pub(super) fn is_whole_next(&self) -> bool {
-        self.whole
-    }
-
-    /// The next scan, if none runs; the inner `None` is the whole share.
-    pub(super) fn take(&mut self) -> Option<Option<FileName>> {
-        if self.running.is_some() {
-            return None;
-        }
-        if std::mem::take(&mut self.whole) {
-            self.directories.clear();
-            return Some(None);
-        }
-        let directory = self.directories.pop_first()?;
-        // Its scan sees what is below it, and that is later than when they were wanted.
-        let (below, past) = (look::below(&directory), look::past(&directory));
-        self.directories.retain(|other| !(below.as_str()..past.as_str()).contains(&other.as_str()));
-        Some(Some(directory))
-    }
 }
 
 /// Files that were put there by this program and are on their way into the catalog.
@@ -172,7 +115,7 @@ impl Kept {
     ) {
         self.id = id;
         self.is_scan_lost = false;
-        self.scans = Scans { whole: place.is_ok(), ..Scans::default() };
+        self.scans = if place.is_ok() { Scans::whole() } else { Scans::default() };
         self.adoptions = Adoptions::default();
         self.place = place;
         self.watch = watch;
@@ -182,8 +125,25 @@ impl Kept {
         self.skips = Skips::default();
     }
 
-    /// The kernel told of something.
-    pub(super) fn on_hint(&mut self, hint: Hint, now: Instant) {
+    /// The kernel told of something. `has_room`: a name more can wait.
+    pub(super) fn on_hint(&mut self, hint: Hint, has_room: bool, now: Instant) {
+        match hint.to_look_at() {
+            Some(name) if !has_room && !self.pending.has(name) => self.pass_over(name, now),
+            _ => self.follow(hint, now),
+        }
+        self.check_hints(now);
+    }
+
+    /// Somebody came across a file that is not what the catalog says.
+    pub(super) fn on_sight(&mut self, name: &str, has_room: bool, now: Instant) {
+        if has_room || self.pending.has(name) {
+            self.pending.sighted(name, now);
+        } else {
+            self.pass_over(name, now);
+        }
+    }
+
+    fn follow(&mut self, hint: Hint, now: Instant) {
         match hint {
             Hint::Created(name) => self.pending.created(&name, now),
             Hint::NewDirectory(name) => self.scans.want(&name),
@@ -196,7 +156,18 @@ impl Kept {
             Hint::Root => self.next_probe = now,
             Hint::Unnameable { shown, reason } => self.skip(&shown, &reason),
         }
-        self.check_hints(now);
+    }
+
+    /// There is no room for a name more: a scan comes across it when there is.
+    fn pass_over(&mut self, name: &str, now: Instant) {
+        if self.pending.passed_over(now) {
+            let share = &*self.name;
+            tracing::debug!(
+                share,
+                "in the share {share} changes come faster than they can be looked at; scanning"
+            );
+        }
+        self.scans.want_around(name);
     }
 
     /// Where hints were lost, only a scan tells what happened.
@@ -340,21 +311,70 @@ impl Skips {
 
 #[cfg(test)]
 mod tests {
+    use p2p_proto::control::Visibility;
+
     use super::*;
 
+    fn kept(now: Instant) -> Kept {
+        let config = ShareConfig {
+            name: "docs".to_owned(),
+            path: "/srv/docs".into(),
+            visible: Visibility::Network,
+            downloads: false,
+            added: false,
+        };
+        Kept::new(1, config, &Timing::default(), now)
+    }
+
+    fn taken(kept: &mut Kept) -> Vec<String> {
+        let next = || kept.scans.take().map(|scan| scan.map_or_else(|| "/".to_owned(), String::from));
+        std::iter::from_fn(next).collect()
+    }
+
     #[test]
-    fn a_scan_answers_all_that_was_wanted_below_it() {
-        let mut scans = Scans::default();
-        for name in ["a/b", "a-b", "a", "a/b/c", "a0", "b/c"] {
-            scans.want(name);
+    fn what_there_is_no_room_for_is_left_to_a_scan_of_where_it_is() {
+        let now = Instant::now();
+        let mut kept = kept(now);
+        let name = |text: &str| text.to_owned();
+        let there: [fn(String) -> Hint; 6] =
+            [Hint::Created, Hint::Written, Hint::Closed, Hint::Touched, Hint::Left, Hint::Arrived];
+        for (number, hint) in there.into_iter().enumerate() {
+            kept.on_hint(hint(format!("d{number}/e/a")), false, now);
+            kept.on_hint(hint(format!("d{number}/e/b")), false, now);
+            assert_eq!((kept.pending.len(), taken(&mut kept)), (0, vec![format!("d{number}/e")]));
         }
-        let mut taken = Vec::new();
-        while let Some(Some(directory)) = scans.take() {
-            taken.push(directory.to_string());
+        kept.on_sight("d/a", false, now);
+        kept.on_hint(Hint::NewDirectory(name("e/f")), false, now);
+        assert_eq!((kept.pending.len(), taken(&mut kept)), (0, vec![name("d"), name("e/f")]));
+        kept.on_hint(Hint::Created(name("at-the-top")), false, now);
+        assert_eq!((kept.pending.len(), taken(&mut kept)), (0, vec![name("/")]));
+        kept.on_hint(Hint::Written(name("d/a")), true, now);
+        assert_eq!((kept.pending.len(), taken(&mut kept)), (1, vec![]));
+    }
+
+    #[test]
+    fn what_waits_already_is_followed_where_there_is_no_room() {
+        let now = Instant::now();
+        let mut kept = kept(now);
+        kept.on_hint(Hint::Written("d/a".to_owned()), true, now);
+        kept.on_hint(Hint::Written("d/b".to_owned()), true, now);
+        assert!(kept.pending.is_open("d/a"));
+        kept.on_hint(Hint::Closed("d/a".to_owned()), false, now);
+        kept.on_sight("d/b", false, now);
+        assert!(!kept.pending.is_open("d/a") && kept.pending.is_open("d/b"));
+        assert_eq!(taken(&mut kept), [""; 0]);
+        // Who writes one that gets another name goes on under that, whether or not it waits already.
+        for (at, to) in [(1, "d/a"), (2, "e/c")] {
+            let from = "d/b".to_owned();
+            kept.on_hint(Hint::Written(from.clone()), false, now);
+            kept.on_hint(Hint::Left(from.clone()), false, now);
+            kept.on_hint(Hint::Arrived(to.to_owned()), false, now);
+            kept.on_hint(Hint::Renamed { from, to: to.to_owned() }, false, now);
+            assert_eq!((kept.pending.len(), kept.pending.is_open("d/a")), (2, true), "{at}");
         }
-        assert_eq!(taken, ["a", "a-b", "a0", "b/c"]);
-        scans.want("a");
-        scans.want_whole();
-        assert_eq!((scans.take(), scans.take()), (Some(None), None));
+        assert_eq!(taken(&mut kept), ["e"]);
+        kept.on_sight("e/c", true, now);
+        let due = kept.pending.take(now, 9).pop();
+        assert!(due.is_some_and(|due| &*due.name == "e/c" && due.is_unsure));
     }
 }

@@ -62,6 +62,8 @@ pub(super) struct Looker {
     pub(super) settle: Duration,
     /// The same where someone said so: long enough for the clock of the file system to tick.
     pub(super) debounce: Duration,
+    /// The same where someone may be writing it whose signs were passed over.
+    pub(super) open_grace: Duration,
     /// Counts the bytes that were hashed.
     pub(super) hashed_bytes: Arc<AtomicU64>,
     pub(super) cancel: CancellationToken,
@@ -133,7 +135,7 @@ impl Looker {
         if due.cause == Cause::Created && stat.st_nlink == 1 {
             return Ok(Finding::StillOpen);
         }
-        if let Some(wait) = self.wait_for(&due.cause, stamp) {
+        if let Some(wait) = self.wait_for(due, stamp) {
             return Ok(Finding::Unsettled { wait });
         }
         if let Some(content) = self.known_content(reader, &due.cause, &stamp)? {
@@ -170,8 +172,9 @@ impl Looker {
     }
 
     /// How long to wait until the file is old enough to be believed. A time in the future says nothing of its age.
-    fn wait_for(&self, cause: &Cause, stamp: Stamp) -> Option<Duration> {
-        let needed = match cause {
+    fn wait_for(&self, due: &Due, stamp: Stamp) -> Option<Duration> {
+        let needed = match due.cause {
+            _ if due.is_unsure => self.open_grace,
             Cause::Closed | Cause::Renamed { .. } => self.debounce,
             Cause::Sighted | Cause::Created => self.settle,
         };

@@ -27,12 +27,14 @@ mod looks;
 mod opener;
 mod presence;
 mod refresh;
+mod room;
 mod root;
 mod roster;
 mod scan;
 mod settle;
 #[cfg(test)]
 mod tests;
+mod wanted;
 mod watch;
 mod work;
 
@@ -61,6 +63,7 @@ use crate::catalog::{Catalog, CatalogError, Fact, Viewer};
 use board::BoardReader;
 use keeper::{Command, Keeper};
 use looks::Looks;
+use room::Room;
 use root::Links;
 use roster::Roster;
 
@@ -187,11 +190,23 @@ impl Shares {
         tasks: &Tasks,
         timing: Timing,
     ) -> Result<Shares, ShareError> {
+        Shares::start_with(configs, state_dir, catalog, tasks, timing, Room::default()).await
+    }
+
+    async fn start_with(
+        configs: Vec<ShareConfig>,
+        state_dir: &Path,
+        catalog: Catalog,
+        tasks: &Tasks,
+        timing: Timing,
+        room: Room,
+    ) -> Result<Shares, ShareError> {
         check(&configs)?;
         let (commands, received) = mpsc::channel(COMMANDS);
         let hashed_bytes = Arc::new(AtomicU64::new(0));
         let roster = Roster::open(configs, state_dir).map_err(ShareError::Kept)?;
-        let mut keeper = Keeper::new(catalog, timing, tasks, received, Arc::clone(&hashed_bytes), roster);
+        let mut keeper =
+            Keeper::new(catalog, timing, room, tasks, received, Arc::clone(&hashed_bytes), roster);
         keeper.take_roster().await?;
         let (board, aside, state_dir) = (keeper.board(), keeper.aside(), state_dir.into());
         let shares = Shares { board, aside, commands, hashed_bytes, state_dir, looks: Looks::default() };

@@ -4,6 +4,9 @@
 //! someone writes it, it waits. At any moment a name is looked at once at the most, and until what was found is in the
 //! catalog; what happens to it meanwhile is remembered and has it looked at again. So who looks can take what the
 //! catalog says of the name for what was last found out.
+//!
+//! Signs of names that are not among these may have been passed over for want of room. Whether somebody writes such a
+//! file is not known: it has to be quiet for as long as one that is known to be open.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -30,6 +33,8 @@ pub(super) enum Cause {
 pub(super) struct Due {
     pub(super) name: Arc<str>,
     pub(super) cause: Cause,
+    /// Someone may be writing it whose signs were passed over.
+    pub(super) is_unsure: bool,
     /// Says which look it is: [`Pending::finish`] and its kin do nothing for a look that was superseded.
     pub(super) ticket: u64,
 }
@@ -50,6 +55,8 @@ pub(super) struct Pending {
     entries: HashMap<Arc<str>, Entry>,
     queue: BTreeSet<(Instant, Arc<str>)>,
     last_ticket: u64,
+    /// Until when a sign that was passed over may be the last one of a file that is open for writing.
+    unsure_until: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -68,11 +75,14 @@ struct Wait {
     cause: Cause,
     /// Someone has it open for writing.
     is_open: bool,
+    /// See [`Due::is_unsure`].
+    is_unsure: bool,
 }
 
 impl Pending {
     pub(super) fn new(waits: Waits) -> Pending {
-        Pending { waits, entries: HashMap::new(), queue: BTreeSet::new(), last_ticket: 0 }
+        let (entries, queue) = (HashMap::new(), BTreeSet::new());
+        Pending { waits, entries, queue, last_ticket: 0, unsure_until: None }
     }
 
     /// Its name appeared.
@@ -83,7 +93,7 @@ impl Pending {
 
     /// Someone wrote to it, and has not closed it as far as is known.
     pub(super) fn written(&mut self, name: &str, now: Instant) {
-        let wait = Wait { at: now + self.waits.open_grace, cause: Cause::Sighted, is_open: true };
+        let wait = self.open(now);
         self.change(name, |_| Some(wait));
     }
 
@@ -95,25 +105,30 @@ impl Pending {
 
     /// Its mode, times or the like changed. Says nothing of whether it is open.
     pub(super) fn touched(&mut self, name: &str, now: Instant) {
-        let sighted = self.soon(now, Cause::Sighted);
+        let sighted = Wait { is_unsure: self.is_unsure(now), ..self.soon(now, Cause::Sighted) };
         self.change(name, |old| match old {
             Some(old) if old.is_open => Some(old.clone()),
-            Some(old) => Some(Wait { cause: old.cause.clone(), ..sighted }),
+            Some(old) => Some(Wait { at: sighted.at, ..old.clone() }),
             None => Some(sighted),
         });
     }
 
     /// A scan found that the catalog does not have what is there.
     pub(super) fn sighted(&mut self, name: &str, now: Instant) {
-        let sighted = Wait { at: now, cause: Cause::Sighted, is_open: false };
+        let is_unsure = self.is_unsure(now);
+        let sighted = Wait { at: now, cause: Cause::Sighted, is_open: false, is_unsure };
         self.change(name, |old| Some(old.cloned().unwrap_or(sighted)));
     }
 
     /// Its name is gone, or given to something else. Whether it was open is kept in mind for
     /// [`renamed`](Pending::renamed).
     pub(super) fn left(&mut self, name: &str, now: Instant) {
-        let wait = self.soon(now, Cause::Sighted);
-        self.change(name, |old| Some(Wait { is_open: old.is_some_and(|old| old.is_open), ..wait }));
+        let gone = Wait { is_unsure: self.is_unsure(now), ..self.soon(now, Cause::Sighted) };
+        self.change(name, |old| {
+            let (is_open, is_unsure) =
+                old.map_or((false, gone.is_unsure), |old| (old.is_open, old.is_unsure));
+            Some(Wait { is_open, is_unsure, ..gone })
+        });
     }
 
     /// It got its name by a rename.
@@ -128,8 +143,16 @@ impl Pending {
         if self.is_open(from) {
             return self.written(name, now);
         }
-        let wait = self.soon(now, Cause::Renamed { from: Some(from.into()) });
+        let is_unsure = self.wait_of(from).map_or_else(|| self.is_unsure(now), |wait| wait.is_unsure);
+        let wait = Wait { is_unsure, ..self.soon(now, Cause::Renamed { from: Some(from.into()) }) };
         self.change(name, |_| Some(wait));
+    }
+
+    /// There was no room for a sign of a name that is not among these. Gives back whether that is news.
+    pub(super) fn passed_over(&mut self, now: Instant) -> bool {
+        let is_news = !self.is_unsure(now);
+        self.unsure_until = Some(now + self.waits.open_grace);
+        is_news
     }
 
     /// Signs were lost, the closing of files among them: those that are open are looked at within `patience`.
@@ -149,10 +172,12 @@ impl Pending {
 
     /// Whether someone has it open for writing, as far as is known.
     pub(super) fn is_open(&self, name: &str) -> bool {
-        match self.entries.get(name) {
-            Some(Entry::Waiting(wait) | Entry::Busy { next: Some(wait), .. }) => wait.is_open,
-            _ => false,
-        }
+        self.wait_of(name).is_some_and(|wait| wait.is_open)
+    }
+
+    /// Whether the name is among these.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.entries.contains_key(name)
     }
 
     /// At most `limit` names whose time has come. They are busy from now on.
@@ -162,7 +187,7 @@ impl Pending {
             let Some((_, name)) = self.queue.pop_first() else { break };
             if let Some(Entry::Waiting(wait)) = self.entries.remove(&name) {
                 let ticket = self.set_busy(Arc::clone(&name), None);
-                due.push(Due { name, cause: wait.cause, ticket });
+                due.push(Due { name, cause: wait.cause, is_unsure: wait.is_unsure, ticket });
             }
         }
         due
@@ -180,7 +205,7 @@ impl Pending {
             None => None,
         };
         let ticket = self.set_busy(Arc::clone(&name), next);
-        Due { name, cause: Cause::Sighted, ticket }
+        Due { name, cause: Cause::Sighted, is_unsure: false, ticket }
     }
 
     /// Whether this look counts still.
@@ -193,15 +218,15 @@ impl Pending {
         self.end(name, ticket, None);
     }
 
-    /// It has to be looked at again, `after` now.
-    pub(super) fn again(&mut self, name: &str, ticket: u64, cause: Cause, now: Instant, after: Duration) {
-        self.end(name, ticket, Some(Wait { at: now + after, cause, is_open: false }));
+    /// It has to be looked at again for this cause, `after` now.
+    pub(super) fn again(&mut self, due: &Due, cause: Cause, now: Instant, after: Duration) {
+        let wait = Wait { at: now + after, cause, is_open: false, is_unsure: due.is_unsure };
+        self.end(&due.name, due.ticket, Some(wait));
     }
 
     /// It turned out that someone is still writing it.
     pub(super) fn still_open(&mut self, name: &str, ticket: u64, now: Instant) {
-        let at = now + self.waits.open_grace;
-        self.end(name, ticket, Some(Wait { at, cause: Cause::Sighted, is_open: true }));
+        self.end(name, ticket, Some(self.open(now)));
     }
 
     /// When the next name's time comes.
@@ -220,7 +245,23 @@ impl Pending {
     }
 
     fn soon(&self, now: Instant, cause: Cause) -> Wait {
-        Wait { at: now + self.waits.debounce, cause, is_open: false }
+        Wait { at: now + self.waits.debounce, cause, is_open: false, is_unsure: false }
+    }
+
+    fn open(&self, now: Instant) -> Wait {
+        let at = now + self.waits.open_grace;
+        Wait { at, cause: Cause::Sighted, is_open: true, is_unsure: false }
+    }
+
+    fn is_unsure(&self, now: Instant) -> bool {
+        self.unsure_until.is_some_and(|until| now < until)
+    }
+
+    fn wait_of(&self, name: &str) -> Option<&Wait> {
+        match self.entries.get(name)? {
+            Entry::Waiting(wait) => Some(wait),
+            Entry::Busy { next, .. } => next.as_ref(),
+        }
     }
 
     fn set_busy(&mut self, name: Arc<str>, next: Option<Wait>) -> u64 {

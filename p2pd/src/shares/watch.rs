@@ -37,6 +37,22 @@ pub(super) enum Hint {
     Unnameable { shown: String, reason: String },
 }
 
+impl Hint {
+    /// The name that it has looked at.
+    pub(super) fn to_look_at(&self) -> Option<&str> {
+        match self {
+            Hint::Created(name)
+            | Hint::Written(name)
+            | Hint::Closed(name)
+            | Hint::Touched(name)
+            | Hint::Left(name)
+            | Hint::Arrived(name)
+            | Hint::Renamed { to: name, .. } => Some(name),
+            Hint::NewDirectory(_) | Hint::Root | Hint::Unnameable { .. } => None,
+        }
+    }
+}
+
 /// A hint, and which life of which share it is about.
 pub(super) type Hinted = (u64, Hint);
 

@@ -100,7 +100,7 @@ fn what_happens_during_a_look_leads_to_another() {
     let due = clocked.pending.take(clocked.at(0), 9).pop().unwrap();
     clocked.pending.closed("a", clocked.at(10));
     assert_eq!(clocked.pending.take(clocked.at(500), 9), [], "not while it is looked at");
-    clocked.pending.again("a", due.ticket, Cause::Sighted, clocked.at(20), Duration::from_secs(9));
+    clocked.pending.again(&due, Cause::Sighted, clocked.at(20), Duration::from_secs(9));
     assert_eq!(clocked.due(), Some((110, Cause::Closed)), "what happened counts before what was found");
 }
 
@@ -123,6 +123,82 @@ fn a_claim_supersedes_a_look() {
     assert_eq!(clocked.due(), Some((100, Cause::Closed)));
 }
 
+/// What is due after these events, each at its time: its cause, and whether somebody may be writing it unseen.
+fn unsure_after(events: &[Event]) -> (Cause, bool) {
+    let mut clocked = Clocked::new();
+    for (ms, event) in events {
+        let now = clocked.at(*ms);
+        event(&mut clocked.pending, now);
+    }
+    let due = clocked.pending.take(clocked.at(60_000), 9).pop().unwrap();
+    assert_eq!(&*due.name, "b");
+    (due.cause, due.is_unsure)
+}
+
+#[test]
+fn what_nobody_vouches_for_is_not_taken_for_closed_after_signs_were_passed_over() {
+    let passed: fn(&mut Pending, Instant) = |p, now| assert!(p.passed_over(now));
+    let sighted: fn(&mut Pending, Instant) = |p, now| p.sighted("b", now);
+    let written: fn(&mut Pending, Instant) = |p, now| p.written("b", now);
+    let closed: fn(&mut Pending, Instant) = |p, now| p.closed("b", now);
+    let touched: fn(&mut Pending, Instant) = |p, now| p.touched("b", now);
+    let left: fn(&mut Pending, Instant) = |p, now| p.left("b", now);
+    let again: fn(&mut Pending, Instant) = |p, now| {
+        let due = p.take(now, 9).pop().unwrap();
+        p.again(&due, Cause::Sighted, now, Duration::from_millis(10));
+    };
+    // What is renamed to `b` comes before it in the order of names, and in time.
+    let closed_a: fn(&mut Pending, Instant) = |p, now| p.closed("a", now);
+    let written_a: fn(&mut Pending, Instant) = |p, now| p.written("a", now);
+    let sighted_a: fn(&mut Pending, Instant) = |p, now| p.sighted("a", now);
+    let left_a: fn(&mut Pending, Instant) = |p, now| p.left("a", now);
+    let renamed: fn(&mut Pending, Instant) = |p, now| {
+        p.arrived("b", now);
+        p.renamed("a", "b", now + Duration::from_millis(1));
+    };
+    let was_renamed = || Cause::Renamed { from: Some("a".into()) };
+    let table: &[(&str, &[Event], (Cause, bool))] = &[
+        ("scanned", &[(0, passed), (1, sighted)], (Cause::Sighted, true)),
+        ("scanned before", &[(0, sighted), (1, passed)], (Cause::Sighted, false)),
+        (
+            "scanned when even an open file is believed",
+            &[(0, passed), (10_000, sighted)],
+            (Cause::Sighted, false),
+        ),
+        ("closed in time", &[(0, passed), (1, sighted), (2, closed)], (Cause::Closed, false)),
+        ("known to be open", &[(0, passed), (1, sighted), (2, written)], (Cause::Sighted, false)),
+        ("touched", &[(0, passed), (1, touched)], (Cause::Sighted, true)),
+        ("touched when scanned", &[(0, passed), (1, sighted), (20_000, touched)], (Cause::Sighted, true)),
+        ("replaced", &[(0, passed), (1, left)], (Cause::Sighted, true)),
+        ("looked at too early", &[(0, passed), (1, sighted), (20_000, again)], (Cause::Sighted, true)),
+        ("renamed, and nothing known", &[(0, passed), (1, renamed)], (was_renamed(), true)),
+        (
+            "renamed, and scanned before",
+            &[(0, passed), (1, sighted_a), (2, left_a), (3, renamed)],
+            (was_renamed(), true),
+        ),
+        (
+            "renamed, and closed before",
+            &[(0, passed), (1, closed_a), (2, left_a), (3, renamed)],
+            (was_renamed(), false),
+        ),
+        (
+            "renamed while open",
+            &[(0, passed), (1, written_a), (2, left_a), (3, renamed)],
+            (Cause::Sighted, false),
+        ),
+        ("renamed, nothing passed over", &[(1, left_a), (3, renamed)], (was_renamed(), false)),
+    ];
+    for (story, events, expected) in table {
+        assert_eq!(unsure_after(events), *expected, "{story}");
+    }
+    let mut clocked = Clocked::new();
+    let news: Vec<bool> = [0, 9999, 19_998, 29_998]
+        .map(|ms| clocked.pending.passed_over(clocked.start + Duration::from_millis(ms)))
+        .into();
+    assert_eq!(news, [true, false, false, true]);
+}
+
 #[derive(Debug, Clone, Copy)]
 enum Do {
     Created,
@@ -134,6 +210,7 @@ enum Do {
     Arrived,
     Renamed,
     Lost,
+    PassedOver,
     Claim,
     Take,
     Finish,
@@ -141,7 +218,7 @@ enum Do {
     StillOpen,
 }
 
-const ALL: [Do; 14] = [
+const ALL: [Do; 15] = [
     Do::Created,
     Do::Written,
     Do::Closed,
@@ -151,6 +228,7 @@ const ALL: [Do; 14] = [
     Do::Arrived,
     Do::Renamed,
     Do::Lost,
+    Do::PassedOver,
     Do::Claim,
     Do::Take,
     Do::Finish,
@@ -183,6 +261,7 @@ proptest! {
                 Do::Arrived => pending.arrived(name, now),
                 Do::Renamed => pending.renamed(names[(at + 1) % 3], name, now),
                 Do::Lost => pending.signs_lost(now, Duration::from_secs(2)),
+                Do::PassedOver => drop(pending.passed_over(now)),
                 Do::Claim => {
                     busy.retain(|due| &*due.name != name);
                     busy.push(pending.claim(name));
@@ -200,7 +279,7 @@ proptest! {
                         match what {
                             Do::Finish => pending.finish(name, due.ticket),
                             Do::Again => {
-                                pending.again(name, due.ticket, due.cause, now, Duration::from_millis(50));
+                                pending.again(&due, due.cause.clone(), now, Duration::from_millis(50));
                                 owed.insert(name);
                             }
                             _ => {
@@ -211,7 +290,11 @@ proptest! {
                     }
                 }
             }
-            if !matches!(what, Do::Lost | Do::Claim | Do::Take | Do::Finish | Do::Again | Do::StillOpen) {
+            let is_sign = !matches!(
+                what,
+                Do::Lost | Do::PassedOver | Do::Claim | Do::Take | Do::Finish | Do::Again | Do::StillOpen
+            );
+            if is_sign {
                 owed.insert(name);
             }
         }

@@ -1,5 +1,8 @@
 //! Many files, long files, and more events than can be told.
 
+use std::io::Write;
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use super::super::watch::{Hint, Watch};
 use super::*;
 
@@ -103,6 +106,105 @@ async fn hints_that_find_no_room_are_known_to_be_lost() {
         std::thread::yield_now();
     }
     assert_eq!(hints.recv().await, Some((7, Hint::Created("a".to_owned()))));
+}
+
+/// The most names that wait at any time from now on.
+fn most_waiting(house: &House) -> Arc<AtomicU64> {
+    let (mut board, most) = (house.shares.board.clone(), Arc::new(AtomicU64::new(0)));
+    let seen = Arc::clone(&most);
+    tokio::spawn(async move {
+        while board.changed().await.is_ok() {
+            let waiting = board.borrow().iter().map(|posted| posted.pending).sum();
+            seen.fetch_max(waiting, Ordering::Relaxed);
+        }
+    });
+    most
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn more_files_than_may_wait_are_all_shared() {
+    // More than a scan tells at once.
+    const HINTS: usize = 320;
+    let timing = Timing {
+        // More is unpacked than may wait before the first file is looked at.
+        debounce: Duration::from_secs(1),
+        open_grace: Duration::from_secs(1),
+        ..fast()
+    };
+    let prepare = |share: &Path| {
+        for directory in 0..10 {
+            std::fs::create_dir(share.join(format!("{directory}"))).unwrap();
+        }
+        for known in ["0/changed", "1/gone", "2/renamed"] {
+            std::fs::write(share.join(known), known).unwrap();
+        }
+    };
+    let house = House::with_room(prepare, timing, Room::new(64, HINTS, 16)).await;
+    house.shares.refresh().await.unwrap();
+    let most = most_waiting(&house);
+    let mut names: Vec<String> = (0..2000).map(|file| format!("{}/{file}", file % 10)).collect();
+    names.push("at-the-top".to_owned());
+    for name in &names {
+        std::fs::write(house.path(name), name).unwrap();
+    }
+    std::fs::write(house.path("0/changed"), "0/changed again").unwrap();
+    std::fs::remove_file(house.path("1/gone")).unwrap();
+    std::fs::rename(house.path("2/renamed"), house.path("3/renamed")).unwrap();
+    names.extend(["0/changed", "3/renamed"].map(str::to_owned));
+    names.sort_unstable();
+    let start = Instant::now();
+    while count(&house).await != names.len() as u64 || house.fact("1/gone").await.is_some() {
+        assert!(start.elapsed() < DEADLINE, "{} files; {:?}", count(&house).await, house.shares.rows());
+        house.pause().await;
+    }
+    println!("{} files, of which {HINTS} may wait: {:?}", names.len(), start.elapsed());
+    assert_eq!(house.names().await, names);
+    house.has_content("0/changed", "0/changed again").await;
+    house.has_content("3/renamed", "2/renamed").await;
+    assert_eq!(most.load(Ordering::Relaxed), HINTS as u64, "it shows nothing, or too many waited");
+    // And then each is followed by itself again.
+    let is_quiet = || house.shares.rows()[0].pending == 0;
+    while !is_quiet() {
+        assert!(start.elapsed() < DEADLINE, "{:?}", house.shares.rows());
+        house.pause().await;
+    }
+    house.write("9/later", "later");
+    house.has_content("9/later", "later").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_whose_signs_were_passed_over_is_never_seen_half_done() {
+    let timing = Timing {
+        debounce: Duration::from_millis(300),
+        settle: Duration::from_millis(20),
+        open_grace: Duration::from_secs(6),
+        ..fast()
+    };
+    let prepare = |share: &Path| std::fs::create_dir(share.join("d")).unwrap();
+    let house = House::with_room(prepare, timing, Room::new(64, 128, 0)).await;
+    house.shares.refresh().await.unwrap();
+    // As an archive has them, so that their age keeps nobody waiting.
+    let old = std::time::SystemTime::now() - Duration::from_secs(3600);
+    for file in 0..400 {
+        let mut made = std::fs::File::create(house.path(&format!("d/{file:03}"))).unwrap();
+        made.write_all(b"old").unwrap();
+        made.set_modified(old).unwrap();
+    }
+    let mut slow = std::fs::File::create(house.path("d/slow")).unwrap();
+    slow.write_all(b"one").unwrap();
+    let start = Instant::now();
+    while count(&house).await < 400 {
+        assert!(start.elapsed() < DEADLINE, "{} files; {:?}", count(&house).await, house.shares.rows());
+        house.pause().await;
+    }
+    // Time enough to be looked at, and far from what an open file is given.
+    while start.elapsed() < Duration::from_millis(1500) {
+        house.pause().await;
+    }
+    assert_eq!((count(&house).await, house.content("d/slow").await), (400, None), "seen half-done");
+    slow.write_all(b"two").unwrap();
+    drop(slow);
+    house.has_content("d/slow", "onetwo").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -16,6 +16,7 @@ use p2p_proto::control::Visibility;
 use p2p_service::tasks::Tasks;
 use tempfile::TempDir;
 
+use super::room::Room;
 use super::{
     AddError, DownloadDir, OpenError, PlayedDisk, PublishError, ReadyFile, RemoveError, ShareConfig,
     ShareError, ShareState, Shares, Timing,
@@ -47,6 +48,10 @@ impl House {
 
     /// `prepare` is given the shared directory before anything looks at it.
     async fn with(prepare: impl FnOnce(&Path), timing: Timing) -> House {
+        House::with_room(prepare, timing, Room::default()).await
+    }
+
+    async fn with_room(prepare: impl FnOnce(&Path), timing: Timing, room: Room) -> House {
         let dir = tempfile::tempdir().unwrap();
         for made in ["share", "state"] {
             std::fs::create_dir(dir.path().join(made)).unwrap();
@@ -55,8 +60,8 @@ impl House {
         let catalog = Catalog::open(&dir.path().join("catalog.sqlite")).unwrap();
         let tasks = Tasks::new();
         let state = dir.path().join("state");
-        let shares =
-            Shares::start(configs(dir.path()), &state, catalog.clone(), &tasks, timing).await.unwrap();
+        let shares = Shares::start_with(configs(dir.path()), &state, catalog.clone(), &tasks, timing, room);
+        let shares = shares.await.unwrap();
         House { dir, catalog, tasks, shares }
     }
 
