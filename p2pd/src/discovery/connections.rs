@@ -311,8 +311,9 @@ mod tests {
         let (pieces, mut messages) = (closed(Carries::Pieces), std::pin::pin!(closed(Carries::Messages)));
         drop(lent);
         timeout(LONG, pieces).await.expect("it is kept open for nobody");
-        // It is still in use, and works.
+        // It is still in use, works, and is there for others too.
         sleep(3 * SHORTLY).await;
+        assert!(connections.lock().contains_key(&(id, Carries::Messages)));
         let answer = client.describe(p2p_proto::v1::DescribeRequest::default()).await;
         assert_eq!(answer.unwrap_err().code(), Code::Unimplemented);
         assert!(timeout(SHORTLY, messages.as_mut()).await.is_err(), "it is in use");
