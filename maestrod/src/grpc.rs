@@ -13,6 +13,7 @@ use p2p_proto::v1::{
     ListPeersResponse, LocateRequest, LocateResponse, PeerEntry, PeerInfo, SearchRequest, SearchResponse,
     SyncRequest, SyncResponse, locate_request,
 };
+use p2p_service::passage::{AnswerRoom, Incoming, Known, MessageRoom};
 use p2p_service::tasks::Tasks;
 use p2p_service::wire::Caller;
 use tokio::sync::mpsc;
@@ -26,7 +27,6 @@ use crate::directory::{
     Candidate, Directory, DirectoryError, FileRecord, ListedPeer, NamePosition, Page, PeerKey, PeerRecord,
     Search, Through, Wanted, Which, cursor,
 };
-use crate::passage::{AnswerRoom, Incoming, Known, MessageRoom, Outgoing, Place};
 use crate::presence::now_ms;
 use crate::reach::Reach;
 use crate::sync::{self, Answer, SyncContext, status_of};
@@ -46,6 +46,8 @@ const MAX_PAGE: usize = 10_000;
 const MAX_DRAWN: usize = 256;
 /// Bytes of items in one answer, at the most: below the message limit, with room for what is around them.
 const MAX_ITEMS_BYTES: usize = p2p_proto::MAX_MESSAGE_LEN - 64 * 1024;
+/// Bytes of long answers that are held at once.
+const ANSWERS: usize = 48 << 20;
 /// The call of the Sync stream.
 const SYNC: &str = "/p2p.v1.Directory/Sync";
 /// How long a question may take.
@@ -61,7 +63,7 @@ pub(crate) struct DirectoryService {
 
 impl DirectoryService {
     pub(crate) fn new(context: SyncContext, tasks: Tasks) -> DirectoryService {
-        DirectoryService { context, tasks, reach: Reach::new(), room: AnswerRoom::new() }
+        DirectoryService { context, tasks, reach: Reach::new(), room: AnswerRoom::new(ANSWERS) }
     }
 
     /// The answer to this peer, with its place until it is read.
@@ -340,12 +342,4 @@ pub(crate) fn held_in(room: &MessageRoom, mut request: http::Request<Body>) -> h
     let known = Known::default();
     request.extensions_mut().insert(known.clone());
     request.map(|body| Body::new(Incoming::of_known(body, known, room)))
-}
-
-/// An answer, which goes out piece by piece where it is long.
-pub(crate) fn held_out(tasks: &Tasks, mut response: http::Response<Body>) -> http::Response<Body> {
-    match response.extensions_mut().remove::<Place>() {
-        None => response,
-        Some(place) => response.map(|body| Body::new(Outgoing::new(body, place, tasks))),
-    }
 }

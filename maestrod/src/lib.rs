@@ -18,7 +18,6 @@ pub mod directory;
 pub mod doctor;
 mod grpc;
 mod metrics;
-mod passage;
 pub mod presence;
 pub mod profile;
 mod reach;

@@ -17,6 +17,7 @@ use axum::{Json, Router};
 use p2p_identity::PeerId;
 use p2p_proto::rest::MaestroRoot;
 use p2p_service::http::{LocalOnly, local_only_guard, with_fallbacks};
+use p2p_service::passage::{AnswerRoom, Outgoing};
 use p2p_service::problem::Problem;
 use p2p_service::tasks::Tasks;
 use serde::Serialize;
@@ -28,7 +29,6 @@ use crate::config::Config;
 use crate::directory::cursor::InvalidCursor;
 use crate::directory::{Directory, DirectoryError};
 use crate::metrics::Metrics;
-use crate::passage::{AnswerRoom, Outgoing};
 use crate::presence::Presence;
 
 mod document;
@@ -46,6 +46,8 @@ pub(crate) use waiting::say_unavailable;
 const TIMEOUT: Duration = Duration::from_secs(20);
 /// Lists that are made at once. What the database's threads read faster than it can be written down would lie in memory.
 const LISTS_AT_ONCE: usize = 2;
+/// Bytes of long answers that are held at once.
+const ANSWERS: usize = 48 << 20;
 /// When somebody may try again who was told that something is missing, and not when.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
 
@@ -116,7 +118,7 @@ pub(crate) fn router(state: RestState, local: LocalOnly, tasks: &Tasks) -> Route
         routes.fold(Router::from(document::page()), |router, route| router.route(route.path, route.handler));
     with_fallbacks(router)
         .layer(middleware::from_fn(in_time))
-        .layer(middleware::from_fn_with_state((AnswerRoom::new(), tasks.clone()), hand_over))
+        .layer(middleware::from_fn_with_state((AnswerRoom::new(ANSWERS), tasks.clone()), hand_over))
         .layer(middleware::from_fn_with_state(limits, limits::count_and_limit))
         .layer(middleware::from_fn_with_state(local, local_only_guard))
         .with_state(state)

@@ -14,6 +14,7 @@ use p2p_service::config::Reloaded;
 use p2p_service::health::PATIENCE;
 use p2p_service::http::LocalOnly;
 use p2p_service::listen::ListenError;
+use p2p_service::passage::{MessageRoom, held_out};
 use p2p_service::state_dir::{StateDir, StateDirError};
 use p2p_service::status::{STATUS_EVERY, StatusLine, counted};
 use p2p_service::tasks::Tasks;
@@ -30,7 +31,6 @@ use crate::directory::postgres::{self, PostgresDirectory};
 use crate::directory::sqlite::{OpenError, SqliteDirectory};
 use crate::directory::{Directory, DirectoryError, Totals};
 use crate::metrics::Metrics;
-use crate::passage::MessageRoom;
 use crate::presence::Presence;
 use crate::rest::RestState;
 use crate::sync::SyncContext;
@@ -38,6 +38,8 @@ use crate::{grpc, rest, retention};
 
 /// File of the join token, in the state directory.
 pub const TOKEN_FILE: &str = "join-token";
+/// Bytes of long messages of peers that are held at once.
+const MESSAGES: usize = 96 << 20;
 /// Bytes of one call of a peer that may come in before they are read: each connection can have so much lie here.
 const STREAM_WINDOW: u32 = 256 * 1024;
 /// Bytes of one connection.
@@ -202,7 +204,7 @@ impl Server {
         };
         let service = grpc::server(grpc::DirectoryService::new(context, tasks.clone()));
         let keepalive = self.config.lease() / 3;
-        let (token, messages, answering) = (tasks.token(), MessageRoom::new(), tasks.clone());
+        let (token, messages, answering) = (tasks.token(), MessageRoom::new(MESSAGES), tasks.clone());
         tasks.spawn("grpc", async move {
             // Question and patience together are less than the lease: a peer that is silent is found out within it.
             wire::server()
@@ -214,7 +216,7 @@ impl Server {
                     grpc::held_in(&messages, request)
                 }))
                 .layer(MapResponseLayer::new(move |response: ::http::Response<Body>| {
-                    grpc::held_out(&answering, response)
+                    held_out(&answering, response)
                 }))
                 .add_service(service)
                 .serve_with_incoming_shutdown(incoming, token.cancelled_owned())

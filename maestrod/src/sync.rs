@@ -11,6 +11,7 @@ use p2p_identity::{Identity, Membership, PeerId};
 use p2p_proto::v1::{
     Hello, MembershipGrant, SyncRequest, SyncResponse, Welcome, sync_request, sync_response,
 };
+use p2p_service::passage::Known;
 use p2p_service::wire::Caller;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, timeout};
@@ -21,7 +22,6 @@ use crate::admission::{self, JoinToken};
 use crate::config::Config;
 use crate::directory::{Directory, DirectoryError};
 use crate::metrics::Metrics;
-use crate::passage::Known;
 use crate::presence::{Attendance, Presence, now_ms};
 use crate::profile;
 use conversation::{Conversation, Failure};

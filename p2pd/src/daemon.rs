@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use p2p_identity::{Identity, PeerId};
 use p2p_proto::MAX_MESSAGE_LEN;
@@ -11,6 +12,7 @@ use p2p_service::bearer::load_or_create_token;
 use p2p_service::config::{Reloaded, Sources};
 use p2p_service::http;
 use p2p_service::listen::{self, SocketFile};
+use p2p_service::passage::MessageRoom;
 use p2p_service::state_dir::StateDir;
 use p2p_service::tasks::Tasks;
 use p2p_service::wire::{self, Accept};
@@ -23,13 +25,25 @@ use crate::config::{Config, InForce};
 use crate::discovery::{Answerer, Connections, Friends, Locator, Maestros, Members, Myself, Network};
 use crate::doctor::Doctor;
 use crate::limits::Limits;
-use crate::serve::{AcceptOffers, Admission, Bulk, Contents, Files, Offers, PeerService, WholeFileLimit};
+use crate::serve::{
+    AcceptOffers, Admission, Bulk, Contents, Files, Gate, Offers, PeerService, WholeFileLimit,
+};
 use crate::shares::{ShareError, Shares, Timing};
 use crate::status::Summary;
 use crate::transfer::{Intake, Outbox, Sends, Store, Swarms, TransferSettings, Transfers};
 
 /// Bytes of one message to the `Peer` service, at most.
 const MAX_REQUEST_LEN: usize = 64 * 1024;
+
+/// Bytes of long messages of others, whole files that they upload, that are held at once.
+const MESSAGES: usize = 32 << 20;
+/// How long one may take: as long as the longest takes at the pace that it must have where others wait for its room.
+const MESSAGE_PATIENCE: Duration = Duration::from_secs(64);
+/// Bytes of one call of another peer that may come in before they are read, of one connection, and at once. What is long goes
+/// the other way: files are fetched, over connections of whoever fetches.
+const STREAM_WINDOW: u32 = 512 * 1024;
+const CONNECTION_WINDOW: u32 = 1 << 20;
+const FRAME_LEN: u32 = 16 * 1024;
 
 /// File of the identity, in the state directory.
 const KEY_FILE: &str = "identity.key";
@@ -167,9 +181,9 @@ impl Daemon {
         let answerer =
             Answerer::new(Arc::clone(&myself), catalog.clone(), friends.clone(), connections.clone());
         let offers = Offers::new(transfers.clone(), accept.subscribe());
-        let files = Files::new(admission.clone(), contents.clone(), intake.clone(), accept.subscribe());
+        let files = Files::new(contents.clone(), intake.clone(), accept.subscribe());
         let peer = PeerService::new(
-            admission,
+            admission.clone(),
             answerer,
             contents,
             offers,
@@ -177,7 +191,7 @@ impl Daemon {
             members,
             tasks.clone(),
         );
-        serve_grpc(grpc, &identity, &config, peer, files, tasks)?;
+        serve_grpc(grpc, &identity, &config, admission, (peer, files), tasks)?;
 
         let facts = ApiFacts {
             name: myself.name.clone(),
@@ -265,15 +279,22 @@ fn serve_grpc(
     listener: TcpListener,
     identity: &Identity,
     config: &Config,
-    peer: PeerService,
-    files: Files,
+    admission: Admission,
+    (peer, files): (PeerService, Files),
     tasks: &Tasks,
 ) -> anyhow::Result<()> {
     let connections = wire::incoming(listener, identity, Accept::bulk(config.grpc.plaintext.into()), tasks)?;
-    // What peers ask is short; strangers fill no memory before they are turned away.
+    let room = MessageRoom::patient(MESSAGES, MESSAGE_PATIENCE);
     let peer = Bulk::new(peer, MAX_REQUEST_LEN, MAX_MESSAGE_LEN);
+    let peer = Gate::new(peer, admission.clone(), room.clone(), tasks.clone());
     let files = FileServiceServer::new(files).max_decoding_message_size(MAX_MESSAGE_LEN + 4096);
-    let router = wire::server().add_service(peer).add_service(WholeFileLimit::new(files));
+    let files = Gate::new(WholeFileLimit::new(files), admission, room, tasks.clone()).with_plaintext();
+    let router = wire::server()
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_frame_size(FRAME_LEN)
+        .add_service(peer)
+        .add_service(files);
     let token = tasks.token();
     tasks.spawn("grpc", async move {
         router.serve_with_incoming_shutdown(connections, token.cancelled_owned()).await?;

@@ -190,10 +190,23 @@ impl Daemon {
     /// # Errors
     /// Where it does not run any more.
     pub fn peak_memory(&self) -> Result<u64> {
+        self.status_bytes("VmHWM:")
+    }
+
+    /// The memory that it has for itself alone now, in bytes (RssAnon).
+    ///
+    /// # Errors
+    /// Where it does not run any more.
+    pub fn private_memory(&self) -> Result<u64> {
+        self.status_bytes("RssAnon:")
+    }
+
+    fn status_bytes(&self, key: &str) -> Result<u64> {
         let path = format!("/proc/{}/status", self.pid()?);
         let status = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("no VmHWM in it")?;
-        let kib: u64 = line.trim().trim_end_matches("kB").trim().parse()?;
+        let line = status.lines().find_map(|line| line.strip_prefix(key));
+        let value = line.with_context(|| format!("no {key} in {path}"))?;
+        let kib: u64 = value.trim().trim_end_matches("kB").trim().parse()?;
         Ok(kib * 1024)
     }
 

@@ -2,12 +2,14 @@
 //!
 //! **Owns** the daemon's contact with the system it runs on: its listeners, its state directory and the lock on it,
 //! its journal, its signals, its background tasks, their health and their end, its reports to systemd, and the shape of the HTTP
-//! answers that are not the answer the caller wanted; and the gRPC connections between machines (`wire`).
+//! answers that are not the answer the caller wanted; and the gRPC connections between machines (`wire`), with
+//! the room for what is on its way on them (`passage`).
 //!
 //! **Knows nothing** of files, peers or catalogs: whatever is about sharing belongs to a daemon.
 //!
 //! **Callers:** the daemons. Most of it (`files`, `health`, `log`, `notify`, `status`, `signals`, `tasks`, `listen`, `state_dir`, `config`) is for
-//! a daemon's composition file only; `problem`, `http` and `bearer` are also for the rooms at its HTTP edge.
+//! a daemon's composition file only; `problem`, `http` and `bearer` are also for the rooms at its HTTP edge, `passage` for those at
+//! its gRPC edge too.
 
 pub mod bearer;
 pub mod config;
@@ -19,6 +21,7 @@ pub mod listen;
 pub mod log;
 pub mod memory;
 pub mod notify;
+pub mod passage;
 pub mod problem;
 pub mod signals;
 pub mod state_dir;

@@ -3,9 +3,11 @@
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use http::Extensions;
 use p2p_identity::{Membership, MembershipError, PeerId};
 use p2p_proto::MEMBERSHIP_METADATA;
 use p2p_service::wire::Caller;
+use tonic::metadata::MetadataMap;
 use tonic::{Request, Status};
 
 use crate::catalog::Viewer;
@@ -33,6 +35,15 @@ pub(super) struct Guest {
 }
 
 impl Guest {
+    /// The guest that [`Gate`](super::Gate) let in with this call.
+    ///
+    /// # Errors
+    /// Where it did not stand before the service.
+    pub(super) fn of<T>(request: &Request<T>) -> Result<Self, Status> {
+        let guest = request.extensions().get::<Self>().cloned();
+        guest.ok_or_else(|| Status::internal("the call was not admitted where it should be"))
+    }
+
     /// Whether they are a member of a network of this peer at this time, in seconds since 1970-01-01 UTC.
     fn is_member_of(&self, network: &Network, now_unix_secs: u64) -> bool {
         self.memberships.iter().any(|(id, until)| now_unix_secs <= *until && network.has(*id))
@@ -45,16 +56,16 @@ impl Admission {
         Self { friends, network }
     }
 
-    /// Who calls.
+    /// Who calls, of whom this is the connection and what they show with the call.
     ///
     /// # Errors
     /// UNAUTHENTICATED in plaintext; PERMISSION_DENIED for strangers, with what they can do about it.
-    pub(super) fn admit<T>(&self, request: &Request<T>) -> Result<Guest, Status> {
-        let caller = request.extensions().get::<Caller>();
+    pub(super) fn admit(&self, connection: &Extensions, shown: &MetadataMap) -> Result<Guest, Status> {
+        let caller = connection.get::<Caller>();
         let id = caller
             .and_then(|caller| caller.peer)
             .ok_or_else(|| Status::unauthenticated("this call needs TLS with a certificate on both sides"))?;
-        let memberships = self.memberships(request, id);
+        let memberships = self.memberships(shown, id);
         if self.friends.contains(id) {
             let memberships = memberships.unwrap_or_default().into();
             return Ok(Guest { id, viewer: Viewer::Friend, memberships });
@@ -70,13 +81,13 @@ impl Admission {
     }
 
     /// The networks that a caller proves to be a member of, and until when; or why nothing that it shows counts.
-    fn memberships<T>(&self, request: &Request<T>, id: PeerId) -> Result<Vec<(PeerId, u64)>, String> {
+    fn memberships(&self, metadata: &MetadataMap, id: PeerId) -> Result<Vec<(PeerId, u64)>, String> {
         if !self.network.is_any() {
             return Err("it has joined no network".to_owned());
         }
         let (mut memberships, mut why) = (Vec::new(), "you showed no membership".to_owned());
         // Of each network that the caller belongs to one.
-        for shown in request.metadata().get_all_bin(MEMBERSHIP_METADATA).iter().take(MAX_SHOWN) {
+        for shown in metadata.get_all_bin(MEMBERSHIP_METADATA).iter().take(MAX_SHOWN) {
             let Ok(shown) = shown.to_bytes() else { continue };
             match Membership::from_bytes(&shown).and_then(|membership| self.check(membership, id)) {
                 Ok(membership) => memberships.push((membership.network(), membership.not_after_unix_secs())),

@@ -23,7 +23,7 @@ use tower::Service;
 use super::peer::PeerService;
 
 /// The call that is answered here.
-const PULL: &str = "/p2p.v1.Peer/Pull";
+pub(super) const PULL: &str = "/p2p.v1.Peer/Pull";
 
 /// The `p2p.v1.Peer` service, as it is served.
 #[derive(Clone)]

@@ -5,10 +5,12 @@ use std::ops::Range;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use p2p_content::{ContentHash, EndHasher, Manifest};
 use p2p_identity::PeerId;
 use p2p_proto::PULL_CHUNK_LEN;
+use p2p_service::passage::AnswerRoom;
 use tonic::Status;
 
 use super::admission::Guest;
@@ -19,6 +21,11 @@ use crate::catalog::{Catalog, Viewer};
 use crate::limits::Limits;
 use crate::shares::Shares;
 use crate::transfer::{Outbox, Swarm, Swarms, Unfinished};
+
+/// Bytes of long answers that are held at once, those of Pull apart.
+const ANSWERS: usize = 32 << 20;
+/// How long nobody may have read on with one that gives way to others: who is far and slow reads in fits and starts.
+const HASTE: Duration = Duration::from_secs(1);
 
 /// Bytes that were given to others since the start. Clones count together.
 #[derive(Debug, Clone, Default)]
@@ -46,6 +53,7 @@ pub struct Contents {
     limits: Limits,
     buffers: Buffers,
     brakes: Brakes,
+    answers: AnswerRoom,
     served: Served,
 }
 
@@ -124,6 +132,7 @@ impl Contents {
             limits,
             buffers: Buffers::default(),
             brakes: Brakes::default(),
+            answers: AnswerRoom::hasty_after(ANSWERS, HASTE),
             served: Served::default(),
         }
     }
@@ -145,6 +154,11 @@ impl Contents {
     /// What holds them back.
     pub(super) fn brakes(&self) -> &Brakes {
         &self.brakes
+    }
+
+    /// The room for long answers, to all peers together.
+    pub(super) fn answers(&self) -> &AnswerRoom {
+        &self.answers
     }
 
     /// What was sent to single peers.

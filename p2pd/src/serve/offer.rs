@@ -73,7 +73,7 @@ impl Offers {
         };
         match begun {
             Ok(transfer) => {
-                follow(&self.transfers, transfer, updates).await;
+                follow(self.transfers.watch(transfer.id), transfer, updates).await;
             }
             Err(why) => {
                 let peer_id = sender.id().map(|id| id.to_string());
@@ -107,19 +107,22 @@ fn refusal(error: &FetchError) -> String {
     }
 }
 
+/// Tells of a transfer until it ends, or nobody listens: it goes on without anybody to tell.
 async fn follow(
-    transfers: &Transfers,
-    transfer: Transfer,
+    watching: Option<watch::Receiver<Transfer>>,
+    begun: Transfer,
     updates: mpsc::Sender<Result<OfferUpdate, Status>>,
 ) {
-    let watching = transfers.watch(transfer.id);
-    if updates.send(Ok(update(&transfer))).await.is_err() || transfer.state.is_ended() {
+    if updates.send(Ok(update(&begun))).await.is_err() || begun.state.is_ended() {
         return;
     }
     let Some(mut watching) = watching else { return };
-    while watching.changed().await.is_ok() {
+    loop {
+        tokio::select! {
+            changed = watching.changed() => if changed.is_err() { return },
+            () = updates.closed() => return,
+        }
         let transfer = watching.borrow_and_update().clone();
-        // The transfer goes on without anybody to tell.
         if updates.send(Ok(update(&transfer))).await.is_err() || transfer.state.is_ended() {
             return;
         }
@@ -136,4 +139,35 @@ fn update(transfer: &Transfer) -> OfferUpdate {
         _ => (State::Accepted, transfer.reason.clone().unwrap_or_default()),
     };
     OfferUpdate { state: state.into(), message, done_bytes: transfer.done_bytes, name: transfer.name.clone() }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use serde_json::json;
+    use tokio::time::timeout;
+
+    use super::*;
+
+    fn transfer() -> Transfer {
+        let transfer = json!({
+            "id": 1, "name": "a.bin", "done_bytes": 0, "wasted_bytes": 0, "state": "running", "proven": true,
+            "sources": [], "rate": 0, "created_ms": 0,
+        });
+        serde_json::from_value(transfer).unwrap()
+    }
+
+    #[tokio::test]
+    async fn nothing_is_kept_for_a_caller_who_has_gone_however_long_the_transfer_stays_as_it_is() {
+        let (known, watching) = watch::channel(transfer());
+        let (updates, mut told) = mpsc::channel(1);
+        let following = tokio::spawn(follow(Some(watching), transfer(), updates));
+        assert_eq!(told.recv().await.unwrap().unwrap().state(), State::Accepted);
+        known.send_modify(|transfer| transfer.done_bytes = 5);
+        assert_eq!(told.recv().await.unwrap().unwrap().done_bytes, 5);
+        drop(told);
+        timeout(Duration::from_secs(10), following).await.expect("it is still told of the transfer").unwrap();
+        assert_eq!(known.receiver_count(), 0);
+    }
 }

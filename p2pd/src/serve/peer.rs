@@ -12,12 +12,13 @@ use p2p_proto::v1::{
     DescribeResponse, FriendQuery, LocateResponse, ManifestRequest, ManifestResponse, OfferRequest,
     OfferUpdate, PullRequest, PullResponse,
 };
+use p2p_service::passage::Place;
 use p2p_service::tasks::Tasks;
 use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::admission::Admission;
+use super::admission::{Admission, Guest};
 use super::availability;
 use super::contents::Contents;
 use super::offer::Offers;
@@ -82,15 +83,22 @@ impl PeerService {
 }
 
 impl PeerService {
+    /// The answer to this peer, with its place until it is read.
+    fn answer<T: prost::Message>(&self, peer: PeerId, answer: T) -> Result<Response<T>, Status> {
+        // Until it is written out it is as it was put together, which takes as much again.
+        let place = self.contents.answers().place(Some(peer), 2 * answer.encoded_len());
+        Ok(placed(answer, place.map_err(|error| Status::resource_exhausted(error.to_string()))?))
+    }
+
     /// The answers, framed, to the requests of a Pull stream.
     ///
     /// # Errors
-    /// Where the caller is not admitted, or too many are served already.
+    /// Where too many are served already.
     pub(super) fn answer_pull(
         &self,
         request: Request<Streaming<PullRequest>>,
     ) -> Result<ReceiverStream<Result<Bytes, Status>>, Status> {
-        let guest = self.admission.admit(&request)?;
+        let guest = Guest::of(&request)?;
         let permit = Arc::clone(&self.pulls).try_acquire_owned().map_err(|_| busy())?;
         let place = self.places.enter(guest.id).ok_or_else(busy)?;
         let (answers, stream) = mpsc::channel(pull::AHEAD);
@@ -117,7 +125,7 @@ impl Peer for PeerService {
         &self,
         request: Request<DescribeRequest>,
     ) -> Result<Response<DescribeResponse>, Status> {
-        let guest = self.admission.admit(&request)?;
+        let guest = Guest::of(&request)?;
         // How much there is in all is for those who may see all.
         let totals = match guest.viewer {
             Viewer::Network => Default::default(),
@@ -128,12 +136,12 @@ impl Peer for PeerService {
     }
 
     async fn locate(&self, request: Request<FriendQuery>) -> Result<Response<LocateResponse>, Status> {
-        let guest = self.admission.admit(&request)?;
+        let guest = Guest::of(&request)?;
         self.answerer.answer(request.into_inner(), guest.id, guest.viewer).await.map(Response::new)
     }
 
     async fn browse(&self, request: Request<BrowseRequest>) -> Result<Response<BrowseResponse>, Status> {
-        let guest = self.admission.admit(&request)?;
+        let guest = Guest::of(&request)?;
         let BrowseRequest { prefix, text, limit, cursor } = request.into_inner();
         let after = match cursor.as_str() {
             "" => None,
@@ -160,21 +168,21 @@ impl Peer for PeerService {
         facts.truncate(limit as usize);
         let next = facts.last().filter(|_| more).map(|fact| format!("{}\0{}", fact.name, fact.share));
         let files = facts.iter().map(entry).collect();
-        Ok(Response::new(BrowseResponse { files, next: next.unwrap_or_default() }))
+        self.answer(guest.id, BrowseResponse { files, next: next.unwrap_or_default() })
     }
 
     async fn get_manifest(
         &self,
         request: Request<ManifestRequest>,
     ) -> Result<Response<ManifestResponse>, Status> {
-        let guest = self.admission.admit(&request)?;
+        let guest = Guest::of(&request)?;
         let content = ContentHash::try_from(request.into_inner().content.as_ref())
             .map_err(|error| Status::invalid_argument(error.to_string()))?;
         let manifest = self.contents.manifest(content, guest.viewer, guest.id).await?;
         // Who has not got the end yet can prove the pieces all the same.
         let ending = self.contents.ending(&manifest, &guest).await.unwrap_or_default().into();
         let (size, values) = (manifest.pieces().len(), manifest.to_bytes().into());
-        Ok(Response::new(ManifestResponse { size, values, ending }))
+        self.answer(guest.id, ManifestResponse { size, values, ending })
     }
 
     type AvailabilityStream = ReceiverStream<Result<AvailabilityUpdate, Status>>;
@@ -183,7 +191,7 @@ impl Peer for PeerService {
         &self,
         request: Request<AvailabilityRequest>,
     ) -> Result<Response<Self::AvailabilityStream>, Status> {
-        let guest = self.admission.admit(&request)?;
+        let guest = Guest::of(&request)?;
         let permit = Arc::clone(&self.followers).try_acquire_owned().map_err(|_| busy())?;
         let place = self.follower_places.enter(guest.id).ok_or_else(busy)?;
         let request = request.into_inner();
@@ -216,7 +224,7 @@ impl Peer for PeerService {
     type OfferStream = ReceiverStream<Result<OfferUpdate, Status>>;
 
     async fn offer(&self, request: Request<OfferRequest>) -> Result<Response<Self::OfferStream>, Status> {
-        let guest = self.admission.admit(&request)?;
+        let guest = Guest::of(&request)?;
         let (updates, stream) = mpsc::channel(AHEAD);
         let (offers, offer, token) = (self.offers.clone(), request.into_inner(), self.tasks.token());
         self.tasks.spawn_detached("offer", async move {
@@ -231,6 +239,15 @@ impl Peer for PeerService {
         });
         Ok(Response::new(ReceiverStream::new(stream)))
     }
+}
+
+/// An answer that has this place until it is read.
+pub(super) fn placed<T>(answer: T, place: Option<Place>) -> Response<T> {
+    let mut response = Response::new(answer);
+    if let Some(place) = place {
+        response.extensions_mut().insert(place);
+    }
+    response
 }
 
 fn busy() -> Status {
@@ -250,25 +267,25 @@ struct Places {
 }
 
 /// One stream of a peer, until it is dropped.
-struct Place(Places, PeerId);
+struct Entered(Places, PeerId);
 
 impl Places {
     fn of(limit: usize) -> Self {
         Self { taken: Arc::default(), limit }
     }
 
-    fn enter(&self, id: PeerId) -> Option<Place> {
+    fn enter(&self, id: PeerId) -> Option<Entered> {
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
         let count = taken.entry(id).or_default();
         if *count >= self.limit {
             return None;
         }
         *count += 1;
-        Some(Place(self.clone(), id))
+        Some(Entered(self.clone(), id))
     }
 }
 
-impl Drop for Place {
+impl Drop for Entered {
     fn drop(&mut self) {
         let mut taken = self.0.taken.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(count) = taken.get_mut(&self.1) {

@@ -123,7 +123,7 @@ impl SourceTask {
     async fn pull(&mut self) -> Result<(), Gone> {
         let connected =
             tokio::try_join!(self.connections.pieces(&self.peer), self.connections.peer(&self.peer));
-        let (channel, mut teller) = connected.map_err(|error| Gone::Lost(error.to_string()))?;
+        let (lent, mut teller) = connected.map_err(|error| Gone::Lost(error.to_string()))?;
         let (up, outgoing) = mpsc::channel(64);
         let request = AvailabilityRequest {
             content: self.content.as_bytes().to_vec().into(),
@@ -131,7 +131,7 @@ impl SourceTask {
         };
         let opening = async {
             tokio::join!(
-                pull_call::open(channel, self.connections.metadata(), outgoing),
+                pull_call::open(lent.channel(), self.connections.metadata(), outgoing),
                 teller.availability(request)
             )
         };

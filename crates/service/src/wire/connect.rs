@@ -52,7 +52,7 @@ impl Connection {
     }
 
     /// Returns once the connection is closed, as far as this end knows. It does not keep it open.
-    pub fn closed(&self) -> impl Future<Output = ()> + Send + 'static {
+    pub fn closed(&self) -> impl Future<Output = ()> + Send + 'static + use<> {
         self.closed.clone().cancelled_owned()
     }
 }

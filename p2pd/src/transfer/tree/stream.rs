@@ -96,9 +96,9 @@ impl StreamTask {
 
     async fn pull(&mut self) -> Result<(), Gone> {
         let connected = self.connections.files(&self.peer).await;
-        let channel = connected.map_err(|error| Gone::Lost(error.to_string()))?;
+        let lent = connected.map_err(|error| Gone::Lost(error.to_string()))?;
         let (up, outgoing) = mpsc::channel(REQUESTS);
-        let opening = pull_call::open(channel, self.connections.metadata(), outgoing);
+        let opening = pull_call::open(lent.channel(), self.connections.metadata(), outgoing);
         let opened = timeout(SILENCE, opening).await.map_err(|_| self.silent(SILENCE))?;
         let mut down = opened.map_err(|status| self.gone(&status))?;
         let ready = Event::Ready { source: self.key, round_trip: down.round_trip() };

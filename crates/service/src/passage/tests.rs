@@ -8,12 +8,14 @@ use bytes::Bytes;
 use http_body::{Body, Frame};
 use http_body_util::{BodyExt as _, Full, StreamBody};
 use p2p_identity::PeerId;
-use p2p_service::tasks::Tasks;
 use tonic::{Code, Status};
 
-use super::outgoing::NoRoom;
 use super::*;
+use crate::tasks::Tasks;
 
+/// Bytes of the rooms.
+const MESSAGES: usize = 96 << 20;
+const ANSWERS: usize = 48 << 20;
 /// How long a test waits.
 const SHORTLY: Duration = Duration::from_millis(200);
 
@@ -42,11 +44,11 @@ async fn next(
 }
 
 fn messages() -> MessageRoom {
-    MessageRoom::with_patience(SHORTLY, SHORTLY / 4)
+    MessageRoom::with_patience(MESSAGES, SHORTLY, SHORTLY / 4)
 }
 
 fn answers() -> AnswerRoom {
-    AnswerRoom::with_patience(SHORTLY, SHORTLY / 4)
+    AnswerRoom::with_patience(ANSWERS, SHORTLY, SHORTLY / 4)
 }
 
 /// A call of somebody who was let in.
@@ -139,6 +141,85 @@ async fn a_long_message_of_a_stranger_is_not_read_on() {
     assert!(refused.message().contains("1048576"), "{refused}");
 }
 
+/// A call of one message.
+fn single<B>(body: B, room: &MessageRoom) -> (Incoming<B>, MessagePlace) {
+    let kept = MessagePlace::default();
+    (Incoming::single(body, kept.clone(), room), kept)
+}
+
+#[tokio::test]
+async fn the_place_of_a_single_message_goes_to_who_has_the_message() {
+    let room = messages();
+    let parts = [Bytes::from(message(100_000)), Bytes::from(message(1 << 20))];
+    for (whole, held) in parts.into_iter().zip([100_000, 1 << 20]) {
+        let mut parts = vec![whole.slice(..50_000), whole.slice(50_000..)];
+        let ending = StreamBody::new(futures::stream::iter(
+            std::mem::take(&mut parts).into_iter().map(|part| Ok::<_, Infallible>(Frame::data(part))),
+        ));
+        let (mut body, kept) = single(ending, &room);
+        for _ in 0..2 {
+            next(&mut body).await.unwrap();
+        }
+        assert!(body.frame().await.is_none());
+        drop(body);
+        assert_eq!(free(&room), MESSAGES - held / 1024 * 1024, "the message is still there");
+        drop(kept);
+        assert_eq!(free(&room), MESSAGES);
+    }
+}
+
+#[tokio::test]
+async fn a_single_message_is_the_end_of_its_call() {
+    let room = messages();
+    let whole = Bytes::from(message(1 << 20));
+    // All of it comes, and not the end.
+    let (mut body, kept) = single(never_ending(vec![whole.slice(..50_000), whole.slice(50_000..)]), &room);
+    for _ in 0..2 {
+        next(&mut body).await.unwrap();
+    }
+    assert_eq!(free(&room), MESSAGES - (1 << 20));
+    let ended = next(&mut body).await.unwrap_err();
+    assert_eq!(ended.code(), Code::ResourceExhausted);
+    assert!(ended.message().contains("did not come to its end"), "{ended}");
+    drop((body, kept));
+    assert_eq!(free(&room), MESSAGES);
+    // Nothing comes at all.
+    let (mut body, _kept) = single(never_ending(Vec::new()), &room);
+    assert_eq!(next(&mut body).await.unwrap_err().code(), Code::ResourceExhausted);
+    // Another one comes, at once or later.
+    let two = Bytes::from([message(3), message(4)].concat());
+    for parts in [vec![two.clone()], vec![two.slice(..8), two.slice(8..)]] {
+        let (mut body, _kept) = single(never_ending(parts.clone()), &room);
+        for _ in 1..parts.len() {
+            next(&mut body).await.unwrap();
+        }
+        assert_eq!(next(&mut body).await.unwrap_err().code(), Code::InvalidArgument);
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_is_not_made_yet_waits_for_its_place() {
+    let (room, tasks) = (AnswerRoom::with_patience(ANSWERS, 50 * SHORTLY, SHORTLY / 4), Tasks::new());
+    let taken = room.place(None, ANSWERS).unwrap().unwrap();
+    let waiting = tokio::spawn({
+        let room = room.clone();
+        async move { room.wait_for_place(None, 1 << 20).await.map(|place| place.is_some()) }
+    });
+    tokio::time::sleep(SHORTLY).await;
+    assert!(!waiting.is_finished());
+    drop(taken);
+    assert_eq!(waiting.await.unwrap(), Ok(true));
+    // What nobody reads gives way to it.
+    let place = room.place(None, ANSWERS).unwrap().unwrap();
+    let mut unread = Outgoing::new(Full::new(Bytes::from(vec![7; 1 << 20])), place, &tasks);
+    assert!(room.wait_for_place(None, 1 << 20).await.unwrap().is_some());
+    assert!(unread.frame().await.unwrap().is_err());
+    // Not for ever.
+    let room = answers();
+    let _taken = room.place(None, ANSWERS).unwrap();
+    assert_eq!(room.wait_for_place(None, 1 << 20).await.err(), Some(NoRoom::Others));
+}
+
 #[tokio::test]
 async fn where_there_is_no_room_nothing_more_is_read() {
     let room = messages();
@@ -157,7 +238,7 @@ async fn where_there_is_no_room_nothing_more_is_read() {
 
 #[tokio::test]
 async fn who_does_not_go_on_gives_way_and_who_does_keeps_its_place() {
-    let room = MessageRoom::with_patience(100 * SHORTLY, SHORTLY);
+    let room = MessageRoom::with_patience(MESSAGES, 100 * SHORTLY, SHORTLY);
     let parts = |more: usize| {
         use futures::StreamExt as _;
         let first = futures::stream::iter([Ok::<_, Infallible>(Frame::data(begun(4 << 20, 60_000)))]);
@@ -251,7 +332,7 @@ fn one_peer_takes_its_part_of_the_room_and_no_more() {
 
 #[tokio::test]
 async fn where_the_room_is_full_what_was_not_read_for_longest_gives_way() {
-    let (room, tasks) = (AnswerRoom::with_patience(100 * SHORTLY, SHORTLY), Tasks::new());
+    let (room, tasks) = (AnswerRoom::with_patience(ANSWERS, 100 * SHORTLY, SHORTLY), Tasks::new());
     let mut bodies: Vec<_> = (0..2)
         .map(|_| {
             let place = room.place(None, ANSWERS / 2).unwrap().unwrap();

@@ -9,10 +9,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use p2p_identity::PeerId;
-use p2p_service::tasks::Tasks;
-use tokio::time::Instant;
+use tokio::sync::Notify;
+use tokio::time::{Instant, timeout};
+use tonic::body::Body as GrpcBody;
 
-use super::{ANSWERS, PATIENCE, SHORT};
+use super::{PATIENCE, SHORT};
+use crate::tasks::Tasks;
 
 /// Bytes that are handed to the connection at once…
 const PIECE: usize = 16 * 1024;
@@ -29,8 +31,11 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// The room for the long answers of an edge. Clones are the same room.
 #[derive(Clone)]
-pub(crate) struct AnswerRoom {
+pub struct AnswerRoom {
     taken: Arc<Mutex<Taken>>,
+    /// In bytes, all of it.
+    size: usize,
+    freed: Arc<Notify>,
     patience: Duration,
     haste: Duration,
 }
@@ -46,7 +51,7 @@ struct Taken {
 
 /// The place of one answer; free again when the last clone of it is dropped.
 #[derive(Clone)]
-pub(crate) struct Place(Arc<Kept>);
+pub struct Place(Arc<Kept>);
 
 struct Kept {
     room: AnswerRoom,
@@ -56,9 +61,11 @@ struct Kept {
 
 /// There is no room for an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum NoRoom {
+pub enum NoRoom {
+    /// Others have it.
     #[error("answers that others asked for and do not read fill the room for them; try again later")]
     Others,
+    /// The peer has its part of it.
     #[error(
         "answers that you asked for and do not read fill your part of the room for them; read them first"
     )]
@@ -66,27 +73,53 @@ pub(crate) enum NoRoom {
 }
 
 impl AnswerRoom {
-    pub(crate) fn new() -> AnswerRoom {
-        AnswerRoom::with_patience(PATIENCE, HASTE)
+    /// For so many bytes of long answers at once. The buffer that one was written into may be half as large again.
+    pub fn new(bytes: usize) -> AnswerRoom {
+        AnswerRoom::hasty_after(bytes, HASTE)
     }
 
-    pub(super) fn with_patience(patience: Duration, haste: Duration) -> AnswerRoom {
-        AnswerRoom { taken: Arc::default(), patience, haste }
+    /// The same where an answer gives way that nobody has read on for so long.
+    pub fn hasty_after(bytes: usize, haste: Duration) -> AnswerRoom {
+        AnswerRoom::with_patience(bytes, PATIENCE, haste)
+    }
+
+    pub(super) fn with_patience(size: usize, patience: Duration, haste: Duration) -> AnswerRoom {
+        AnswerRoom { taken: Arc::default(), size, freed: Arc::default(), patience, haste }
     }
 
     /// A place for an answer of so many bytes to this peer, of whom there may be many where it is not said; `None`: it
     /// needs none. Where the room is full, the answer that was not read for longest gives way.
-    pub(crate) fn place(&self, peer: Option<PeerId>, bytes: usize) -> Result<Option<Place>, NoRoom> {
+    ///
+    /// # Errors
+    /// Where there is no room; it may well be there soon.
+    pub fn place(&self, peer: Option<PeerId>, bytes: usize) -> Result<Option<Place>, NoRoom> {
         if bytes <= SHORT {
             return Ok(None);
         }
         // No answer is larger than all of the room, and one that is must still find a place.
-        let bytes = bytes.min(ANSWERS);
+        let bytes = bytes.min(self.size);
         loop {
             match self.take(peer, bytes) {
                 Ok(()) => return Ok(Some(Place(Arc::new(Kept { room: self.clone(), peer, bytes })))),
                 Err(NoRoom::Others) if self.take_back() => {}
                 Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// The same for an answer of which nothing is there yet: its place is waited for.
+    ///
+    /// # Errors
+    /// Where there was no room for 20 s.
+    pub async fn wait_for_place(&self, peer: Option<PeerId>, bytes: usize) -> Result<Option<Place>, NoRoom> {
+        let began = Instant::now();
+        loop {
+            let freed = self.freed.notified();
+            match self.place(peer, bytes) {
+                Err(error) if began.elapsed() >= self.patience => return Err(error),
+                // An answer that is not read gives way after a while, and nobody tells.
+                Err(_) => drop(timeout(self.haste, freed).await),
+                place => return place,
             }
         }
     }
@@ -97,7 +130,7 @@ impl AnswerRoom {
         if own > 0 && own + bytes > SHARE {
             return Err(NoRoom::Own);
         }
-        if taken.bytes + bytes > ANSWERS {
+        if taken.bytes + bytes > self.size {
             return Err(NoRoom::Others);
         }
         taken.bytes += bytes;
@@ -133,7 +166,7 @@ impl AnswerRoom {
 
     #[cfg(test)]
     pub(super) fn free(&self) -> usize {
-        ANSWERS - self.lock().bytes
+        self.size - self.lock().bytes
     }
 }
 
@@ -149,11 +182,21 @@ impl Drop for Kept {
                 taken.by.remove(&peer);
             }
         }
+        drop(taken);
+        self.room.freed.notify_waiters();
+    }
+}
+
+/// An answer of a gRPC service, which goes out piece by piece where it was given a place.
+pub fn held_out(tasks: &Tasks, mut response: ::http::Response<GrpcBody>) -> ::http::Response<GrpcBody> {
+    match response.extensions_mut().remove::<Place>() {
+        None => response,
+        Some(place) => response.map(|body| GrpcBody::new(Outgoing::new(body, place, tasks))),
     }
 }
 
 /// The body of a long answer.
-pub(crate) struct Outgoing<B> {
+pub struct Outgoing<B> {
     held: Arc<Mutex<Option<Answer<B>>>>,
 }
 
@@ -232,7 +275,7 @@ impl<B: Send> Held for Mutex<Option<Answer<B>>> {
 
 impl<B: Body<Data = Bytes> + Unpin + Send + 'static> Outgoing<B> {
     /// The body, in its place for as long as it moves.
-    pub(crate) fn new(body: B, place: Place, tasks: &Tasks) -> Outgoing<B> {
+    pub fn new(body: B, place: Place, tasks: &Tasks) -> Outgoing<B> {
         let room = place.0.room.clone();
         let patience = room.patience;
         let (rest, given) = (Bytes::new(), Arc::default());

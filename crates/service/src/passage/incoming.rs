@@ -2,8 +2,8 @@
 
 use std::future::Future as _;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use tokio::time::{Instant, Sleep};
 use tokio_util::sync::{CancellationToken, PollSemaphore, WaitForCancellationFutureOwned};
 use tonic::Status;
 
-use super::{MESSAGES, PATIENCE, SHORT};
+use super::{PATIENCE, SHORT};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -27,7 +27,7 @@ const HASTE: Duration = Duration::from_secs(1);
 
 /// The room for the long messages of all calls. Clones are the same room.
 #[derive(Debug, Clone)]
-pub(crate) struct MessageRoom {
+pub struct MessageRoom {
     /// In KiB.
     pub(super) places: Arc<Semaphore>,
     /// How many wait for a place.
@@ -38,18 +38,32 @@ pub(crate) struct MessageRoom {
 
 /// Whether the one who calls has been let in. Clones are about the same call.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Known(CancellationToken);
+pub struct Known(CancellationToken);
+
+/// The place of the one message of a call, once all of it has come: whoever has the message keeps this beside it. Clones are
+/// about the same call.
+#[derive(Debug, Clone, Default)]
+pub struct MessagePlace(Arc<OnceLock<OwnedSemaphorePermit>>);
 
 /// The body of a gRPC call.
-pub(crate) struct Incoming<B> {
+pub struct Incoming<B> {
     body: B,
     room: MessageRoom,
-    /// `None`: a call that has only short messages.
-    known: Option<Known>,
+    calls: Calls,
     seeking: Seeking,
     place: Option<OwnedSemaphorePermit>,
     message: Message,
     wait: Wait,
+}
+
+/// What messages a call has.
+enum Calls {
+    /// Any number of short ones.
+    Short,
+    /// Any number, which may be long once it is known who calls.
+    OfKnown(Known),
+    /// One, of somebody who is known, and nothing after it.
+    Single { kept: MessagePlace, is_whole: bool },
 }
 
 /// A message on its way to its place.
@@ -95,20 +109,32 @@ struct Message {
 }
 
 impl MessageRoom {
-    pub(crate) fn new() -> MessageRoom {
-        MessageRoom::with_patience(PATIENCE, HASTE)
+    /// For so many bytes of long messages at once; a message may take 20 s.
+    pub fn new(bytes: usize) -> MessageRoom {
+        MessageRoom::with_patience(bytes, PATIENCE, HASTE)
     }
 
-    pub(super) fn with_patience(patience: Duration, haste: Duration) -> MessageRoom {
-        let places = Arc::new(Semaphore::new(MESSAGES / 1024));
+    /// The same for callers whose messages may take so long.
+    pub fn patient(bytes: usize, patience: Duration) -> MessageRoom {
+        MessageRoom::with_patience(bytes, patience, HASTE)
+    }
+
+    pub(super) fn with_patience(bytes: usize, patience: Duration, haste: Duration) -> MessageRoom {
+        let places = Arc::new(Semaphore::new(bytes / 1024));
         MessageRoom { places, waiting: Arc::default(), patience, haste }
     }
 }
 
 impl Known {
     /// The one who calls was let in: long messages may come.
-    pub(crate) fn let_in(&self) {
+    pub fn let_in(&self) {
         self.0.cancel();
+    }
+}
+
+impl Seeking {
+    fn in_line(room: &MessageRoom) -> Seeking {
+        Seeking::InLine { places: PollSemaphore::new(Arc::clone(&room.places)), _counted: InLine::of(room) }
     }
 }
 
@@ -126,9 +152,9 @@ impl Drop for InLine {
 }
 
 impl Message {
-    /// Takes what has come; whether a message came to its end in it.
-    fn pass(&mut self, mut data: &[u8]) -> bool {
-        let mut ended = false;
+    /// Takes what has come; how many messages came to their end in it.
+    fn pass(&mut self, mut data: &[u8]) -> usize {
+        let mut ended = 0;
         while !data.is_empty() {
             if self.left == 0 {
                 let taken = data.len().min(HEAD - self.has);
@@ -139,13 +165,13 @@ impl Message {
                     let [_, length @ ..] = self.head;
                     self.length = u32::from_be_bytes(length) as usize;
                     (self.has, self.left) = (0, self.length);
-                    ended |= self.left == 0;
+                    ended += usize::from(self.left == 0);
                 }
             } else {
                 let taken = data.len().min(self.left);
                 self.left -= taken;
                 data.advance(taken);
-                ended |= self.left == 0;
+                ended += usize::from(self.left == 0);
             }
         }
         ended
@@ -207,16 +233,22 @@ impl Wait {
 
 impl<B> Incoming<B> {
     /// A call whose messages may be long once it is known who calls.
-    pub(crate) fn of_known(body: B, known: Known, room: &MessageRoom) -> Incoming<B> {
-        Incoming::new(body, Some(known), room)
+    pub fn of_known(body: B, known: Known, room: &MessageRoom) -> Incoming<B> {
+        Incoming::new(body, Calls::OfKnown(known), room)
+    }
+
+    /// A call of one message, of somebody who may call. It must come to its end with all of its body, for which its end is
+    /// waited too; its place then goes to `kept`.
+    pub fn single(body: B, kept: MessagePlace, room: &MessageRoom) -> Incoming<B> {
+        Incoming::new(body, Calls::Single { kept, is_whole: false }, room)
     }
 
     /// A call whose messages are short.
-    pub(crate) fn short(body: B, room: &MessageRoom) -> Incoming<B> {
-        Incoming::new(body, None, room)
+    pub fn short(body: B, room: &MessageRoom) -> Incoming<B> {
+        Incoming::new(body, Calls::Short, room)
     }
 
-    fn new(body: B, known: Option<Known>, room: &MessageRoom) -> Incoming<B> {
+    fn new(body: B, calls: Calls, room: &MessageRoom) -> Incoming<B> {
         let wait = Wait {
             most: room.patience,
             so_far: Duration::ZERO,
@@ -225,12 +257,13 @@ impl<B> Incoming<B> {
             alarm: None,
         };
         let (room, message) = (room.clone(), Message::default());
-        Incoming { body, room, known, seeking: Seeking::No, place: None, message, wait }
+        Incoming { body, room, calls, seeking: Seeking::No, place: None, message, wait }
     }
 
     /// Nothing more is there yet.
     fn pending<T>(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<T, BoxError>>> {
-        if !self.message.has_begun() {
+        // A call of one message owes it from the beginning, and then the end of its body.
+        if !self.message.has_begun() && !matches!(self.calls, Calls::Single { .. }) {
             return Poll::Pending;
         }
         let why = match ready!(self.wait.go_on(&self.room, self.place.is_some(), context)) {
@@ -244,19 +277,22 @@ impl<B> Incoming<B> {
     }
 
     /// Whether more of the message may be read.
-    fn poll_place(&mut self, known: &Known, context: &mut Context<'_>) -> Poll<()> {
+    fn poll_place(&mut self, context: &mut Context<'_>) -> Poll<()> {
         loop {
             match &mut self.seeking {
-                Seeking::No => {
-                    self.seeking = Seeking::Unknown(Box::pin(known.0.clone().cancelled_owned()));
-                }
+                Seeking::No => match &self.calls {
+                    Calls::OfKnown(known) => {
+                        self.seeking = Seeking::Unknown(Box::pin(known.0.clone().cancelled_owned()));
+                    }
+                    _ if !self.message.has_come_far() => return Poll::Ready(()),
+                    _ => self.seeking = Seeking::in_line(&self.room),
+                },
                 Seeking::Unknown(let_in) => {
                     ready!(let_in.as_mut().poll(context));
                     if !self.message.has_come_far() {
                         return Poll::Ready(());
                     }
-                    let places = PollSemaphore::new(Arc::clone(&self.room.places));
-                    self.seeking = Seeking::InLine { places, _counted: InLine::of(&self.room) };
+                    self.seeking = Seeking::in_line(&self.room);
                 }
                 Seeking::InLine { places, .. } => {
                     // It is never closed; if it were, nobody would have to wait.
@@ -274,6 +310,38 @@ impl<B> Incoming<B> {
         let why = format!("a question has {SHORT} bytes at the most, and this one {}", self.message.length);
         Poll::Ready(Some(Err(Status::out_of_range(why).into())))
     }
+
+    /// Takes note of what has come.
+    fn came(&mut self, data: &[u8]) -> Result<(), Status> {
+        self.wait.came(data.len(), &self.room);
+        let ended = self.message.pass(data);
+        match &mut self.calls {
+            Calls::Single { is_whole, .. } => {
+                let goes_on = match *is_whole {
+                    true => !data.is_empty(),
+                    false => ended > 1 || ended == 1 && self.message.has_begun(),
+                };
+                if goes_on {
+                    return Err(Status::invalid_argument("this call has one message, and nothing after it"));
+                }
+                *is_whole |= ended > 0;
+            }
+            _ if ended > 0 => {
+                (self.place, self.seeking) = (None, Seeking::No);
+                self.wait.end();
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// All has come: whoever has the message takes over its place.
+    fn hand_over(&mut self) {
+        if let (Calls::Single { kept, .. }, Some(place)) = (&self.calls, self.place.take()) {
+            // It is handed over once.
+            let _ = kept.0.set(place);
+        }
+    }
 }
 
 impl<B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin> Body for Incoming<B> {
@@ -287,8 +355,10 @@ impl<B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin> Body for Incoming<B> 
         let this = self.get_mut();
         this.wait.pause();
         if this.place.is_none() && this.message.is_long() {
-            let Some(known) = this.known.clone() else { return this.refused() };
-            if this.poll_place(&known, context).is_pending() {
+            if matches!(this.calls, Calls::Short) {
+                return this.refused();
+            }
+            if this.poll_place(context).is_pending() {
                 return this.pending(context);
             }
         }
@@ -297,12 +367,12 @@ impl<B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin> Body for Incoming<B> 
         };
         if let Some(Ok(frame)) = &frame
             && let Some(data) = frame.data_ref()
+            && let Err(refused) = this.came(data)
         {
-            this.wait.came(data.len(), &this.room);
-            if this.message.pass(data) {
-                (this.place, this.seeking) = (None, Seeking::No);
-                this.wait.end();
-            }
+            return Poll::Ready(Some(Err(refused.into())));
+        }
+        if frame.is_none() || this.body.is_end_stream() {
+            this.hand_over();
         }
         Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
     }
