@@ -79,8 +79,10 @@ pub enum OpenError {
 /// A directory in a SQLite database.
 #[derive(Debug)]
 pub struct SqliteDirectory {
-    writer: Writer,
+    // Dropped before the one that writes: of several connections that are closed at once none is the last, which takes the log
+    // away.
     readers: Readers,
+    writer: Writer,
     changes: AtomicU64,
 }
 
