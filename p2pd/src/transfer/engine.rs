@@ -223,6 +223,14 @@ impl Engine<'_> {
             tokio::select! {
                 () = stop.cancelled() => {
                     heart.rest();
+                    // What is on its way to the disk is remembered too, so that it is not hashed again.
+                    while let Some(written) = self.writes.join_next().await {
+                        if let Ok(Written { peer, piece, result: Ok(Kept::Written), .. }) = written {
+                            self.kept(piece);
+                            self.gave(peer, piece, &manifest);
+                        }
+                    }
+                    self.show();
                     durable.settle(&sink, &self.pieces).await;
                     return Ok(Outcome::Stopped);
                 }
