@@ -86,9 +86,9 @@ async fn two_gib_and_two_thousand_files_in_little_memory() {
         assert_eq!(other.hash_of(name).unwrap(), one.hash_of(name).unwrap(), "{name}");
     }
     memory("after 2,000 files", &daemons);
-    // As many as are remembered over a restart, and those that ended since the last one began.
+    // As many as are remembered over a restart, and those that were open when the last one began.
     let remembered = other.transfers().await.unwrap().len();
-    assert!((1000..1050).contains(&remembered), "{remembered} transfers are remembered");
+    assert!((1000..1800).contains(&remembered), "{remembered} transfers are remembered");
 
     let began = Instant::now();
     let copy = other.dir().join("copy.bin");
