@@ -90,9 +90,13 @@ async fn little_is_written_beyond_what_gets_its_names() {
         Ok(())
     };
     eventually(SOON, "as many are written as may be", is_full).await.unwrap();
-    for _ in 0..20 {
-        tokio::time::sleep(Duration::from_millis(50)).await;
-        let written = peer.partial_files();
+    // Until nothing more was written for a second.
+    let (mut written, mut unchanged) = (0, 0);
+    while unchanged < 5 {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        let now = peer.partial_files();
+        unchanged = if now == written { unchanged + 1 } else { 0 };
+        written = now;
         // As many again may just get theirs.
         assert!(written <= 2 * UNNAMED + BEING_WRITTEN, "{written} files wait for their names");
     }
