@@ -66,17 +66,6 @@ impl DirectoryService {
         DirectoryService { context, tasks, reach: Reach::new(), room: AnswerRoom::new(ANSWERS) }
     }
 
-    /// The answer to this peer, with its place until it is read.
-    fn answer<T: prost::Message>(&self, peer: PeerId, answer: T) -> Result<Response<T>, Status> {
-        // Until it is written out it is as it was put together, which takes about as much again.
-        let place = self.room.place(Some(peer), 2 * answer.encoded_len());
-        let mut response = Response::new(answer);
-        if let Some(place) = place.map_err(|error| Status::resource_exhausted(error.to_string()))? {
-            response.extensions_mut().insert(place);
-        }
-        Ok(response)
-    }
-
     /// Names of files are for the network alone, so who asks must be one who may come in.
     async fn check_caller<T>(&self, request: &Request<T>) -> Result<PeerId, Status> {
         let caller = caller_of(request)?;
@@ -121,7 +110,7 @@ impl Service for DirectoryService {
         };
         let limit = bounded(limit, DEFAULT_SOURCES, MAX_SOURCES);
         let found = in_time(self.context.directory.locate(wanted, limit)).await?;
-        self.answer(peer, LocateResponse { candidates: fit_candidates(found) })
+        self.room.answer(peer, LocateResponse { candidates: fit_candidates(found) })
     }
 
     async fn search(&self, request: Request<SearchRequest>) -> Result<Response<SearchResponse>, Status> {
@@ -145,7 +134,7 @@ impl Service for DirectoryService {
         });
         let (files, next) = fit(items, page.next);
         let next = next.as_ref().map(cursor::encode_name).unwrap_or_default();
-        self.answer(peer, SearchResponse { files, next })
+        self.room.answer(peer, SearchResponse { files, next })
     }
 
     async fn list_peers(
@@ -180,7 +169,7 @@ impl Service for DirectoryService {
         });
         let (peers, next) = fit(items, page.next);
         let next = next.as_ref().map(cursor::encode_peer).unwrap_or_default();
-        self.answer(peer, ListPeersResponse { peers, next })
+        self.room.answer(peer, ListPeersResponse { peers, next })
     }
 
     async fn check_reachable(

@@ -25,6 +25,7 @@ mod rest;
 mod seed_client;
 mod seed_peer;
 mod settings;
+mod unended;
 
 pub use anonymous::call_without_certificate;
 pub use control::{Ctl, Said};
@@ -45,3 +46,4 @@ pub use rest::{Answer, Rest};
 pub use seed_client::SeedClient;
 pub use seed_peer::SeedPeer;
 pub use settings::Settings;
+pub use unended::{begun, grpc_call, unended};

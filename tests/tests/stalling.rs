@@ -6,13 +6,12 @@
 
 use std::time::{Duration, Instant};
 
-use bytes::{BufMut as _, Bytes, BytesMut};
-use futures::StreamExt as _;
-use http_body_util::StreamBody;
+use bytes::Bytes;
+use http_body_util::Full;
 use p2p_identity::Identity;
 use p2p_proto::files::DownloadRequest;
 use p2p_service::wire;
-use p2p_tests::{Network, Peer, SeedClient, random_bytes};
+use p2p_tests::{Network, Peer, SeedClient, begun, grpc_call, random_bytes, unended};
 use prost::Message as _;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -60,22 +59,14 @@ async fn stranger(peer: &Peer) -> Channel {
     wire::connect(&identity, &[peer.address()], Some(id)).await.unwrap().channel
 }
 
-/// The beginning of a message that says to be so long.
-fn begun(length: usize, sent: &[u8]) -> Bytes {
-    let mut bytes = BytesMut::with_capacity(5 + sent.len());
-    bytes.put_u8(0);
-    bytes.put_u32(u32::try_from(length).unwrap());
-    bytes.put_slice(sent);
-    bytes.freeze()
-}
-
 /// A call whose body is these parts, and then nothing; it does not end.
 fn call(path: &str, parts: Vec<Bytes>) -> http::Request<Body> {
-    let parts = futures::stream::iter(parts).map(|part| Ok::<_, Status>(http_body::Frame::data(part)));
-    let body = StreamBody::new(parts.chain(futures::stream::pending()));
-    let request =
-        http::Request::post(format!("http://peer{path}")).header("content-type", "application/grpc");
-    request.header("te", "trailers").body(Body::new(body)).unwrap()
+    grpc_call(path, unended(parts)).unwrap()
+}
+
+/// A call with all of this message.
+fn question(path: &str, message: &[u8]) -> http::Request<Body> {
+    grpc_call(path, Body::new(Full::new(begun(message.len(), message)))).unwrap()
 }
 
 async fn answer(channel: &mut Channel, call: http::Request<Body>) -> http::Response<Body> {
@@ -191,9 +182,7 @@ async fn downloads_that_nobody_reads_are_not_kept() {
     for _ in 0..CONNECTIONS {
         let channel = plaintext(peer).await;
         for _ in 0..CALLS {
-            let mut call = call("/files.FileService/Download", Vec::new());
-            *call.body_mut() = Body::new(http_body_util::Full::new(begun(request.len(), &request)));
-            let mut channel = channel.clone();
+            let (mut channel, call) = (channel.clone(), question("/files.FileService/Download", &request));
             // What comes is held, and not read.
             calls.spawn(async move {
                 let held = answer(&mut channel, call).await;

@@ -11,7 +11,7 @@ mod incoming;
 mod outgoing;
 
 pub use incoming::{Incoming, Known, MessagePlace, MessageRoom};
-pub use outgoing::{AnswerRoom, NoRoom, Outgoing, Place, held_out};
+pub use outgoing::{AnswerRoom, NoRoom, Outgoing, Place, held_out, placed};
 
 /// A message or an answer of at most so many bytes takes no room.
 const SHORT: usize = 32 * 1024;

@@ -11,7 +11,7 @@ use p2p_identity::PeerId;
 use p2p_proto::MAX_WHOLE_FILE_LEN;
 use p2p_proto::files::file_service_server::FileService;
 use p2p_proto::files::{DownloadRequest, DownloadResponse, UploadRequest, UploadResponse};
-use p2p_service::passage::{MessagePlace, Place};
+use p2p_service::passage::{MessagePlace, Place, placed};
 use p2p_service::wire::Caller;
 use tokio::sync::watch;
 use tonic::{Request, Response, Status};
@@ -19,7 +19,6 @@ use tonic::{Request, Response, Status};
 use super::admission::Guest;
 use super::contents::{Contents, NoBytes};
 use super::offer::AcceptOffers;
-use super::peer::placed;
 use crate::catalog::Viewer;
 use crate::transfer::Intake;
 

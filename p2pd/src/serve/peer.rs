@@ -12,7 +12,6 @@ use p2p_proto::v1::{
     DescribeResponse, FriendQuery, LocateResponse, ManifestRequest, ManifestResponse, OfferRequest,
     OfferUpdate, PullRequest, PullResponse,
 };
-use p2p_service::passage::Place;
 use p2p_service::tasks::Tasks;
 use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
@@ -83,13 +82,6 @@ impl PeerService {
 }
 
 impl PeerService {
-    /// The answer to this peer, with its place until it is read.
-    fn answer<T: prost::Message>(&self, peer: PeerId, answer: T) -> Result<Response<T>, Status> {
-        // Until it is written out it is as it was put together, which takes as much again.
-        let place = self.contents.answers().place(Some(peer), 2 * answer.encoded_len());
-        Ok(placed(answer, place.map_err(|error| Status::resource_exhausted(error.to_string()))?))
-    }
-
     /// The answers, framed, to the requests of a Pull stream.
     ///
     /// # Errors
@@ -168,7 +160,7 @@ impl Peer for PeerService {
         facts.truncate(limit as usize);
         let next = facts.last().filter(|_| more).map(|fact| format!("{}\0{}", fact.name, fact.share));
         let files = facts.iter().map(entry).collect();
-        self.answer(guest.id, BrowseResponse { files, next: next.unwrap_or_default() })
+        self.contents.answers().answer(guest.id, BrowseResponse { files, next: next.unwrap_or_default() })
     }
 
     async fn get_manifest(
@@ -182,7 +174,7 @@ impl Peer for PeerService {
         // Who has not got the end yet can prove the pieces all the same.
         let ending = self.contents.ending(&manifest, &guest).await.unwrap_or_default().into();
         let (size, values) = (manifest.pieces().len(), manifest.to_bytes().into());
-        self.answer(guest.id, ManifestResponse { size, values, ending })
+        self.contents.answers().answer(guest.id, ManifestResponse { size, values, ending })
     }
 
     type AvailabilityStream = ReceiverStream<Result<AvailabilityUpdate, Status>>;
@@ -239,15 +231,6 @@ impl Peer for PeerService {
         });
         Ok(Response::new(ReceiverStream::new(stream)))
     }
-}
-
-/// An answer that has this place until it is read.
-pub(super) fn placed<T>(answer: T, place: Option<Place>) -> Response<T> {
-    let mut response = Response::new(answer);
-    if let Some(place) = place {
-        response.extensions_mut().insert(place);
-    }
-    response
 }
 
 fn busy() -> Status {

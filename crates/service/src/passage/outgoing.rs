@@ -9,9 +9,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use p2p_identity::PeerId;
+use prost::Message;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
 use tonic::body::Body as GrpcBody;
+use tonic::{Response, Status};
 
 use super::{PATIENCE, SHORT};
 use crate::tasks::Tasks;
@@ -124,6 +126,16 @@ impl AnswerRoom {
         }
     }
 
+    /// An answer that is made, to this peer, with its place until it is read.
+    ///
+    /// # Errors
+    /// `RESOURCE_EXHAUSTED` where there is no room.
+    pub fn answer<T: Message>(&self, peer: PeerId, answer: T) -> Result<Response<T>, Status> {
+        // Until it is written out it is as it was put together, which takes about as much again.
+        let place = self.place(Some(peer), 2 * answer.encoded_len());
+        Ok(placed(answer, place.map_err(|error| Status::resource_exhausted(error.to_string()))?))
+    }
+
     fn take(&self, peer: Option<PeerId>, bytes: usize) -> Result<(), NoRoom> {
         let mut taken = self.lock();
         let own = peer.and_then(|peer| taken.by.get(&peer)).copied().unwrap_or(0);
@@ -185,6 +197,15 @@ impl Drop for Kept {
         drop(taken);
         self.room.freed.notify_waiters();
     }
+}
+
+/// An answer that has this place until it is read.
+pub fn placed<T>(answer: T, place: Option<Place>) -> Response<T> {
+    let mut response = Response::new(answer);
+    if let Some(place) = place {
+        response.extensions_mut().insert(place);
+    }
+    response
 }
 
 /// An answer of a gRPC service, which goes out piece by piece where it was given a place.
