@@ -190,10 +190,10 @@ impl Together {
         order.sort_by_key(directories_of);
         let mut touched = Touched::default();
         let mut results: Vec<_> = files.iter().map(|_| None).collect();
-        for together in order.chunk_by(|one, other| directories_of(one) == directories_of(other)) {
-            let directories = together.first().map(directories_of).unwrap_or_default();
+        for near in order.chunk_by(|one, other| directories_of(one) == directories_of(other)) {
+            let directories = near.first().map(directories_of).unwrap_or_default();
             let parent = Parent::open(&self.root, directories, &self.parts, &mut touched);
-            for at in together {
+            for at in near {
                 let (Some(ReadyFile { key, name, .. }), Some(result)) =
                     (files.get(*at), results.get_mut(*at))
                 else {
