@@ -42,8 +42,6 @@ pub const TOKEN_FILE: &str = "join-token";
 const MESSAGES: usize = 96 << 20;
 /// Bytes of one call of a peer that may come in before they are read: each connection can have so much lie here.
 const STREAM_WINDOW: u32 = 256 * 1024;
-/// Bytes of one connection.
-const CONNECTION_WINDOW: u32 = 1 << 20;
 /// File of the identity.
 pub(crate) const KEY_FILE: &str = "identity.key";
 /// File of the index.
@@ -211,7 +209,6 @@ impl Server {
                 .http2_keepalive_interval(Some(keepalive))
                 .http2_keepalive_timeout(Some(keepalive))
                 .initial_stream_window_size(STREAM_WINDOW)
-                .initial_connection_window_size(CONNECTION_WINDOW)
                 .layer(MapRequestLayer::new(move |request: ::http::Request<Body>| {
                     grpc::held_in(&messages, request)
                 }))

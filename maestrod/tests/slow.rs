@@ -6,17 +6,16 @@ mod harness;
 
 use std::time::{Duration, Instant};
 
-use bytes::{BufMut as _, Bytes, BytesMut};
-use futures::StreamExt as _;
+use bytes::Bytes;
 use harness::process::Process;
 use harness::{Peer, file, message};
-use http_body_util::StreamBody;
+use http_body_util::Full;
 use p2p_proto::v1::{ListPeersRequest, SearchRequest, sync_request};
 use p2p_service::wire;
+use p2p_tests::{begun, grpc_call, unended};
 use prost::Message as _;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
-use tonic::Status;
 use tonic::body::Body;
 use tonic::transport::Channel;
 use tower::{Service as _, ServiceExt as _};
@@ -31,6 +30,8 @@ const UNREAD: usize = 100;
 const PATIENCE: Duration = Duration::from_secs(15);
 /// The same where they do no work at all.
 const SHORTLY: Duration = Duration::from_secs(3);
+/// What many short beginnings may cost the maestro, in MiB: what is in their first frame is held before it can say no.
+const MOST_OF_BEGINNINGS_MIB: u64 = 60;
 /// What all of it may cost the maestro, in MiB, what it does meanwhile for others included; without a limit the answers alone would
 /// be 500 and more.
 const MOST_MIB: u64 = 250;
@@ -41,22 +42,14 @@ async fn channel(maestro: &Process, peer: &Peer) -> Channel {
     wire::connect(&peer.identity, &addresses, Some(maestro.id)).await.unwrap().channel
 }
 
-/// The beginning of a message that says to be so long.
-fn begun(length: u32, sent: &[u8]) -> Bytes {
-    let mut bytes = BytesMut::with_capacity(5 + sent.len());
-    bytes.put_u8(0);
-    bytes.put_u32(length);
-    bytes.put_slice(sent);
-    bytes.freeze()
+/// A call whose body is these parts, and then nothing; it does not end.
+fn call(path: &str, parts: Vec<Bytes>) -> http::Request<Body> {
+    grpc_call(path, unended(parts)).unwrap()
 }
 
-/// A call whose body is these parts, and then nothing.
-fn call(path: &str, parts: Vec<Bytes>) -> http::Request<Body> {
-    let parts = futures::stream::iter(parts).map(|part| Ok::<_, Status>(http_body::Frame::data(part)));
-    let body = StreamBody::new(parts.chain(futures::stream::pending()));
-    let request =
-        http::Request::post(format!("http://maestro{path}")).header("content-type", "application/grpc");
-    request.header("te", "trailers").body(Body::new(body)).unwrap()
+/// A call with all of this message.
+fn question(path: &str, message: &[u8]) -> http::Request<Body> {
+    grpc_call(path, Body::new(Full::new(begun(message.len(), message)))).unwrap()
 }
 
 /// Everybody else is answered, on both ports; what is long as well as what is short.
@@ -96,8 +89,8 @@ async fn most_meanwhile(maestro: &Process, looks: usize) -> u64 {
 async fn messages_that_never_end_are_not_kept_for_long() {
     let maestro = Process::start();
     let before = maestro.private_mib();
-    let length = p2p_proto::MAX_MESSAGE_LEN as u32 - 1;
-    let most_of_it = begun(length, &vec![0; length as usize - 1]);
+    let length = p2p_proto::MAX_MESSAGE_LEN - 1;
+    let most_of_it = begun(length, &vec![0; length - 1]);
     let mut calls = Vec::new();
     for path in ["/p2p.v1.Directory/Sync", "/p2p.v1.Directory/Search"] {
         for _ in 0..CONNECTIONS / 2 {
@@ -115,11 +108,34 @@ async fn messages_that_never_end_are_not_kept_for_long() {
     }
 }
 
+/// The beginnings of messages, each as long as one frame can be that the maestro lets come: more of a message than is short has no
+/// place, and what comes before it is asked for one must be little.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn beginnings_of_messages_take_no_more_than_a_short_one_does() {
+    let maestro = Process::start();
+    let before = maestro.private_mib();
+    // In such pieces the caller would send it, if the maestro let it.
+    let beginning = begun(p2p_proto::MAX_MESSAGE_LEN - 1, &vec![0; 240 * 1024]);
+    let mut calls = Vec::new();
+    for _ in 0..CONNECTIONS {
+        let mut channel = channel(&maestro, &Peer::new("mallory")).await;
+        for _ in 0..CALLS {
+            let request = call("/p2p.v1.Directory/Sync", vec![beginning.clone()]);
+            calls.push(tokio::spawn(channel.ready().await.unwrap().call(request)));
+        }
+    }
+    let most = most_meanwhile(&maestro, 5).await;
+    assert!(most < before + MOST_OF_BEGINNINGS_MIB, "{before} MiB before, {most} MiB meanwhile");
+    for call in calls {
+        call.abort();
+    }
+}
+
 /// Messages that are announced to be long, of which nothing comes: of a stranger.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn messages_that_are_only_announced_take_nobodys_place() {
     let maestro = Process::start();
-    let head = begun(p2p_proto::MAX_MESSAGE_LEN as u32 - 1, &[]);
+    let head = begun(p2p_proto::MAX_MESSAGE_LEN - 1, &[]);
     let mut channel = channel(&maestro, &Peer::new("mallory")).await;
     let mut calls = Vec::new();
     for _ in 0..CALLS {
@@ -139,13 +155,13 @@ async fn messages_that_are_only_announced_take_nobodys_place() {
 async fn deltas_that_never_end_are_not_kept_for_long() {
     let maestro = Process::start();
     let before = maestro.private_mib();
-    let length = p2p_proto::MAX_MESSAGE_LEN as u32 - 1;
-    let most_of_it = begun(length, &vec![0; length as usize - 1]);
+    let length = p2p_proto::MAX_MESSAGE_LEN - 1;
+    let most_of_it = begun(length, &vec![0; length - 1]);
     let mut calls = Vec::new();
     for _ in 0..CALLS {
         let peer = Peer::new("mallory");
         let hello = message(sync_request::Message::Hello(peer.hello(1, 0))).encode_to_vec();
-        let hello = begun(hello.len() as u32, &hello);
+        let hello = begun(hello.len(), &hello);
         let mut channel = channel(&maestro, &peer).await;
         let request = call("/p2p.v1.Directory/Sync", vec![hello, most_of_it.clone()]);
         let answer = channel.ready().await.unwrap().call(request);
@@ -176,16 +192,12 @@ async fn answers_to_peers_that_are_not_read_are_not_kept() {
     let (maestro, _stream) = with_long_names().await;
     let before = maestro.private_mib();
     let search = SearchRequest { limit: 10_000, ..SearchRequest::default() }.encode_to_vec();
-    let search = begun(search.len() as u32, &search);
     let mut calls = Vec::new();
     for number in 0..CONNECTIONS + UNREAD {
         let mut channel = channel(&maestro, &Peer::new("mallory")).await;
         let unread = if number < CONNECTIONS { UNREAD / CONNECTIONS } else { 1 };
         for _ in 0..unread {
-            let body = http_body_util::Full::new(search.clone());
-            let mut request = call("/p2p.v1.Directory/Search", Vec::new());
-            *request.body_mut() = Body::new(body);
-            let answer = channel.ready().await.unwrap().call(request);
+            let answer = channel.ready().await.unwrap().call(question("/p2p.v1.Directory/Search", &search));
             // What comes is held, and not read.
             calls.push(tokio::spawn(async move {
                 let held = answer.await;

@@ -39,11 +39,6 @@ const MAX_REQUEST_LEN: usize = 64 * 1024;
 const MESSAGES: usize = 32 << 20;
 /// How long one may take: as long as the longest takes at the pace that it must have where others wait for its room.
 const MESSAGE_PATIENCE: Duration = Duration::from_secs(64);
-/// Bytes of one call of another peer that may come in before they are read, of one connection, and at once. What is long goes
-/// the other way: files are fetched, over connections of whoever fetches.
-const STREAM_WINDOW: u32 = 512 * 1024;
-const CONNECTION_WINDOW: u32 = 1 << 20;
-const FRAME_LEN: u32 = 16 * 1024;
 
 /// File of the identity, in the state directory.
 const KEY_FILE: &str = "identity.key";
@@ -289,12 +284,7 @@ fn serve_grpc(
     let peer = Gate::new(peer, admission.clone(), room.clone(), tasks.clone());
     let files = FileServiceServer::new(files).max_decoding_message_size(MAX_MESSAGE_LEN + 4096);
     let files = Gate::new(WholeFileLimit::new(files), admission, room, tasks.clone()).with_plaintext();
-    let router = wire::server()
-        .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
-        .max_frame_size(FRAME_LEN)
-        .add_service(peer)
-        .add_service(files);
+    let router = wire::server().add_service(peer).add_service(files);
     let token = tasks.token();
     tasks.spawn("grpc", async move {
         router.serve_with_incoming_shutdown(connections, token.cancelled_owned()).await?;
