@@ -2,7 +2,6 @@
 //! from where the configuration says.
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{ConnectInfo, State};
@@ -33,7 +32,7 @@ use crate::profile;
     )
 )]
 pub(super) async fn register(
-    State(state): State<Arc<RestState>>,
+    State(state): State<RestState>,
     ConnectInfo(caller): ConnectInfo<SocketAddr>,
     ApiJson(body): ApiJson<Register>,
 ) -> Result<Json<Registered>, Problem> {
