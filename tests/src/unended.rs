@@ -6,12 +6,12 @@ use http_body_util::StreamBody;
 use tonic::Status;
 use tonic::body::Body;
 
-/// The beginning of a gRPC message that says to be so long, of which this much is sent; `length` is at most [`u32::MAX`], and what
-/// is above is not said.
+/// The beginning of a gRPC message that says to be so many bytes long, of which this much is sent. None can say to be longer than
+/// [`u32::MAX`].
 pub fn begun(length: usize, sent: &[u8]) -> Bytes {
     let mut bytes = BytesMut::with_capacity(5 + sent.len());
     bytes.put_u8(0);
-    bytes.put_u32(length as u32);
+    bytes.put_u32(u32::try_from(length).unwrap_or(u32::MAX));
     bytes.put_slice(sent);
     bytes.freeze()
 }
