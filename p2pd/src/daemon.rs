@@ -113,6 +113,7 @@ impl Daemon {
         let myself = Arc::new(introduce(&config, identity.id(), rest_addr, grpc_addr));
 
         let catalog = Catalog::open(&state.private("catalog.sqlite")?)?;
+        catalog.rest_between_changes(tasks);
         make_default_share(&config)?;
         let shares =
             Shares::start(config.share_configs(), state.path(), catalog.clone(), tasks, Timing::default())

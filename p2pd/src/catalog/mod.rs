@@ -23,10 +23,12 @@ mod write;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use p2p_content::{ContentHash, Manifest};
+use p2p_service::tasks::Tasks;
 use rusqlite::Connection;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 pub use fact::{
     Applied, BucketQuery, Buckets, Change, Changed, Changes, Fact, FactChange, ListQuery, ShareRecord, Stamp,
@@ -36,6 +38,9 @@ pub(crate) use pool::Reader;
 
 use pool::Pool;
 use write::Written;
+
+/// Once nothing has changed for so long, the memory that changes take is given back.
+const REST: Duration = Duration::from_secs(10);
 
 /// How many removals are remembered, at the least, for a maestro that was away.
 const TOMBSTONES_KEPT: u64 = 50_000;
@@ -283,14 +288,49 @@ impl Catalog {
         self.inner.pool.reader()
     }
 
+    /// Has the memory given back that many changes take (of 10,000 new files, a tenth of what the daemon holds), whenever
+    /// they are over.
+    pub fn rest_between_changes(&self, tasks: &Tasks) {
+        let (catalog, token) = (self.clone(), tasks.token());
+        tasks.spawn_detached("catalog-rest", async move {
+            if let Some(Err(error)) = token.run_until_cancelled(catalog.rest_between()).await {
+                tracing::warn!("the catalog's memory is not given back any more: {error}");
+            }
+        });
+    }
+
+    async fn rest_between(&self) -> Result<(), CatalogError> {
+        let mut changes = self.watch();
+        loop {
+            while tokio::time::timeout(REST, changes.changed()).await.is_ok_and(|changed| changed.is_ok()) {}
+            self.give_memory_back().await?;
+            changes.changed().await.map_err(|_| CatalogError::Closed)?;
+        }
+    }
+
+    async fn give_memory_back(&self) -> Result<(), CatalogError> {
+        let (inner, turn) = (Arc::clone(&self.inner), self.turn().await?);
+        blocking(move || {
+            let _turn = turn;
+            inner.pool.close_idle();
+            let connection = inner.writer.lock().unwrap_or_else(PoisonError::into_inner);
+            Ok(connection.execute_batch("PRAGMA shrink_memory")?)
+        })
+        .await
+    }
+
+    /// The turn of whoever writes next.
+    async fn turn(&self) -> Result<OwnedSemaphorePermit, CatalogError> {
+        Arc::clone(&self.inner.turn).acquire_owned().await.map_err(|_| CatalogError::Closed)
+    }
+
     /// Runs `work` in its turn on a blocking thread. It goes on to its end even if the caller stops waiting.
     async fn write(
         &self,
         work: impl FnOnce(&mut Connection) -> Result<Written, CatalogError> + Send + 'static,
     ) -> Result<Applied, CatalogError> {
-        let inner = Arc::clone(&self.inner);
-        let turn = Arc::clone(&inner.turn).acquire_owned().await.map_err(|_| CatalogError::Closed)?;
-        tokio::task::spawn_blocking(move || {
+        let (inner, turn) = (Arc::clone(&self.inner), self.turn().await?);
+        blocking(move || {
             let _turn = turn;
             let written = {
                 let mut connection = inner.writer.lock().unwrap_or_else(PoisonError::into_inner);
@@ -303,8 +343,14 @@ impl Catalog {
             Ok(written.applied)
         })
         .await
-        .map_err(|_| CatalogError::Closed)?
     }
+}
+
+/// Runs `work` on a thread that may block.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, CatalogError> + Send + 'static,
+) -> Result<T, CatalogError> {
+    tokio::task::spawn_blocking(work).await.map_err(|_| CatalogError::Closed)?
 }
 
 /// Why the catalog can't do what it was asked for.

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rusqlite::Connection;
 use tokio::sync::Semaphore;
 
-use super::{CatalogError, schema};
+use super::{CatalogError, blocking, schema};
 
 /// How many questions are answered at once; the others wait. More would only compete for the same processors.
 const AT_ONCE: usize = 4;
@@ -41,12 +41,17 @@ impl Pool {
     ) -> Result<T, CatalogError> {
         let pool = Arc::clone(self);
         let permit = Arc::clone(&self.permits).acquire_owned().await.map_err(|_| CatalogError::Closed)?;
-        tokio::task::spawn_blocking(move || {
+        blocking(move || {
             let _permit = permit;
             question(&pool.reader()?)
         })
         .await
-        .map_err(|_| CatalogError::Closed)?
+    }
+
+    /// Closes what nobody uses now.
+    pub(super) fn close_idle(&self) {
+        // Not under the lock: closing reads and writes.
+        drop(std::mem::take(&mut *self.idle.lock().unwrap_or_else(PoisonError::into_inner)));
     }
 }
 
