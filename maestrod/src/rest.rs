@@ -4,20 +4,18 @@
 //! machine by where it listens, and from web pages by the guard.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use axum::body::{Body, HttpBody as _};
 use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::handler::Handler;
-use axum::http::{HeaderValue, Method, StatusCode, header};
+use axum::http::{Method, StatusCode};
 use axum::middleware::{self, Next};
 use axum::response::Response;
 use axum::routing::{MethodRouter, get, post};
 use axum::{Json, Router};
 use p2p_identity::PeerId;
 use p2p_proto::rest::MaestroRoot;
-use p2p_service::http::{LocalOnly, local_only_guard, with_fallbacks};
-use p2p_service::passage::{AnswerRoom, Outgoing};
+use p2p_service::http::{LocalOnly, with_fallbacks};
 use p2p_service::problem::Problem;
 use p2p_service::tasks::Tasks;
 use serde::Serialize;
@@ -32,6 +30,7 @@ use crate::metrics::Metrics;
 use crate::presence::Presence;
 
 mod document;
+mod edge;
 mod limits;
 mod listings;
 mod register;
@@ -39,20 +38,14 @@ mod search;
 mod standing;
 mod waiting;
 
+use edge::Edge;
 use limits::Limits;
 pub(crate) use waiting::say_unavailable;
 
-/// How long an answer may take.
-const TIMEOUT: Duration = Duration::from_secs(20);
 /// Lists that are made at once. What the database's threads read faster than it can be written down would lie in memory.
 const LISTS_AT_ONCE: usize = 2;
-/// Bytes of long answers that are held at once.
-const ANSWERS: usize = 48 << 20;
-/// When somebody may try again who was told that something is missing, and not when.
-const RETRY_AFTER: Duration = Duration::from_secs(5);
 
-/// What the handlers need.
-#[derive(Clone)]
+/// What the handlers need. All of them share it, since each request has a handle to it.
 pub(crate) struct RestState {
     pub(crate) directory: Arc<dyn Directory>,
     pub(crate) presence: Presence,
@@ -68,16 +61,16 @@ struct Route {
     #[cfg_attr(not(test), expect(dead_code, reason = "the router has it in the handler"))]
     method: Method,
     path: &'static str,
-    handler: MethodRouter<RestState>,
+    handler: MethodRouter<Arc<RestState>>,
 }
 
 impl Route {
-    fn get<H: Handler<T, RestState>, T: 'static>(path: &'static str, handler: H) -> Route {
+    fn get<H: Handler<T, Arc<RestState>>, T: 'static>(path: &'static str, handler: H) -> Route {
         Route { method: Method::GET, path, handler: get(handler) }
     }
 
     /// One whose answers may be long: so many of them are made at once as have a turn.
-    fn list<H: Handler<T, RestState>, T: 'static>(
+    fn list<H: Handler<T, Arc<RestState>>, T: 'static>(
         path: &'static str,
         handler: H,
         turns: &Arc<Semaphore>,
@@ -116,12 +109,8 @@ pub(crate) fn router(state: RestState, local: LocalOnly, tasks: &Tasks) -> Route
     let routes = routes(&limits, max_body_bytes).into_iter();
     let router =
         routes.fold(Router::from(document::page()), |router, route| router.route(route.path, route.handler));
-    with_fallbacks(router)
-        .layer(middleware::from_fn(in_time))
-        .layer(middleware::from_fn_with_state((AnswerRoom::new(ANSWERS), tasks.clone()), hand_over))
-        .layer(middleware::from_fn_with_state(limits, limits::count_and_limit))
-        .layer(middleware::from_fn_with_state(local, local_only_guard))
-        .with_state(state)
+    let edge = Arc::new(Edge::new(local, limits, tasks.clone()));
+    with_fallbacks(router).layer(middleware::from_fn_with_state(edge, edge::pass)).with_state(Arc::new(state))
 }
 
 /// `GET /healthz`.
@@ -133,7 +122,7 @@ struct Health {
 
 /// What this is, and how many peers are here.
 #[utoipa::path(get, path = "/", responses((status = 200, description = "Who answers.", body = MaestroRoot)))]
-async fn root(State(state): State<RestState>) -> Result<Json<MaestroRoot>, Problem> {
+async fn root(State(state): State<Arc<RestState>>) -> Result<Json<MaestroRoot>, Problem> {
     let totals = state.directory.totals().await.map_err(problem_of)?;
     Ok(Json(MaestroRoot {
         message: "Servidor Maestro P2P".to_owned(),
@@ -146,7 +135,7 @@ async fn root(State(state): State<RestState>) -> Result<Json<MaestroRoot>, Probl
 
 /// Whether the directory answers.
 #[utoipa::path(get, path = "/healthz", responses((status = 200, description = "It does.", body = Health)))]
-async fn healthz(State(state): State<RestState>) -> Result<Json<Health>, Problem> {
+async fn healthz(State(state): State<Arc<RestState>>) -> Result<Json<Health>, Problem> {
     match state.directory.totals().await {
         Ok(_) => Ok(Json(Health { status: "ok".to_owned() })),
         Err(error @ (DirectoryError::Unavailable(_) | DirectoryError::Busy(_))) => Err(problem_of(error)),
@@ -159,45 +148,6 @@ async fn in_turn(State(turns): State<Arc<Semaphore>>, request: Request, next: Ne
     // It is never closed; if it were, nobody would have to wait.
     let _turn = turns.acquire().await;
     next.run(request).await
-}
-
-/// Hands a long answer over piece by piece, where there is room for it.
-async fn hand_over(
-    State((room, tasks)): State<(AnswerRoom, Tasks)>,
-    request: Request,
-    next: Next,
-) -> Response {
-    let response = next.run(request).await;
-    let bytes =
-        response.body().size_hint().exact().and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or(0);
-    match room.place(None, bytes) {
-        Ok(None) => response,
-        Ok(Some(place)) => response.map(|body| Body::new(Outgoing::new(body, place, &tasks))),
-        Err(error) => limits::retry_after(
-            Problem::unavailable("busy", error.to_string())
-                .hint("ask for less, or try again after the time in Retry-After"),
-            RETRY_AFTER,
-        ),
-    }
-}
-
-async fn in_time(request: Request, next: Next) -> Response {
-    match tokio::time::timeout(TIMEOUT, next.run(request)).await {
-        Ok(response) if response.status() == StatusCode::SERVICE_UNAVAILABLE => with_retry_after(response),
-        Ok(response) => response,
-        Err(_) => limits::retry_after(
-            Problem::unavailable("busy", "the answer took too long and was given up")
-                .hint("ask for less, or try again later"),
-            Duration::from_secs(5),
-        ),
-    }
-}
-
-/// What is missing for now may be back soon.
-fn with_retry_after(mut response: Response) -> Response {
-    let wait = HeaderValue::from(RETRY_AFTER.as_secs());
-    response.headers_mut().entry(header::RETRY_AFTER).or_insert(wait);
-    response
 }
 
 fn problem_of(error: DirectoryError) -> Problem {

@@ -72,6 +72,13 @@ fn network_of(client: IpAddr) -> IpAddr {
     }
 }
 
+/// A request that is counted once it is answered.
+pub(super) struct Asked {
+    route: String,
+    method: String,
+    began: Instant,
+}
+
 /// What the limits know.
 #[derive(Clone)]
 pub(crate) struct Limits {
@@ -93,6 +100,39 @@ impl Limits {
         }
     }
 
+    /// Notes a request, and answers it where its client is over the limit.
+    pub(super) fn ask(&self, request: &Request) -> (Asked, Option<Response>) {
+        let route = request.extensions().get::<MatchedPath>().map_or("other", MatchedPath::as_str).to_owned();
+        // Any word is a method to HTTP, and each that is counted by itself is kept for good.
+        let method = match *request.method() {
+            Method::GET
+            | Method::HEAD
+            | Method::POST
+            | Method::PUT
+            | Method::PATCH
+            | Method::DELETE
+            | Method::OPTIONS => request.method().to_string(),
+            _ => "other".to_owned(),
+        };
+        let asked = Asked { route, method, began: Instant::now() };
+        let client = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|caller| caller.0.ip());
+        let most = self.settings.borrow().rest.requests_per_sec;
+        let admitted =
+            client.map_or(Ok(()), |client| self.admit(&self.requests, client, most, Duration::from_secs(1)));
+        let refusal = admitted.err().map(|wait| {
+            self.metrics.limited(&asked.route);
+            let detail = format!("more than {most} requests in a second came from this address");
+            too_many(&detail, "[rest] requests_per_sec of the maestro's configuration is the limit", wait)
+        });
+        (asked, refusal)
+    }
+
+    /// Counts it.
+    pub(super) fn answered(&self, asked: Asked, status: StatusCode) {
+        let Asked { route, method, began } = asked;
+        self.metrics.answered(&route, &method, status.as_u16(), began.elapsed());
+    }
+
     fn admit(
         &self,
         clients: &Mutex<Clients>,
@@ -106,37 +146,6 @@ impl Limits {
         let mut clients = clients.lock().unwrap_or_else(PoisonError::into_inner);
         clients.admit(client, Rate { most, per }, Instant::now())
     }
-}
-
-/// Middleware: counts every request, and refuses those over the client's limit.
-pub(super) async fn count_and_limit(State(limits): State<Limits>, request: Request, next: Next) -> Response {
-    let route = request.extensions().get::<MatchedPath>().map_or("other", MatchedPath::as_str).to_owned();
-    // Any word is a method to HTTP, and each that is counted by itself is kept for good.
-    let method = match *request.method() {
-        Method::GET
-        | Method::HEAD
-        | Method::POST
-        | Method::PUT
-        | Method::PATCH
-        | Method::DELETE
-        | Method::OPTIONS => request.method().to_string(),
-        _ => "other".to_owned(),
-    };
-    let client = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|caller| caller.0.ip());
-    let most = limits.settings.borrow().rest.requests_per_sec;
-    let began = Instant::now();
-    let admitted =
-        client.map_or(Ok(()), |client| limits.admit(&limits.requests, client, most, Duration::from_secs(1)));
-    let response = match admitted {
-        Ok(()) => next.run(request).await,
-        Err(wait) => {
-            limits.metrics.limited(&route);
-            let detail = format!("more than {most} requests in a second came from this address");
-            too_many(&detail, "[rest] requests_per_sec of the maestro's configuration is the limit", wait)
-        }
-    };
-    limits.metrics.answered(&route, &method, response.status().as_u16(), began.elapsed());
-    response
 }
 
 /// Middleware of `/register`: refuses a client that registers too often, and has large bodies take turns.

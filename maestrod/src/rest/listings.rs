@@ -1,6 +1,7 @@
 //! What can be listed: peers and their files. Lists are paged with `limit` and `cursor`.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
@@ -114,7 +115,7 @@ impl From<Found> for FoundName {
     )
 )]
 pub(super) async fn peers(
-    State(state): State<RestState>,
+    State(state): State<Arc<RestState>>,
     ApiQuery(query): ApiQuery<PeersQuery>,
 ) -> Result<Json<Peers>, Problem> {
     let after = decoded(query.cursor, cursor::decode_peer)?;
@@ -163,7 +164,7 @@ pub(super) async fn peers(
     )
 )]
 pub(super) async fn directory(
-    State(state): State<RestState>,
+    State(state): State<Arc<RestState>>,
     ApiQuery(query): ApiQuery<PageQuery>,
 ) -> Result<Json<DirectoryListing>, Problem> {
     let after = decoded(query.cursor, cursor::decode_name)?;
@@ -192,7 +193,7 @@ pub(super) async fn directory(
     )
 )]
 pub(super) async fn files(
-    State(state): State<RestState>,
+    State(state): State<Arc<RestState>>,
     ApiQuery(query): ApiQuery<FilesQuery>,
 ) -> Result<Json<FilesAnswer>, Problem> {
     let peer = query.peer.filter(|peer| !peer.is_empty());

@@ -2,6 +2,7 @@
 //! from where the configuration says.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{ConnectInfo, State};
@@ -32,7 +33,7 @@ use crate::profile;
     )
 )]
 pub(super) async fn register(
-    State(state): State<RestState>,
+    State(state): State<Arc<RestState>>,
     ConnectInfo(caller): ConnectInfo<SocketAddr>,
     ApiJson(body): ApiJson<Register>,
 ) -> Result<Json<Registered>, Problem> {

@@ -1,5 +1,7 @@
 //! Looking for files: by name, by content, by a part of the name; and how many have a content.
 
+use std::sync::Arc;
+
 use axum::Json;
 use axum::extract::State;
 use p2p_content::ContentHash;
@@ -141,7 +143,7 @@ impl From<Copies> for ContentCopies {
     )
 )]
 pub(super) async fn locate(
-    State(state): State<RestState>,
+    State(state): State<Arc<RestState>>,
     ApiQuery(query): ApiQuery<LocateQuery>,
 ) -> Result<Json<LocateAnswer>, Problem> {
     let given = |text: Option<String>| text.filter(|text| !text.is_empty());
@@ -189,7 +191,7 @@ pub(super) async fn locate(
     )
 )]
 pub(super) async fn search(
-    State(state): State<RestState>,
+    State(state): State<Arc<RestState>>,
     ApiQuery(query): ApiQuery<SearchQuery>,
 ) -> Result<Json<SearchAnswer>, Problem> {
     let after = decoded(query.cursor, cursor::decode_find)?;
@@ -221,7 +223,7 @@ pub(super) async fn search(
     )
 )]
 pub(super) async fn contents(
-    State(state): State<RestState>,
+    State(state): State<Arc<RestState>>,
     ApiQuery(query): ApiQuery<ContentsQuery>,
 ) -> Result<Json<ContentsAnswer>, Problem> {
     let after = decoded(query.cursor, cursor::decode_content)?;
@@ -245,7 +247,7 @@ pub(super) async fn contents(
     )
 )]
 pub(super) async fn content(
-    State(state): State<RestState>,
+    State(state): State<Arc<RestState>>,
     ApiPath(asked): ApiPath<String>,
 ) -> Result<Json<ContentCopies>, Problem> {
     let content = content_of(&asked)?;

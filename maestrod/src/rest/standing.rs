@@ -1,5 +1,7 @@
 //! How the maestro stands: `GET /status` for people and scripts, `GET /metrics` for Prometheus.
 
+use std::sync::Arc;
+
 use axum::Json;
 use axum::extract::State;
 use axum::http::header;
@@ -18,7 +20,7 @@ use crate::status::{PeerCounts, Status};
     path = "/status",
     responses((status = 200, description = "The numbers.", body = Status))
 )]
-pub(super) async fn status(State(state): State<RestState>) -> Result<Json<Status>, Problem> {
+pub(super) async fn status(State(state): State<Arc<RestState>>) -> Result<Json<Status>, Problem> {
     let standing = state.census.standing().await.map_err(problem_of)?;
     Ok(Json(Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -48,7 +50,7 @@ pub(super) async fn status(State(state): State<RestState>) -> Result<Json<Status
         body = String
     ))
 )]
-pub(super) async fn metrics(State(state): State<RestState>) -> Result<Response, Problem> {
+pub(super) async fn metrics(State(state): State<Arc<RestState>>) -> Result<Response, Problem> {
     let standing = match state.census.standing().await {
         Ok(standing) => Some(standing),
         // That it cannot be reached is what the metrics have to say then.

@@ -14,7 +14,8 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::{standing, with_retry_after};
+use super::edge::with_retry_after;
+use super::standing;
 use crate::metrics::Metrics;
 
 /// How long answers that are under way may take when it ends.

@@ -29,7 +29,11 @@ impl LocalOnly {
         LocalOnly { hosts: loopback.chain(allowed).collect() }
     }
 
-    fn check(&self, uri: &Uri, headers: &HeaderMap) -> Result<(), Problem> {
+    /// Whether a request with these headers may be answered.
+    ///
+    /// # Errors
+    /// Where it may not: a problem that says why, with status 403.
+    pub fn check(&self, uri: &Uri, headers: &HeaderMap) -> Result<(), Problem> {
         let mut named =
             uri.authority().map(|authority| self.allows(authority)).into_iter().collect::<Vec<_>>();
         named.extend(headers.get_all(header::HOST).iter().map(|host| self.allows_text(host)));
