@@ -18,7 +18,7 @@ use p2p_service::passage::{MessageRoom, held_out};
 use p2p_service::state_dir::{StateDir, StateDirError};
 use p2p_service::status::{STATUS_EVERY, StatusLine, counted};
 use p2p_service::tasks::Tasks;
-use p2p_service::{bearer, http, listen, notify, wire};
+use p2p_service::{bearer, http, listen, memory, notify, wire};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tonic::body::Body;
@@ -342,7 +342,7 @@ async fn keep_status(directory: Arc<dyn Directory>, tasks: Tasks) -> p2p_service
         heart.beat();
         tokio::select! {
             () = token.cancelled() => return Ok(()),
-            _ = ticks.tick() => {}
+            _ = ticks.tick() => memory::give_back(),
         }
         match directory.totals().await {
             Ok(totals) => {

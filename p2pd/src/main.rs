@@ -253,6 +253,7 @@ async fn serve_until_told(
             () = heart.due() => {}
             _ = status.tick() => {
                 line.say(running.status().await);
+                memory::give_back();
             }
         }
     }
