@@ -48,6 +48,11 @@ impl Pool {
         .await
     }
 
+    #[cfg(test)]
+    pub(super) fn idle(&self) -> usize {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
     /// Closes what nobody uses now.
     pub(super) fn close_idle(&self) {
         // Not under the lock: closing reads and writes.

@@ -107,6 +107,25 @@ async fn a_tally_that_is_wrong_is_counted_anew() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn what_changes_take_is_given_back_once_they_are_over() {
+    let store = Store::new().await;
+    let tasks = Tasks::new();
+    store.catalog.rest_between_changes(&tasks);
+    for round in 0..3 {
+        for name in ["a", "b", "c"] {
+            store.put("net", name, &format!("{name} {round}")).await;
+            store.catalog.totals().await.unwrap();
+            tokio::time::sleep(REST - Duration::from_millis(100)).await;
+            assert_eq!(store.catalog.inner.pool.idle(), 1, "in round {round}, before it is over");
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        assert_eq!(store.catalog.inner.pool.idle(), 0, "in round {round}");
+        assert_eq!(store.catalog.totals().await.unwrap().files, 3, "a question finds all there");
+    }
+    tasks.shutdown(Duration::from_secs(1)).await;
+}
+
 fn shown(what: &Changed) -> String {
     match what {
         Changed::Upserted(fact) => format!("+{}/{}={}", fact.share, fact.name, fact.size),
