@@ -21,7 +21,7 @@ use crate::directory::turns::{QUIET, Turns};
 
 /// Changes that may wait for their thread, and questions for theirs; whoever has more waits before it is queued.
 const QUEUE_LEN: usize = 64;
-/// Who had nothing to do for so long gives its page cache back: a maestro at rest holds no more than it needs.
+/// Who had nothing to do for so long gives back its page cache, or its connection: a maestro at rest holds no more than it needs.
 const REST: Duration = Duration::from_secs(10);
 /// Connections that read.
 const READERS: usize = 4;
@@ -181,7 +181,7 @@ impl Readers {
             let thread = std::thread::Builder::new().name("directory-reader".to_owned());
             readers.threads.push(thread.spawn(move || {
                 loop {
-                    match line.next(reader.has_cache.then_some(REST)) {
+                    match line.next(reader.connection.is_some().then_some(REST)) {
                         Next::Question(question) => reader.answer(question),
                         Next::Rest => reader.rest(),
                         Next::End => break,
@@ -258,7 +258,7 @@ impl Line {
         }
     }
 
-    /// The next question. Who has a cache rests once there was none for `rest_after`.
+    /// The next question. Who has a connection rests once there was none for `rest_after`.
     fn next(&self, rest_after: Option<Duration>) -> Next {
         let since = Instant::now();
         let mut waiting = self.waiting();
@@ -298,21 +298,18 @@ enum Next {
     End,
 }
 
-/// A connection that reads, opened when it is first needed.
+/// A connection that reads, open while it is needed.
 struct Reader {
     path: PathBuf,
     connection: Option<Connection>,
-    /// Something was read since it last gave back its memory.
-    has_cache: bool,
 }
 
 impl Reader {
     fn new(path: &Path) -> Reader {
-        Reader { path: path.to_owned(), connection: None, has_cache: false }
+        Reader { path: path.to_owned(), connection: None }
     }
 
     fn answer(&mut self, question: Question) {
-        self.has_cache = true;
         if catch_unwind(AssertUnwindSafe(|| question(self))).is_err() {
             tracing::error!("a question to the directory panicked; this is a defect, please report it");
             // It may be in the middle of something.
@@ -321,7 +318,6 @@ impl Reader {
     }
 
     fn rest(&mut self) {
-        self.has_cache = false;
         // Its statements and its knowledge of the schema are as much as its cache, and it is opened in a fraction of a
         // millisecond.
         self.connection = None;
@@ -381,7 +377,7 @@ mod tests {
     }
 
     #[test]
-    fn who_has_a_cache_rests_after_a_while() {
+    fn who_has_a_connection_rests_after_a_while() {
         let line = Line::default();
         line.join(Box::new(|_| ()));
         let rest = Some(Duration::from_millis(20));
