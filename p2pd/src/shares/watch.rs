@@ -8,9 +8,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use notify::event::{AccessKind, AccessMode, CreateKind, ModifyKind, RenameMode};
-use notify::{ErrorKind, Event, EventKind, INotifyWatcher, RecursiveMode, Watcher};
+use notify::{ErrorKind, Event, EventKind, EventKindMask, INotifyWatcher, RecursiveMode, Watcher};
 use p2p_content::{FileName, NameError};
 use tokio::sync::mpsc;
+
+/// What the kernel is asked to tell. Not what is opened: whoever reads does that, the program itself before all others, and
+/// each time would wake a thread and take a place in the kernel's queue.
+const TOLD: EventKindMask = EventKindMask::CORE.union(EventKindMask::ACCESS_CLOSE);
 
 /// What happened, and where. Names are relative to the share.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -96,7 +100,8 @@ impl Watch {
                 told.lost_hints.store(true, Ordering::Relaxed);
             }
         };
-        let watcher = match INotifyWatcher::new(handler, notify::Config::default()) {
+        let config = notify::Config::default().with_event_kinds(TOLD);
+        let watcher = match INotifyWatcher::new(handler, config) {
             Ok(watcher) => Some(watcher),
             Err(error) => {
                 say_short(root, &error);
@@ -162,10 +167,6 @@ fn say_short(root: &Path, error: &notify::Error) {
 }
 
 fn hints_of(root: &Path, event: Event) -> Vec<Hint> {
-    // The commonest of all, and nothing to us: our own reading causes it too.
-    if matches!(event.kind, EventKind::Access(AccessKind::Open(_))) {
-        return Vec::new();
-    }
     let mut names = event.paths.iter().map(|path| name_in(root, path));
     let Some(first) = names.next() else { return Vec::new() };
     let name = match first {
@@ -222,7 +223,35 @@ fn name_in(root: &Path, path: &Path) -> Place {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::MetadataExt;
+
+    use rustix::fs::inotify::WatchFlags;
+
     use super::*;
+
+    /// What the kernel tells of this directory: the mask of its watch (man 5 proc, `fdinfo`).
+    fn told_of(dir: &Path) -> u32 {
+        let of_dir = format!("ino:{:x} ", dir.metadata().unwrap().ino());
+        let infos = std::fs::read_dir("/proc/self/fdinfo").unwrap().filter_map(Result::ok);
+        let infos = infos.filter_map(|info| std::fs::read_to_string(info.path()).ok());
+        let watches = infos.flat_map(|info| info.lines().map(str::to_owned).collect::<Vec<_>>());
+        let watch = watches.filter(|line| line.starts_with("inotify ")).find(|line| line.contains(&of_dir));
+        let mask = watch.unwrap().split_once("mask:").unwrap().1.split(' ').next().unwrap().to_owned();
+        u32::from_str_radix(&mask, 16).unwrap()
+    }
+
+    #[test]
+    fn what_is_only_read_is_not_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let watch = Watch::new(dir.path(), 1, mpsc::channel(1).0);
+        watch.add("");
+        let told = WatchFlags::from_bits_retain(told_of(dir.path()));
+        let reading = WatchFlags::OPEN | WatchFlags::ACCESS | WatchFlags::CLOSE_NOWRITE;
+        let names = WatchFlags::CREATE | WatchFlags::DELETE | WatchFlags::MOVED_FROM | WatchFlags::MOVED_TO;
+        let files = WatchFlags::MODIFY | WatchFlags::CLOSE_WRITE | WatchFlags::ATTRIB;
+        let own = WatchFlags::DELETE_SELF | WatchFlags::MOVE_SELF;
+        assert!(told.contains(names | files | own) && !told.intersects(reading), "{told:?}");
+    }
 
     #[test]
     fn events_become_hints() {
