@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::board::{Board, BoardReader};
 use super::change::Changed;
+use super::hint::Hinted;
 use super::kept::Kept;
 use super::look::{Finding, LookError};
 use super::refresh::{self, Refreshes};
@@ -21,7 +22,6 @@ use super::room::Room;
 use super::roster::Roster;
 use super::scan::{ScanError, Told, What};
 use super::settle::{Cause, Due};
-use super::watch::Hinted;
 use super::work::{About, Adopted, Batch, Done, Named, Workers};
 use super::{AddError, ReadyFile, RemoveError, SetAside, ShareConfig, ShareError, Timing, Together};
 use crate::catalog::{Applied, Catalog, CatalogError, FactChange};

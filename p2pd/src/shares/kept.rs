@@ -6,11 +6,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::board::Posted;
+use super::hint::Hint;
 use super::look::SMALL_BYTES;
 use super::root::Place;
 use super::settle::{Due, Pending, Waits};
 use super::wanted::Scans;
-use super::watch::{Hint, Watch};
+use super::watch::Watch;
 use super::{ShareConfig, Timing};
 
 /// How many things that can't be shared are remembered.

@@ -20,6 +20,7 @@ mod dispatch;
 mod downloads;
 mod examine;
 mod fitness;
+mod hint;
 mod keeper;
 mod kept;
 mod look;

@@ -3,7 +3,8 @@
 use std::io::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::super::watch::{Hint, Watch};
+use super::super::hint::Hint;
+use super::super::watch::Watch;
 use super::*;
 
 fn unpack(share: &Path, files: usize) {
