@@ -81,7 +81,7 @@ pub enum StartError {
 
 /// How often a database that cannot be reached at the start is tried.
 const DATABASE_RETRY: Duration = Duration::from_secs(1);
-/// So often systemd is asked for more time meanwhile, and for as much again.
+/// So often systemd is asked for more time until the database is ready, and for as much again.
 const DATABASE_PATIENCE: Duration = Duration::from_secs(30);
 
 /// Where the index is.
@@ -115,7 +115,7 @@ impl Server {
         let rest = bind("REST", "[rest] listen", &config.rest.listen).await?;
         let grpc = bind("gRPC", "[grpc] listen", &config.grpc.listen).await?;
         let store = match config.database()? {
-            None => Store::Embedded(Arc::new(SqliteDirectory::open(&state_dir.private(DATABASE_FILE)?)?)),
+            None => Store::Embedded(Arc::new(open(state_dir.private(DATABASE_FILE)?).await?)),
             Some(settings) => Store::Shared(Arc::new(PostgresDirectory::new(&settings)?)),
         };
         let path = token_path.display();
@@ -332,6 +332,20 @@ async fn wait_for_database(
         tracing::info!("the database {place} is reached");
     }
     Ok(())
+}
+
+/// Opens the index in a file. One of an older release may take minutes to be brought to this one; systemd gives them.
+async fn open(path: PathBuf) -> Result<SqliteDirectory, StartError> {
+    let mut opening = tokio::task::spawn_blocking(move || SqliteDirectory::open(&path));
+    loop {
+        match tokio::time::timeout(DATABASE_PATIENCE, &mut opening).await {
+            Ok(opened) => return Ok(opened.map_err(|error| DirectoryError::Failed(error.to_string()))??),
+            Err(_) => {
+                notify::status("brings the database to this release");
+                notify::still_starting(DATABASE_PATIENCE * 2);
+            }
+        }
+    }
 }
 
 async fn keep_status(directory: Arc<dyn Directory>, tasks: Tasks) -> p2p_service::tasks::TaskResult {

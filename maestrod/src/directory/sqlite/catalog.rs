@@ -278,7 +278,7 @@ impl<'t> Catalog<'t> {
     /// Adds about [`COUNT_ROWS`] files to the tally, from `place` on. Returns where it ended before the last.
     fn count(&self, place: Place, tally: &mut Tally) -> rusqlite::Result<Option<Place>> {
         let sql = "SELECT f.share, n.name, f.content, f.size, f.name_id
-                   FROM files f CROSS JOIN names n ON n.id = f.name_id
+                   FROM files f INDEXED BY files_by_peer CROSS JOIN names n ON n.id = f.name_id
                    WHERE f.peer = ?1 AND (f.share, f.name_id) > (?2, ?3) ORDER BY f.share, f.name_id LIMIT ?4";
         let mut statement = self.transaction.prepare_cached(sql)?;
         let mut rows =
@@ -302,7 +302,7 @@ impl<'t> Catalog<'t> {
     fn sweep(&mut self, mut place: Place, limit: usize) -> rusqlite::Result<Option<Place>> {
         let mut forgotten = 0;
         let sql = "SELECT f.share, f.name_id, n.name, f.content, f.size
-                   FROM files f CROSS JOIN names n ON n.id = f.name_id
+                   FROM files f INDEXED BY files_by_peer CROSS JOIN names n ON n.id = f.name_id
                    WHERE f.peer = ?1 AND f.generation <> ?2 AND (f.share, f.name_id) > (?3, ?4)
                    ORDER BY f.share, f.name_id LIMIT ?5";
         loop {

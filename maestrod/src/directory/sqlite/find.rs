@@ -160,7 +160,7 @@ pub(super) fn names_of(
     Ok(Some((record, page)))
 }
 
-/// By the primary key of the files: that is what a page costs, wherever it begins.
+/// By the index of what a peer has: a page costs what is on it, wherever it begins.
 pub(super) fn files_of(
     connection: &Connection,
     peer: PeerId,
@@ -175,7 +175,7 @@ pub(super) fn files_of(
     let limit = limit.clamp(1, PAGE_ENTRIES);
     let mut statement = connection.prepare_cached(
         "SELECT f.peer, f.share, f.content, f.size, f.modified_ms, n.name, f.name_id
-         FROM files f CROSS JOIN names n ON n.id = f.name_id
+         FROM files f INDEXED BY files_by_peer CROSS JOIN names n ON n.id = f.name_id
          WHERE f.peer = ?1 AND (f.share, f.name_id) > (?2, ?3) ORDER BY f.share, f.name_id LIMIT ?4",
     )?;
     let mut rows = statement.query(params![id, share, name_id, limit as i64])?;

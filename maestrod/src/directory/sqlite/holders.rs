@@ -10,8 +10,8 @@ use crate::directory::FileRecord;
 use crate::directory::group::{HOLDERS, Holding};
 use crate::directory::walking::Budget;
 
-const OF_NAME: &str = "SELECT f.peer, f.share, f.content, f.size, f.modified_ms, ?4, p.visible
-    FROM files f INDEXED BY files_by_name CROSS JOIN peers p ON p.id = f.peer
+pub(super) const OF_NAME: &str = "SELECT f.peer, f.share, f.content, f.size, f.modified_ms, ?4, p.visible
+    FROM files f NOT INDEXED CROSS JOIN peers p ON p.id = f.peer
     WHERE f.name_id = ?1 AND f.peer >= ?2 AND f.peer < ?3 ORDER BY f.peer";
 const OF_CONTENT: &str =
     "SELECT f.peer, f.share, f.content, f.size, f.modified_ms, coalesce(?4, n.name), p.visible

@@ -85,8 +85,8 @@ fn few(connection: &Connection, filter: &Filter<'_>, budget: &mut Budget) -> rus
     if let Some((peer, files)) = filter.peer
         && files <= FEW as u64
     {
-        let sql = "SELECT DISTINCT n.name, n.id FROM files f CROSS JOIN names n ON n.id = f.name_id
-                   WHERE f.peer = ?1";
+        let sql = "SELECT DISTINCT n.name, n.id FROM files f INDEXED BY files_by_peer
+                   CROSS JOIN names n ON n.id = f.name_id WHERE f.peer = ?1";
         let few: Vec<_> =
             connection.prepare_cached(sql)?.query_map([peer], name_and_id)?.collect::<Result<_, _>>()?;
         budget.spend(few.len());

@@ -1,5 +1,7 @@
 //! The rows of the peers.
 
+use std::sync::LazyLock;
+
 use p2p_identity::PeerId;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
@@ -172,7 +174,8 @@ pub(super) fn holdings(connection: &Connection) -> rusqlite::Result<Holdings> {
 
 /// The peer in this row.
 pub(super) fn by_id(connection: &Connection, id: i64) -> rusqlite::Result<PeerRecord> {
-    connection.prepare_cached(&format!("SELECT {RECORD} FROM peers WHERE id = ?1"))?.query_row([id], record)
+    static SQL: LazyLock<String> = LazyLock::new(|| format!("SELECT {RECORD} FROM peers WHERE id = ?1"));
+    connection.prepare_cached(&SQL)?.query_row([id], record)
 }
 
 /// Peers after `after` in the order of keys, each with its row's ID; at most `limit`.

@@ -7,7 +7,7 @@ use rusqlite::Connection;
 use super::OpenError;
 
 /// Each entry brings a database from the version that is its index to the next. Entries are only ever added.
-pub(super) const MIGRATIONS: [&str; 2] = ["
+pub(super) const MIGRATIONS: [&str; 3] = ["
     CREATE TABLE peers (
         id INTEGER PRIMARY KEY,
         kind INTEGER NOT NULL,          -- 0: with an identity; 1: plain
@@ -69,6 +69,26 @@ pub(super) const MIGRATIONS: [&str; 2] = ["
         through INTEGER NOT NULL
     ) STRICT;
     INSERT INTO text_index VALUES (1, 0);
+", "
+    -- By name first: what everybody has under a name lies in one place, so the question that is asked most often finds it
+    -- with the first look. What one peer has, an index tells, in the order in which most of it was announced.
+    CREATE TABLE files_anew (
+        peer INTEGER NOT NULL,
+        share TEXT NOT NULL,
+        name_id INTEGER NOT NULL,
+        content BLOB,                   -- NULL: nobody vouches for the bytes
+        size INTEGER NOT NULL,
+        modified_ms INTEGER NOT NULL,
+        generation INTEGER NOT NULL,
+        PRIMARY KEY (name_id, peer, share)
+    ) STRICT, WITHOUT ROWID;
+    INSERT INTO files_anew (peer, share, name_id, content, size, modified_ms, generation)
+        SELECT peer, share, name_id, content, size, modified_ms, generation
+        FROM files INDEXED BY files_by_name ORDER BY name_id, peer, share;
+    DROP TABLE files;
+    ALTER TABLE files_anew RENAME TO files;
+    CREATE INDEX files_by_peer ON files (peer, share, name_id);
+    CREATE INDEX files_by_content ON files (content, peer) WHERE content IS NOT NULL;
 "];
 
 /// The version that this release reads and writes.
@@ -81,13 +101,28 @@ pub(super) fn migrate(connection: &mut Connection, path: &Path) -> Result<(), Op
     if found > VERSION {
         return Err(OpenError::Newer { path: path.to_owned(), found, known: VERSION });
     }
+    // In files: a large directory that is put in another order would not fit into memory.
+    connection.pragma_update(None, "temp_store", "FILE").map_err(failed)?;
     for (version, migration) in (1..).zip(MIGRATIONS).skip(found as usize) {
+        if found > 0 {
+            let path = path.display();
+            tracing::info!(
+                version,
+                %path,
+                "brings the database {path} to version {version}; with millions of files that takes minutes"
+            );
+        }
         let transaction = connection.transaction().map_err(failed)?;
         transaction.execute_batch(migration).map_err(failed)?;
         transaction.pragma_update(None, "user_version", version).map_err(failed)?;
         transaction.commit().map_err(failed)?;
         let path = path.display();
         tracing::info!(version, %path, "brought the database {path} to version {version}");
+    }
+    connection.pragma_update(None, "temp_store", "MEMORY").map_err(failed)?;
+    if (1..VERSION).contains(&found) {
+        // Its log is as long as all that was put in another order, and would stay so.
+        connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).map_err(failed)?;
     }
     Ok(())
 }

@@ -62,6 +62,58 @@ async fn a_newer_schema_is_refused_and_left_alone() {
     assert_eq!(version, 99);
 }
 
+/// What the release before last kept, in the order of peers.
+#[tokio::test]
+async fn files_in_the_order_of_peers_are_brought_over() {
+    let (now, before) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let directory = open(&now);
+    let elsewhere = FileRecord { share: "t".to_owned(), ..file("ours", "2") };
+    let first = [file("ours", "1"), elsewhere, FileRecord { content: None, ..file("unproven", "") }];
+    settle(&directory, 1, &first).await;
+    settle(&directory, 2, &[file("mine", "2"), file("ours", "2")]).await;
+    drop(directory);
+    let old = look(&before);
+    schema::MIGRATIONS[..2].iter().for_each(|migration| old.execute_batch(migration).unwrap());
+    old.pragma_update(None, "user_version", 2).unwrap();
+    old.execute("ATTACH ?1 AS now", [now.path().join("directory.sqlite").to_str()]).unwrap();
+    for table in ["peers", "names", "files"] {
+        old.execute(&format!("INSERT INTO main.{table} SELECT * FROM now.{table}"), []).unwrap();
+    }
+    drop(old);
+
+    let directory = open(&before);
+    let located = directory.locate(Wanted::Name("ours".to_owned()), 10).await.unwrap();
+    assert_eq!(located.iter().map(|located| located.sources.len()).collect::<Vec<_>>(), [2, 1]);
+    let located = directory.locate(Wanted::Content(ContentHash::of(b"2")), 10).await.unwrap();
+    assert_eq!(located[0].sources.len(), 2);
+    let theirs = directory.files_of(peer(1), None, 10).await.unwrap();
+    assert_eq!(theirs.items.len(), first.len());
+    let held = directory.begin(peer(1), profile("p1"), 9).await.unwrap();
+    let same = Batch { reset: false, changes: Vec::new(), ..whole(&first) };
+    assert!(directory.apply(peer(1), held.session, same, 9).await.unwrap().agrees);
+    assert_sound(&before).await;
+    let told = look(&before).query_row("PRAGMA integrity_check", [], |row| row.get::<_, String>(0));
+    assert_eq!(told.unwrap(), "ok");
+}
+
+/// What is asked most is answered from one place in the files.
+#[tokio::test]
+async fn who_has_a_name_is_found_in_the_files_themselves() {
+    let dir = TempDir::new().unwrap();
+    drop(open(&dir));
+    let connection = look(&dir);
+    let mut plan = connection.prepare(&format!("EXPLAIN QUERY PLAN {}", holders::OF_NAME)).unwrap();
+    let steps = plan.raw_query().mapped(|row| row.get::<_, String>(3));
+    let steps: Vec<String> = steps.collect::<Result<_, _>>().unwrap();
+    assert_eq!(
+        steps,
+        [
+            "SEARCH f USING PRIMARY KEY (name_id=? AND peer>? AND peer<?)",
+            "SEARCH p USING INTEGER PRIMARY KEY (rowid=?)",
+        ]
+    );
+}
+
 #[tokio::test]
 async fn what_is_no_database_is_refused_by_name() {
     let dir = TempDir::new().unwrap();
