@@ -149,10 +149,18 @@ async fn a_source_that_comes_during_a_transfer_joins_it() {
 /// Many whole sources, and one fetcher: all give, and nothing comes twice but what was stolen at the end.
 #[tokio::test(flavor = "multi_thread")]
 async fn all_whole_sources_give_their_part() {
-    let network = Network::builder().peers(4).files(|number, shared| match number {
-        1..=3 => random_file(&shared.join("grande.bin"), 96 * MIB, 1).map(drop),
-        _ => Ok(()),
-    });
+    let network = Network::builder()
+        .peers(4)
+        .peers_with(|number, settings| {
+            // Without a limit all is over in a tenth of a second, in which a busy machine may not let one of them run.
+            if number < 4 {
+                settings.set("limits.up_bytes_per_sec", 32 << 20);
+            }
+        })
+        .files(|number, shared| match number {
+            1..=3 => random_file(&shared.join("grande.bin"), 96 * MIB, 1).map(drop),
+            _ => Ok(()),
+        });
     let network = network.start().await.unwrap();
     let peer = network.peer(4).unwrap();
     let begun: Transfer = peer.ctl_json(&["fetch", "grande.bin", "--detach"]).await.unwrap();
