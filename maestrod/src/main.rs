@@ -13,7 +13,7 @@ use anyhow::{Context, anyhow};
 use clap::{CommandFactory as _, Parser, Subcommand};
 use maestrod::config::{Config, DEFAULT_PATH, EMBEDDED, Policy};
 use maestrod::directory::sqlite::{Copied, backup};
-use maestrod::server::{Running, Server, database_path, read_join_token};
+use maestrod::server::{Running, Server, StartError, database_path, read_join_token};
 use maestrod::{doctor, status};
 use p2p_manual::Pages;
 use p2p_proto::control::ConfigAnswer;
@@ -250,12 +250,15 @@ async fn run(args: &Args, config: Config) -> anyhow::Result<()> {
     files::raise_limit();
     let tasks = Tasks::new();
     let _watchdog = Watchdog::start(tasks.health()).context("cannot start the watchdog's thread")?;
-    let server = Server::bind(config).await?;
-    let (rest, grpc) = (server.rest_addr().to_string(), server.grpc_addr().to_string());
-    let id = server.maestro_id().to_string();
-    // It may wait for its database, for as long as that takes.
-    let running = tokio::select! {
-        running = server.run(&tasks) => running?,
+    // It may wait for its database, or bring it to this release, for as long as that takes.
+    let start = async {
+        let server = Server::bind(config).await?;
+        let (rest, grpc) = (server.rest_addr().to_string(), server.grpc_addr().to_string());
+        let id = server.maestro_id().to_string();
+        Ok::<_, StartError>((server.run(&tasks).await?, rest, grpc, id))
+    };
+    let (running, rest, grpc, id) = tokio::select! {
+        started = start => started?,
         () = told_to_end(&mut signals) => {
             notify::stopping();
             tracing::info!("ending");

@@ -62,7 +62,7 @@ async fn a_newer_schema_is_refused_and_left_alone() {
     assert_eq!(version, 99);
 }
 
-/// What the release before last kept, in the order of peers.
+/// As version 2 kept them.
 #[tokio::test]
 async fn files_in_the_order_of_peers_are_brought_over() {
     let (now, before) = (TempDir::new().unwrap(), TempDir::new().unwrap());
