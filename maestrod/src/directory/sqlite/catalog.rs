@@ -15,10 +15,8 @@ use crate::directory::{
 /// Files that one transaction forgets at the end of a full catalog. More are forgotten in several, so that the changes
 /// of other peers do not wait for all of them.
 const SWEEP_ROWS: usize = 5000;
-/// Rows that are read at once while files are forgotten.
-const READ_ROWS: usize = 1000;
-/// Files that one transaction counts, where a tally is counted anew.
-const COUNT_ROWS: u64 = 20_000;
+/// Files that one transaction looks at, where there is nothing to forget among them, or a tally is counted anew.
+const LOOK_ROWS: u64 = 20_000;
 
 /// What a batch has come to.
 pub(super) enum Progress {
@@ -146,7 +144,10 @@ pub(super) fn register(
             modified_ms: 0,
         })?;
     }
-    catalog.sweep(Place::START, usize::MAX)?;
+    let mut rest = Some(Place::START);
+    while let Some(from) = rest {
+        rest = catalog.sweep(from)?;
+    }
     peers::keep(&transaction, &catalog.standing, now_ms)?;
     transaction.commit()?;
     Ok(())
@@ -161,7 +162,7 @@ pub(super) fn forget_unseen(connection: &mut Connection, before_ms: i64) -> rusq
     // Whoever comes back before all is forgotten is told that nothing is held.
     (catalog.standing.epoch, catalog.standing.applied, catalog.standing.sweeping) = (0, 0, false);
     catalog.standing.generation += 1;
-    let rest = catalog.sweep(Place::START, SWEEP_ROWS)?;
+    let rest = catalog.sweep(Place::START)?;
     peers::keep(&transaction, &catalog.standing, last_seen_ms)?;
     if rest.is_none() {
         peers::remove(&transaction, id)?;
@@ -252,14 +253,14 @@ impl<'t> Catalog<'t> {
             .optional()?;
         // A file that was made and removed between two batches was never here.
         let Some((name_id, content, size)) = found else { return Ok(()) };
-        self.forget(&Gone { share: share.to_owned(), name: name.to_owned(), name_id, content, size })
+        self.forget(&Gone { share: share.to_owned(), name_id, content, size }, name)
     }
 
     /// The end of a catalog: forgets what a full one left out, and compares.
     fn conclude(&mut self, Rest { from, complete, counted }: Rest) -> rusqlite::Result<Progress> {
         let mut place = from;
         if self.standing.sweeping {
-            if let Some(from) = self.sweep(place, SWEEP_ROWS)? {
+            if let Some(from) = self.sweep(place)? {
                 return Ok(Progress::Concluding(Rest { from, complete, counted }));
             }
             (self.standing.sweeping, place) = (false, Place::START);
@@ -275,14 +276,14 @@ impl<'t> Catalog<'t> {
         Ok(Progress::Done(Applied { sequence: self.standing.applied, agrees }))
     }
 
-    /// Adds about [`COUNT_ROWS`] files to the tally, from `place` on. Returns where it ended before the last.
+    /// Adds about [`LOOK_ROWS`] files to the tally, from `place` on. Returns where it ended before the last.
     fn count(&self, place: Place, tally: &mut Tally) -> rusqlite::Result<Option<Place>> {
         let sql = "SELECT f.share, n.name, f.content, f.size, f.name_id
                    FROM files f INDEXED BY files_by_peer CROSS JOIN names n ON n.id = f.name_id
                    WHERE f.peer = ?1 AND (f.share, f.name_id) > (?2, ?3) ORDER BY f.share, f.name_id LIMIT ?4";
         let mut statement = self.transaction.prepare_cached(sql)?;
         let mut rows =
-            statement.query(params![self.standing.id, place.share, place.name_id, COUNT_ROWS as i64])?;
+            statement.query(params![self.standing.id, place.share, place.name_id, LOOK_ROWS as i64])?;
         let mut seen = 0;
         while let Some(row) = rows.next()? {
             let (share, name) = (row.get_ref(0)?.as_str()?, row.get_ref(1)?.as_str()?);
@@ -290,68 +291,64 @@ impl<'t> Catalog<'t> {
             let size = row.get::<_, i64>(3)?.cast_unsigned();
             tally.add(share, name, content, size);
             seen += 1;
-            if seen == COUNT_ROWS {
+            if seen == LOOK_ROWS {
                 return Ok(Some(Place { share: share.to_owned(), name_id: row.get(4)? }));
             }
         }
         Ok(None)
     }
 
-    /// Forgets the files that are not of the standing's generation, about `limit` of them, from `place` on. Returns
-    /// where it ended before the last.
-    fn sweep(&mut self, mut place: Place, limit: usize) -> rusqlite::Result<Option<Place>> {
-        let mut forgotten = 0;
-        let sql = "SELECT f.share, f.name_id, n.name, f.content, f.size
-                   FROM files f INDEXED BY files_by_peer CROSS JOIN names n ON n.id = f.name_id
-                   WHERE f.peer = ?1 AND f.generation <> ?2 AND (f.share, f.name_id) > (?3, ?4)
-                   ORDER BY f.share, f.name_id LIMIT ?5";
-        loop {
-            let old: Vec<Gone> = self
+    /// Forgets files that are not of the standing's generation, from `place` on: at most [`SWEEP_ROWS`], and those among
+    /// [`LOOK_ROWS`]. Returns where it ended before the last.
+    fn sweep(&mut self, place: Place) -> rusqlite::Result<Option<Place>> {
+        let (old, rest) = self.old(place)?;
+        for gone in old {
+            let name: String = self
                 .transaction
-                .prepare_cached(sql)?
-                .query_map(
-                    params![
-                        self.standing.id,
-                        self.standing.generation,
-                        place.share,
-                        place.name_id,
-                        READ_ROWS as i64
-                    ],
-                    |row| {
-                        Ok(Gone {
-                            share: row.get(0)?,
-                            name_id: row.get(1)?,
-                            name: row.get(2)?,
-                            content: row.get(3)?,
-                            size: row.get::<_, i64>(4)?.cast_unsigned(),
-                        })
-                    },
-                )?
-                .collect::<Result<_, _>>()?;
-            for gone in &old {
-                self.forget(gone)?;
-            }
-            forgotten += old.len();
-            let Some(last) = old.into_iter().next_back() else { return Ok(None) };
-            place = Place { share: last.share, name_id: last.name_id };
-            if forgotten >= limit {
-                return Ok(Some(place));
-            }
+                .prepare_cached("SELECT name FROM names WHERE id = ?1")?
+                .query_row([gone.name_id], |row| row.get(0))?;
+            self.forget(&gone, &name)?;
         }
+        Ok(rest)
     }
 
-    fn forget(&mut self, gone: &Gone) -> rusqlite::Result<()> {
+    /// The files that [`Catalog::sweep`] forgets from `place` on, and where it ended before the last.
+    fn old(&self, place: Place) -> rusqlite::Result<(Vec<Gone>, Option<Place>)> {
+        let sql = "SELECT share, name_id, generation, content, size FROM files INDEXED BY files_by_peer
+                   WHERE peer = ?1 AND (share, name_id) > (?2, ?3) ORDER BY share, name_id LIMIT ?4";
+        let mut statement = self.transaction.prepare_cached(sql)?;
+        let mut rows =
+            statement.query(params![self.standing.id, place.share, place.name_id, LOOK_ROWS as i64])?;
+        let (mut old, mut seen) = (Vec::new(), 0);
+        while let Some(row) = rows.next()? {
+            seen += 1;
+            if row.get::<_, i64>(2)? != self.standing.generation {
+                old.push(Gone {
+                    share: row.get(0)?,
+                    name_id: row.get(1)?,
+                    content: row.get(3)?,
+                    size: row.get::<_, i64>(4)?.cast_unsigned(),
+                });
+            }
+            if seen == LOOK_ROWS || old.len() == SWEEP_ROWS {
+                return Ok((old, Some(Place { share: row.get(0)?, name_id: row.get(1)? })));
+            }
+        }
+        Ok((old, None))
+    }
+
+    fn forget(&mut self, gone: &Gone, name: &str) -> rusqlite::Result<()> {
         self.transaction
             .prepare_cached("DELETE FROM files WHERE peer = ?1 AND share = ?2 AND name_id = ?3")?
             .execute(params![self.standing.id, gone.share, gone.name_id])?;
-        self.standing.take_out(&gone.share, &gone.name, gone.content.as_ref(), gone.size);
+        self.standing.take_out(&gone.share, name, gone.content.as_ref(), gone.size);
         let used: bool = self
             .transaction
             .prepare_cached("SELECT EXISTS (SELECT 1 FROM files WHERE name_id = ?1)")?
             .query_row([gone.name_id], |row| row.get(0))?;
         if !used {
             if gone.name_id <= self.indexed_through {
-                text::remove(self.transaction, gone.name_id, &gone.name)?;
+                text::remove(self.transaction, gone.name_id, name)?;
             }
             self.transaction.prepare_cached("DELETE FROM names WHERE id = ?1")?.execute([gone.name_id])?;
         }
@@ -403,7 +400,6 @@ struct Name {
 /// A row that is to be forgotten.
 struct Gone {
     share: String,
-    name: String,
     name_id: i64,
     content: Option<[u8; 32]>,
     size: u64,

@@ -213,6 +213,22 @@ async fn much_is_forgotten_in_steps_that_may_be_cut_off() {
     assert_eq!(directory.totals().await.unwrap().files, 10);
 }
 
+#[tokio::test]
+async fn much_that_is_known_already_is_looked_at_in_steps() {
+    let dir = TempDir::new().unwrap();
+    let directory = open(&dir);
+    let many: Vec<_> = (0..45_000).map(|number| file(&format!("file-{number:05}"), "x")).collect();
+    let session = settle(&directory, 1, &many).await;
+    let again = whole(&many);
+    let step =
+        directory.write(move |connection| catalog::apply(connection, peer(1), session, &again, 8)).await;
+    assert!(matches!(step.unwrap(), Progress::Concluding(_)));
+    let session = settle(&directory, 1, &many[..44_999]).await;
+    assert_eq!(directory.totals().await.unwrap().files, 44_999);
+    let end = Batch { reset: false, changes: Vec::new(), ..whole(&many[..44_999]) };
+    assert!(directory.apply(peer(1), session, end, 9).await.unwrap().agrees);
+}
+
 /// Whatever went wrong with the tally that is kept in steps: it is counted anew where it should be, in steps too.
 #[tokio::test]
 async fn a_false_tally_is_counted_anew() {
