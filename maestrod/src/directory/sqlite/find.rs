@@ -6,9 +6,10 @@ use std::sync::Arc;
 use p2p_identity::PeerId;
 use rusqlite::{Connection, OptionalExtension, params};
 
+use super::holders::Known;
 use super::names::{Step, walk};
 use super::{holders, peers};
-use crate::directory::group::{best, by_content, drawn, unseen};
+use crate::directory::group::{Holding, best, by_content, drawn, unseen};
 use crate::directory::walking::{Budget, Filter, PAGE_ENTRIES};
 use crate::directory::{
     Candidate, FilePosition, FileRecord, Found, Holder, Listed, ListedPeer, MAX_HOLDERS, NamePosition, Page,
@@ -20,31 +21,37 @@ pub(super) fn locate(
     wanted: &Wanted,
     sources: usize,
 ) -> rusqlite::Result<Vec<Candidate>> {
-    let holdings = match wanted {
-        Wanted::Content(content) => holders::drawn_of_content(connection, content)?,
-        Wanted::Name(name) => {
-            let id = connection
-                .prepare_cached("SELECT id FROM names WHERE name = ?1")?
-                .query_row([name], |row| row.get(0))
-                .optional()?;
-            match id {
-                Some(id) => holders::drawn_of_name(connection, (name, id), &mut Budget::new(Budget::ROWS))?,
-                None => Vec::new(),
-            }
-        }
+    let (holdings, known) = match wanted {
+        Wanted::Content(content) => (holders::drawn_of_content(connection, content)?, Known::new()),
+        Wanted::Name(name) => match holders::few_of_name(connection, name)? {
+            Some(few) => few,
+            None => (of_many(connection, name)?, Known::new()),
+        },
+    };
+    let record = |peer| match known.iter().find(|(known, _)| *known == peer) {
+        Some((_, record)) => Ok(record.clone()),
+        None => peers::by_id(connection, peer),
     };
     best(holdings)
         .into_iter()
         .map(|group| {
-            let mut sources: Vec<PeerRecord> = group
-                .draw(sources)
-                .into_iter()
-                .map(|peer| peers::by_id(connection, peer))
-                .collect::<Result<_, _>>()?;
+            let mut sources: Vec<PeerRecord> =
+                group.draw(sources).into_iter().map(record).collect::<Result<_, _>>()?;
             sources.sort_by(|a, b| a.key.cmp(&b.key));
             Ok(Candidate { file: group.file, sources })
         })
         .collect()
+}
+
+fn of_many(connection: &Connection, name: &str) -> rusqlite::Result<Vec<Holding>> {
+    let id = connection
+        .prepare_cached("SELECT id FROM names WHERE name = ?1")?
+        .query_row([name], |row| row.get(0))
+        .optional()?;
+    match id {
+        Some(id) => holders::drawn_of_name(connection, (name, id), &mut Budget::new(Budget::ROWS)),
+        None => Ok(Vec::new()),
+    }
 }
 
 pub(super) fn search(

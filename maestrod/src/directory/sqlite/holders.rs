@@ -2,14 +2,33 @@
 //! hold together, and where somebody is to be sent to them, those from a peer on that is drawn anew for each question.
 
 use std::ops::Range;
+use std::sync::LazyLock;
 
 use p2p_content::ContentHash;
 use rusqlite::{Connection, Row, ToSql, params};
 
-use crate::directory::FileRecord;
+use super::peers;
 use crate::directory::group::{HOLDERS, Holding};
 use crate::directory::walking::Budget;
+use crate::directory::{FileRecord, PeerRecord};
 
+/// Holders of a name that are looked at together with who they are.
+const TOGETHER: usize = 20;
+/// Columns that [`holding`] reads.
+const HOLDING_COLUMNS: usize = 6;
+
+/// Who some peers are, by their rows.
+pub(super) type Known = Vec<(i64, PeerRecord)>;
+
+/// What is asked most, in one statement.
+pub(super) static FEW_OF_NAME: LazyLock<String> = LazyLock::new(|| {
+    format!(
+        "SELECT f.peer, f.share, f.content, f.size, f.modified_ms, n.name, {}
+         FROM names n CROSS JOIN files f NOT INDEXED ON f.name_id = n.id CROSS JOIN peers p ON p.id = f.peer
+         WHERE n.name = ?1 ORDER BY f.peer",
+        peers::RECORD_OF_P
+    )
+});
 pub(super) const OF_NAME: &str = "SELECT f.peer, f.share, f.content, f.size, f.modified_ms, ?4, p.visible
     FROM files f NOT INDEXED CROSS JOIN peers p ON p.id = f.peer
     WHERE f.name_id = ?1 AND f.peer >= ?2 AND f.peer < ?3 ORDER BY f.peer";
@@ -18,6 +37,29 @@ const OF_CONTENT: &str =
     FROM files f INDEXED BY files_by_content
     CROSS JOIN peers p ON p.id = f.peer CROSS JOIN names n ON n.id = f.name_id
     WHERE f.content = ?1 AND f.peer >= ?2 AND f.peer < ?3 ORDER BY f.peer";
+
+/// What visible peers have under this name, and who they are; `None` where they are more than [`TOGETHER`], of whom only some are
+/// worth looking up.
+pub(super) fn few_of_name(
+    connection: &Connection,
+    name: &str,
+) -> rusqlite::Result<Option<(Vec<Holding>, Known)>> {
+    let mut statement = connection.prepare_cached(&FEW_OF_NAME)?;
+    let mut rows = statement.query([name])?;
+    let (mut holdings, mut known, mut looked) = (Vec::new(), Known::new(), 0);
+    while let Some(row) = rows.next()? {
+        if looked == TOGETHER {
+            return Ok(None);
+        }
+        looked += 1;
+        let peer = peers::record_from(row, HOLDING_COLUMNS)?;
+        if peer.visible {
+            holdings.push(holding(row)?);
+            known.push((row.get(0)?, peer));
+        }
+    }
+    Ok(Some((holdings, known)))
+}
 
 /// What visible peers have under this name: at most [`HOLDERS`], the first of them. Those of `own`, a peer's row,
 /// are among them.

@@ -12,9 +12,10 @@ use crate::directory::{Digest, Holdings, PeerKey, PeerRecord, Profile, Totals};
 const SYNCED: i64 = 0;
 const PLAIN: i64 = 1;
 
-/// Columns that [`record`] reads, in its order.
-pub(super) const RECORD: &str =
-    "kind, key, name, addresses, rest_url, grpc_port, version, visible, files, bytes, last_seen_ms";
+/// Columns of `peers p` that [`record_from`] reads, in its order.
+pub(super) const RECORD_OF_P: &str =
+    "p.kind, p.key, p.name, p.addresses, p.rest_url, p.grpc_port, p.version, p.visible, p.files,
+    p.bytes, p.last_seen_ms";
 
 fn parts(key: &PeerKey) -> (i64, &[u8]) {
     match key {
@@ -174,8 +175,9 @@ pub(super) fn holdings(connection: &Connection) -> rusqlite::Result<Holdings> {
 
 /// The peer in this row.
 pub(super) fn by_id(connection: &Connection, id: i64) -> rusqlite::Result<PeerRecord> {
-    static SQL: LazyLock<String> = LazyLock::new(|| format!("SELECT {RECORD} FROM peers WHERE id = ?1"));
-    connection.prepare_cached(&SQL)?.query_row([id], record)
+    static SQL: LazyLock<String> =
+        LazyLock::new(|| format!("SELECT {RECORD_OF_P} FROM peers p WHERE p.id = ?1"));
+    connection.prepare_cached(&SQL)?.query_row([id], |row| record_from(row, 0))
 }
 
 /// Peers after `after` in the order of keys, each with its row's ID; at most `limit`.
@@ -189,34 +191,35 @@ pub(super) fn after(
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     connection
         .prepare_cached(&format!(
-            "SELECT {RECORD}, id FROM peers
+            "SELECT {RECORD_OF_P}, p.id FROM peers p
              WHERE (kind, key) > (?1, ?2) AND (visible OR NOT ?3) ORDER BY kind, key LIMIT ?4"
         ))?
-        .query_map(params![kind, key, only_visible, limit], |row| Ok((row.get(11)?, record(row)?)))?
+        .query_map(params![kind, key, only_visible, limit], |row| Ok((row.get(11)?, record_from(row, 0)?)))?
         .collect()
 }
 
-fn record(row: &Row<'_>) -> rusqlite::Result<PeerRecord> {
-    let kind: i64 = row.get(0)?;
+/// The record whose columns begin at this one.
+pub(super) fn record_from(row: &Row<'_>, first: usize) -> rusqlite::Result<PeerRecord> {
+    let kind: i64 = row.get(first)?;
     let key = if kind == SYNCED {
-        PeerKey::Synced(PeerId::from_bytes(row.get(1)?))
+        PeerKey::Synced(PeerId::from_bytes(row.get(first + 1)?))
     } else {
-        PeerKey::Plain(String::from_utf8_lossy(row.get_ref(1)?.as_blob()?).into_owned())
+        PeerKey::Plain(String::from_utf8_lossy(row.get_ref(first + 1)?.as_blob()?).into_owned())
     };
-    let addresses: String = row.get(3)?;
+    let addresses = row.get_ref(first + 3)?.as_str()?;
     Ok(PeerRecord {
         key,
         profile: Profile {
-            name: row.get(2)?,
+            name: row.get(first + 2)?,
             // Written by `introduce`, so it reads.
-            addresses: serde_json::from_str(&addresses).unwrap_or_default(),
-            rest_url: row.get(4)?,
-            grpc_port: row.get(5)?,
-            version: row.get(6)?,
+            addresses: serde_json::from_str(addresses).unwrap_or_default(),
+            rest_url: row.get(first + 4)?,
+            grpc_port: row.get(first + 5)?,
+            version: row.get(first + 6)?,
         },
-        visible: row.get(7)?,
-        files: row.get::<_, i64>(8)?.cast_unsigned(),
-        bytes: row.get::<_, i64>(9)?.cast_unsigned(),
-        last_seen_ms: row.get(10)?,
+        visible: row.get(first + 7)?,
+        files: row.get::<_, i64>(first + 8)?.cast_unsigned(),
+        bytes: row.get::<_, i64>(first + 9)?.cast_unsigned(),
+        last_seen_ms: row.get(first + 10)?,
     })
 }

@@ -102,16 +102,22 @@ async fn who_has_a_name_is_found_in_the_files_themselves() {
     let dir = TempDir::new().unwrap();
     drop(open(&dir));
     let connection = look(&dir);
-    let mut plan = connection.prepare(&format!("EXPLAIN QUERY PLAN {}", holders::OF_NAME)).unwrap();
-    let steps = plan.raw_query().mapped(|row| row.get::<_, String>(3));
-    let steps: Vec<String> = steps.collect::<Result<_, _>>().unwrap();
+    let plan = |sql: &str| {
+        let mut plan = connection.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
+        let steps = plan.raw_query().mapped(|row| row.get::<_, String>(3));
+        steps.collect::<Result<Vec<_>, _>>().unwrap()
+    };
+    let peer = "SEARCH p USING INTEGER PRIMARY KEY (rowid=?)";
     assert_eq!(
-        steps,
+        plan(&holders::FEW_OF_NAME),
         [
-            "SEARCH f USING PRIMARY KEY (name_id=? AND peer>? AND peer<?)",
-            "SEARCH p USING INTEGER PRIMARY KEY (rowid=?)",
+            "SEARCH n USING COVERING INDEX sqlite_autoindex_names_1 (name=?)",
+            "SEARCH f USING PRIMARY KEY (name_id=?)",
+            peer
         ]
     );
+    let files = "SEARCH f USING PRIMARY KEY (name_id=? AND peer>? AND peer<?)";
+    assert_eq!(plan(holders::OF_NAME), [files, peer]);
 }
 
 #[tokio::test]
