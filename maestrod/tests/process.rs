@@ -1,7 +1,7 @@
 //! The program itself: started, asked, told to end, and refused a start.
 #![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
 
-use std::io::Read;
+use std::io::{BufRead, BufReader, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
@@ -357,4 +357,31 @@ fn status_and_backup_are_for_people_and_scripts() {
         .collect();
     left.retain(|name| name.to_str().unwrap().starts_with("directory"));
     assert_eq!(left, ["directory.sqlite"]);
+}
+
+/// A database that is to be brought to this release, and takes its time: somebody else writes to it.
+#[test]
+fn a_start_that_takes_long_ends_when_it_is_told_to() {
+    let dir = TempDir::new().unwrap();
+    let daemon = start(dir.path(), &[]);
+    daemon.signal(Signal::TERM);
+    assert!(daemon.wait(Duration::from_secs(5)).0.success());
+    let database = rusqlite::Connection::open(dir.path().join("state/directory.sqlite")).unwrap();
+    database.pragma_update(None, "user_version", 2).unwrap();
+    database.execute_batch("BEGIN IMMEDIATE").unwrap();
+
+    let mut child = maestrod(dir.path(), &[]).spawn().unwrap();
+    let mut log = BufReader::new(child.stderr.take().unwrap());
+    let mut line = String::new();
+    while !line.contains("brings the database") {
+        line.clear();
+        assert_ne!(log.read_line(&mut line).unwrap(), 0, "it ended: {:?}", child.wait());
+    }
+    kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+    let status = child.wait().unwrap();
+    let log = text(log);
+    assert!(status.success(), "{status}: {log}");
+    database.execute_batch("ROLLBACK").unwrap();
+    let version: u32 = database.pragma_query_value(None, "user_version", |row| row.get(0)).unwrap();
+    assert_eq!(version, 2);
 }

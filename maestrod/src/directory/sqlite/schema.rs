@@ -101,6 +101,9 @@ pub(super) fn migrate(connection: &mut Connection, path: &Path) -> Result<(), Op
     if found > VERSION {
         return Err(OpenError::Newer { path: path.to_owned(), found, known: VERSION });
     }
+    if found == VERSION {
+        return Ok(());
+    }
     // In files: a large directory that is put in another order would not fit into memory.
     connection.pragma_update(None, "temp_store", "FILE").map_err(failed)?;
     for (version, migration) in (1..).zip(MIGRATIONS).skip(found as usize) {
@@ -120,7 +123,7 @@ pub(super) fn migrate(connection: &mut Connection, path: &Path) -> Result<(), Op
         tracing::info!(version, %path, "brought the database {path} to version {version}");
     }
     connection.pragma_update(None, "temp_store", "MEMORY").map_err(failed)?;
-    if (1..VERSION).contains(&found) {
+    if found > 0 {
         // Its log is as long as all that was put in another order, and would stay so.
         connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).map_err(failed)?;
     }
