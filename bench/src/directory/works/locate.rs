@@ -15,7 +15,9 @@ use crate::directory::peers::Stream;
 use crate::directory::postgres::Cluster;
 use crate::directory::table::{Figures, rates};
 use crate::directory::web::{CONNECTIONS, StaticAnswer, Wrk};
+use crate::rows::Measure;
 use crate::statistics::{Spread, ratios};
+use crate::table::with_range;
 
 /// Answers of which the one of middle length is taken as nginx's.
 const MEASURED_ANSWERS: usize = 200;
@@ -38,7 +40,7 @@ async fn serve(filled: Filled, store: Option<&str>) -> Result<Served> {
     Ok(Served { maestro, address, filled, _peers: peers })
 }
 
-/// The small directory beside nginx, and what answers take at half of its rate; the latter alone where `only_p99`.
+/// The small directory beside nginx, and what answers of both take at half of its rate; the latter alone where `only_p99`.
 pub(super) async fn small(bench: &Bench, only_p99: bool) -> Result<Vec<Figures>> {
     let served = serve(Filled::embedded(bench, bench.files).await?, None).await?;
     let paths = questions(&served.filled.catalogs());
@@ -58,20 +60,27 @@ pub(super) async fn small(bench: &Bench, only_p99: bool) -> Result<Vec<Figures>>
         ..Figures::default()
     };
     let (paths, rate) = (Arc::new(paths), median / 2.0);
-    let (mut values, mut medians, mut longest) = (Vec::new(), Vec::new(), Duration::ZERO);
+    let (mut values, mut medians, mut longest, mut theirs) =
+        (Vec::new(), Vec::new(), Duration::ZERO, Vec::new());
     for _ in 0..bench.runs {
         let lasting = Duration::from_secs(bench.secs);
         let seen = at_rate(served.address, &paths, rate, CONNECTIONS, lasting).await?;
         values.push(millis(seen.percentile(99.0)));
         medians.push(millis(seen.percentile(50.0)));
         longest = longest.max(seen.longest());
+        let seen = at_rate(nginx.address(), &paths, rate, CONNECTIONS, lasting).await?;
+        theirs.push(millis(seen.percentile(99.0)));
     }
     let median = Spread::of(medians).map_or(0.0, |spread| spread.median);
     let late = Figures {
         values,
         filled,
         ours: Some(format!("median {median:.2} ms, longest {:.1} ms", millis(longest))),
-        notes: vec![format!("{rate:.0} questions a second; the client's clock counts in steps of 1 ms")],
+        other: Spread::of(theirs).map(|spread| with_range(Measure::Millis, spread)),
+        notes: vec![
+            format!("{rate:.0} questions a second; the client's clock counts in steps of 1 ms"),
+            "beside it the same of nginx, at the same rate: what client and machine take".to_owned(),
+        ],
         ..Figures::default()
     };
     Ok(if only_p99 { vec![late] } else { vec![fast, late] })
