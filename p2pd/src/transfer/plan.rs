@@ -226,7 +226,7 @@ impl Plan {
             return None;
         }
         match has {
-            Has::All => self.rarity.rarest(self.free.clone(), pick),
+            Has::All => self.rarity.rarest(self.free.clone().into(), pick),
             Has::Some(bits) => self.rarity.rarest(self.free.and(bits), pick),
         }
     }

@@ -61,9 +61,8 @@ impl Bits {
     }
 
     /// What both have.
-    pub(super) fn and(&self, other: &Self) -> Self {
-        let words: Vec<u64> = self.words.iter().zip(&other.words).map(|(one, other)| one & other).collect();
-        Self { count: self.count, ones: ones(&words), words }
+    pub(super) fn and(&self, other: &Self) -> Uncounted {
+        Uncounted(self.words.iter().zip(&other.words).map(|(one, other)| one & other).collect())
     }
 
     /// What this one has and the other lacks.
@@ -86,6 +85,68 @@ impl Bits {
             return Some(index as u32 * 64 + word.trailing_zeros());
         }
         None
+    }
+}
+
+/// A set of which is not known how many are in it: to count them takes longer than all else that is done with it.
+#[derive(Debug, Clone)]
+pub(super) struct Uncounted(Vec<u64>);
+
+impl Uncounted {
+    pub(super) fn get(&self, index: u32) -> bool {
+        self.0.get((index / 64) as usize).is_some_and(|word| word >> (index % 64) & 1 == 1)
+    }
+
+    /// Takes it out where it is in, and puts it in where it is not; whether it is in now.
+    pub(super) fn flip_one(&mut self, index: u32) -> bool {
+        if let Some(word) = self.0.get_mut((index / 64) as usize) {
+            *word ^= 1 << (index % 64);
+        }
+        self.get(index)
+    }
+
+    /// Takes out those that are in, and puts in the rest. What was taken out stays in the other; whether anything does.
+    pub(super) fn add(&mut self, carry: &mut Self) -> bool {
+        let mut left = 0;
+        for (word, carry) in self.0.iter_mut().zip(&mut carry.0) {
+            let both = *word & *carry;
+            *word ^= *carry;
+            *carry = both;
+            left |= both;
+        }
+        left != 0
+    }
+
+    /// Takes out those that are in, and puts in the rest. What was put in stays in the other; whether anything does.
+    pub(super) fn subtract(&mut self, borrow: &mut Self) -> bool {
+        let mut left = 0;
+        for (word, borrow) in self.0.iter_mut().zip(&mut borrow.0) {
+            *word ^= *borrow;
+            *borrow &= *word;
+            left |= *borrow;
+        }
+        left != 0
+    }
+
+    /// Becomes what the one has and the other lacks; whether that is anything.
+    pub(super) fn become_rest(&mut self, one: &Self, other: &Self) -> bool {
+        let mut left = 0;
+        for (word, (one, other)) in self.0.iter_mut().zip(one.0.iter().zip(&other.0)) {
+            *word = one & !other;
+            left |= *word;
+        }
+        left != 0
+    }
+
+    /// Of numbers below a count.
+    pub(super) fn counted(self, count: u32) -> Bits {
+        Bits { count, ones: ones(&self.0), words: self.0 }
+    }
+}
+
+impl From<Bits> for Uncounted {
+    fn from(bits: Bits) -> Self {
+        Self(bits.words)
     }
 }
 
@@ -123,7 +184,16 @@ mod tests {
             let (one, other) = (fill(&ones), fill(&others));
             let mut flipped = one.clone();
             flipped.flip(&other);
-            let (common, rest) = (one.and(&other), one.without(&other));
+            let (common, rest) = (one.and(&other).counted(count), one.without(&other));
+            let uncounted = |bits: &Bits| Uncounted::from(bits.clone());
+            let (mut added, mut carry) = (uncounted(&one), uncounted(&other));
+            prop_assert_eq!(added.add(&mut carry), !common.is_empty());
+            let (mut less, mut borrow) = (uncounted(&one), uncounted(&other));
+            prop_assert_eq!(less.subtract(&mut borrow), !other.without(&one).is_empty());
+            let mut left = uncounted(&other);
+            prop_assert_eq!(left.become_rest(&uncounted(&one), &uncounted(&other)), !rest.is_empty());
+            let [added, carry, less, borrow, left] =
+                [added, carry, less, borrow, left].map(|bits| bits.counted(count));
             let those = |is_so: fn(bool, bool) -> bool| -> Vec<u32> {
                 (0..count).filter(|index| is_so(one.get(*index), other.get(*index))).collect()
             };
@@ -131,6 +201,11 @@ mod tests {
                 (&common, those(|one, other| one && other)),
                 (&rest, those(|one, other| one && !other)),
                 (&flipped, those(|one, other| one != other)),
+                (&added, those(|one, other| one != other)),
+                (&carry, those(|one, other| one && other)),
+                (&less, those(|one, other| one != other)),
+                (&borrow, those(|one, other| !one && other)),
+                (&left, those(|one, other| one && !other)),
             ] {
                 let found = (0..count).filter(|index| bits.get(*index));
                 prop_assert_eq!(found.collect::<Vec<_>>(), members.clone());

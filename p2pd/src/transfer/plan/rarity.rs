@@ -4,13 +4,13 @@
 //! A source that comes with thousands of pieces is counted by a carry from digit to digit, all pieces at once; and the
 //! rarest pieces are found from the highest digit down, each time those that have a 0 there.
 
-use super::bits::Bits;
+use super::bits::{Bits, Uncounted};
 
 /// The numbers.
 #[derive(Debug)]
 pub(super) struct Rarity {
     /// The lowest first; as many as the highest number has.
-    digits: Vec<Bits>,
+    digits: Vec<Uncounted>,
     /// Pieces that were promised to somebody, and that nobody has been seen to have: the promise counts as a holder.
     promised: Bits,
 }
@@ -24,23 +24,29 @@ impl Rarity {
     /// One source more has these.
     pub(super) fn gain(&mut self, pieces: &Bits) {
         // Whom the promise stood for, it is taken to be.
-        let mut carry = pieces.without(&self.promised);
-        self.promised = self.promised.without(pieces);
+        let new = pieces.without(&self.promised);
+        if !self.promised.is_empty() {
+            self.promised = self.promised.without(pieces);
+        }
+        if new.is_empty() {
+            return;
+        }
+        let mut carry = Uncounted::from(new);
         for digit in &mut self.digits {
-            digit.flip(&carry);
-            carry = carry.without(digit);
+            if !digit.add(&mut carry) {
+                return;
+            }
         }
-        if !carry.is_empty() {
-            self.digits.push(carry);
-        }
+        self.digits.push(carry);
     }
 
     /// One source less has these.
     pub(super) fn lose(&mut self, pieces: &Bits) {
-        let mut borrow = pieces.clone();
+        let mut borrow = Uncounted::from(pieces.clone());
         for digit in &mut self.digits {
-            digit.flip(&borrow);
-            borrow = borrow.and(digit);
+            if !digit.subtract(&mut borrow) {
+                return;
+            }
         }
     }
 
@@ -60,25 +66,24 @@ impl Rarity {
 
     fn count_one(&mut self, piece: u32) {
         for digit in &mut self.digits {
-            if digit.set(piece) {
+            if digit.flip_one(piece) {
                 return;
             }
-            digit.clear(piece);
         }
         let mut digit = Bits::new(self.promised.count());
         digit.set(piece);
-        self.digits.push(digit);
+        self.digits.push(digit.into());
     }
 
     /// One of the rarest of these, at random: all are equally likely. `pick` gives a random number below its argument.
-    pub(super) fn rarest(&self, mut of: Bits, pick: impl FnMut(u32) -> u32) -> Option<u32> {
+    pub(super) fn rarest(&self, mut of: Uncounted, pick: impl FnMut(u32) -> u32) -> Option<u32> {
+        let mut rarer = of.clone();
         for digit in self.digits.iter().rev() {
-            let rarer = of.without(digit);
-            if !rarer.is_empty() {
-                of = rarer;
+            if rarer.become_rest(&of, digit) {
+                std::mem::swap(&mut of, &mut rarer);
             }
         }
-        of.random(pick)
+        of.counted(self.promised.count()).random(pick)
     }
 
     /// How many sources have this piece, and whether one of them has it only by promise.
