@@ -88,7 +88,7 @@ impl Bits {
     }
 }
 
-/// A set of which is not known how many are in it: to count them takes longer than all else that is done with it.
+/// A set of which is not known how many are in it, so that it is cut and changed without counting.
 #[derive(Debug, Clone)]
 pub(super) struct Uncounted(Vec<u64>);
 
@@ -105,7 +105,7 @@ impl Uncounted {
         self.get(index)
     }
 
-    /// Takes out those that are in, and puts in the rest. What was taken out stays in the other; whether anything does.
+    /// Takes out those of `carry` that are in, and puts in the rest. `carry` becomes what was taken out; whether that is anything.
     pub(super) fn add(&mut self, carry: &mut Self) -> bool {
         let mut left = 0;
         for (word, carry) in self.0.iter_mut().zip(&mut carry.0) {
@@ -117,7 +117,7 @@ impl Uncounted {
         left != 0
     }
 
-    /// Takes out those that are in, and puts in the rest. What was put in stays in the other; whether anything does.
+    /// Takes out those of `borrow` that are in, and puts in the rest. `borrow` becomes what was put in; whether that is anything.
     pub(super) fn subtract(&mut self, borrow: &mut Self) -> bool {
         let mut left = 0;
         for (word, borrow) in self.0.iter_mut().zip(&mut borrow.0) {
