@@ -13,7 +13,7 @@ use anyhow::ensure;
 use p2p_content::ContentHash;
 use p2p_proto::control::{SourceState, Transfer, TransferState};
 use p2p_tests::{
-    Conduct, LyingPeer, Network, Rest, SeedPeer, Untruth, eventually, hash_of_file, random_bytes,
+    Asked, Conduct, LyingPeer, Network, Rest, SeedPeer, Untruth, eventually, hash_of_file, random_bytes,
     random_file, write_file,
 };
 use serde_json::Value;
@@ -276,12 +276,17 @@ async fn a_source_that_lies_and_goes_at_once_is_dropped_and_named() {
 async fn a_false_manifest_a_silent_and_a_slow_source_hold_nothing_up() {
     for conduct in [Conduct::FalseManifest, Conduct::Silent, Conduct::slow(64 * 1024)] {
         let began = std::time::Instant::now();
-        let (_network, _liar, done) = fetched_beside(conduct, 0).await;
+        let (_network, liar, done) = fetched_beside(conduct, 0).await;
         println!("beside {conduct:?}: {} ms", began.elapsed().as_millis());
-        let honest = done.sources.iter().find(|source| source.peer.name == "P1").unwrap();
-        // Who lies about the manifest may give true bytes.
-        let least = if conduct == Conduct::FalseManifest { 0 } else { 12 * MIB };
-        assert!(honest.bytes > least, "{conduct:?}: {:?}", done.sources);
+        let of = |name: &str| done.sources.iter().find(|source| source.peer.name == name).unwrap();
+        if conduct != Conduct::FalseManifest {
+            assert!(of("P1").bytes > 12 * MIB, "{conduct:?}: {:?}", done.sources);
+        } else if liar.deeds().iter().any(|deed| deed.asked == Asked::Manifest) {
+            let dropped = of("mentiroso");
+            assert_eq!((dropped.state, dropped.bytes), (SourceState::Dropped, 0), "{dropped:?}");
+            assert!(dropped.reason.as_ref().unwrap().contains("manifest"), "{dropped:?}");
+        }
+        // Where the other one was asked for the manifest, this one's bytes are true, and it may have given all of them.
     }
 }
 
