@@ -31,7 +31,7 @@ impl Bits {
     }
 
     pub(super) fn get(&self, index: u32) -> bool {
-        self.words.get((index / 64) as usize).is_some_and(|word| word >> (index % 64) & 1 == 1)
+        is_set(&self.words, index)
     }
 
     /// Puts it in; whether it was not in before. What is no number of the set is left out.
@@ -94,7 +94,7 @@ pub(super) struct Uncounted(Vec<u64>);
 
 impl Uncounted {
     pub(super) fn get(&self, index: u32) -> bool {
-        self.0.get((index / 64) as usize).is_some_and(|word| word >> (index % 64) & 1 == 1)
+        is_set(&self.0, index)
     }
 
     /// Takes it out where it is in, and puts it in where it is not; whether it is in now.
@@ -148,6 +148,10 @@ impl From<Bits> for Uncounted {
     fn from(bits: Bits) -> Self {
         Self(bits.words)
     }
+}
+
+fn is_set(words: &[u64], index: u32) -> bool {
+    words.get((index / 64) as usize).is_some_and(|word| word >> (index % 64) & 1 == 1)
 }
 
 fn ones(words: &[u64]) -> u32 {
