@@ -14,7 +14,7 @@ use rusqlite::config::DbConfig;
 use tokio::sync::{Semaphore, oneshot};
 
 use super::OpenError;
-use super::carrier::{Carrier, MARKS};
+use super::carrier::{self, Carrier, MARKS};
 use super::text;
 use crate::directory::DirectoryError;
 use crate::directory::turns::{QUIET, Turns};
@@ -66,6 +66,8 @@ pub(super) struct Writer {
 impl Writer {
     /// Starts the thread with this connection to the database at `path`.
     pub(super) fn start(mut connection: Connection, path: &Path) -> Result<Writer, OpenError> {
+        let failed = |source| OpenError::Sqlite { path: path.to_owned(), source };
+        carrier::limit(&connection, MARKS).map_err(failed)?;
         let mut carrier = Carrier::start(path, MARKS)?;
         let (jobs, queue) = mpsc::channel::<Job>();
         let heart = Arc::new(OnceLock::<Heartbeat>::new());

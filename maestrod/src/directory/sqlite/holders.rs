@@ -38,8 +38,8 @@ const OF_CONTENT: &str =
     CROSS JOIN peers p ON p.id = f.peer CROSS JOIN names n ON n.id = f.name_id
     WHERE f.content = ?1 AND f.peer >= ?2 AND f.peer < ?3 ORDER BY f.peer";
 
-/// What visible peers have under this name, and who they are; `None` where they are more than [`TOGETHER`], of whom only some are
-/// worth looking up.
+/// What visible peers have under this name, and who they are; `None` where more than [`TOGETHER`] rows tell of it, those of
+/// hidden peers too: of so many only some are worth looking up.
 pub(super) fn few_of_name(
     connection: &Connection,
     name: &str,

@@ -124,7 +124,7 @@ pub(super) fn migrate(connection: &mut Connection, path: &Path) -> Result<(), Op
     }
     connection.pragma_update(None, "temp_store", "MEMORY").map_err(failed)?;
     if found > 0 {
-        // Its log is as long as all that was put in another order, and would stay so.
+        // Its log is as long as all that was put in another order. Where somebody reads, a change cuts it later.
         connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).map_err(failed)?;
     }
     Ok(())
