@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use p2p_content::{ContentHash, FileName};
 use p2p_identity::PeerId;
 use p2p_service::health::Health;
-use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
+use rusqlite::{Connection, ErrorCode, OptionalExtension, TransactionBehavior, params};
 
 use super::walking::Budget;
 use super::{
@@ -107,6 +107,10 @@ impl SqliteDirectory {
         // applied goes back with them; so the peer sends them again. What nobody would send again is written with
         // `durably`.
         connection.pragma_update(None, "synchronous", "NORMAL").map_err(failed)?;
+        // Somebody else has the lock of who writes for a moment: SQLite looks at the index of the log under it, in whoever opens
+        // the database to read, a backup for example. A change that begins by reading is told then that the database is locked,
+        // at once; one that begins with the lock waits for it.
+        connection.set_transaction_behavior(TransactionBehavior::Immediate);
         schema::migrate(&mut connection, path)?;
         Ok(SqliteDirectory {
             writer: Writer::start(connection, path)?,

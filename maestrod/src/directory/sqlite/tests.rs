@@ -1,6 +1,7 @@
 //! The conformance suite on this store, and what is this store's alone: its file, its limits, its orphans.
 
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use proptest::prelude::*;
 use rusqlite::Connection;
@@ -46,6 +47,24 @@ async fn everything_is_there_after_a_restart() {
     assert_eq!((held.epoch, held.applied), (1, 2));
     let same = Batch { reset: false, changes: Vec::new(), ..whole(&[file("a", "1"), file("b", "2")]) };
     assert!(directory.apply(peer(1), held.session, same, 9).await.unwrap().agrees);
+}
+
+/// Whoever opens the database has the lock of who writes for a moment.
+#[tokio::test]
+async fn a_change_waits_for_who_has_the_lock() {
+    let dir = TempDir::new().unwrap();
+    let directory = open(&dir);
+    let session = settle(&directory, 1, &[file("a", "1")]).await;
+    let other = look(&dir);
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let let_go = async {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        other.execute_batch("COMMIT").unwrap();
+    };
+    // It looks first whether the peer has begun a newer stream.
+    let change = directory.apply(peer(1), session, whole(&[file("b", "2")]), 9);
+    let (applied, ()) = tokio::join!(change, let_go);
+    assert!(applied.unwrap().agrees);
 }
 
 #[tokio::test]
@@ -161,7 +180,7 @@ pub(super) async fn indexed(dir: &TempDir) {
         if text::behind(&look(dir)).unwrap() == 0 {
             return;
         }
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
     panic!("the text index is still behind");
 }
