@@ -39,7 +39,7 @@ mod text_tests;
 
 pub use backup::{BackupError, Copied, backup};
 use catalog::Progress;
-use connections::{Readers, Writer};
+use connections::{Readers, Turn, Writer};
 pub(crate) use integrity::{Integrity, check_integrity};
 
 /// Why the database cannot be used.
@@ -123,7 +123,23 @@ impl SqliteDirectory {
         &self,
         change: impl FnOnce(&mut Connection) -> Result<T, DirectoryError> + Send + 'static,
     ) -> Result<T, DirectoryError> {
-        let result = self.writer.call(change).await;
+        self.write_at(Turn::InLine, change).await
+    }
+
+    /// For what makes a peer known and seen: who comes back is not to wait for all that others announce.
+    async fn write_first<T: Send + 'static>(
+        &self,
+        change: impl FnOnce(&mut Connection) -> Result<T, DirectoryError> + Send + 'static,
+    ) -> Result<T, DirectoryError> {
+        self.write_at(Turn::First, change).await
+    }
+
+    async fn write_at<T: Send + 'static>(
+        &self,
+        turn: Turn,
+        change: impl FnOnce(&mut Connection) -> Result<T, DirectoryError> + Send + 'static,
+    ) -> Result<T, DirectoryError> {
+        let result = self.writer.call(turn, change).await;
         self.changes.fetch_add(1, Ordering::Relaxed);
         result
     }
@@ -139,7 +155,7 @@ impl SqliteDirectory {
 #[async_trait]
 impl Directory for SqliteDirectory {
     async fn admit(&self, peer: PeerId, now_ms: i64) -> Result<(), DirectoryError> {
-        self.write(move |connection| {
+        self.write_first(move |connection| {
             durably(connection, |connection| {
                 let sql = "INSERT INTO admitted (peer, since_ms) VALUES (?1, ?2) ON CONFLICT DO NOTHING";
                 connection.execute(sql, params![peer.as_bytes(), now_ms])?;
@@ -160,7 +176,7 @@ impl Directory for SqliteDirectory {
     }
 
     async fn begin(&self, peer: PeerId, profile: Profile, now_ms: i64) -> Result<Held, DirectoryError> {
-        self.write(move |connection| catalog::begin(connection, peer, &profile, now_ms)).await
+        self.write_first(move |connection| catalog::begin(connection, peer, &profile, now_ms)).await
     }
 
     async fn apply(
@@ -192,7 +208,7 @@ impl Directory for SqliteDirectory {
         visible: bool,
         heard_ms: Option<i64>,
     ) -> Result<(), DirectoryError> {
-        self.write(move |connection| Ok(peers::set_visible(connection, peer, visible, heard_ms)?)).await
+        self.write_first(move |connection| Ok(peers::set_visible(connection, peer, visible, heard_ms)?)).await
     }
 
     async fn visible_peers(&self) -> Result<Vec<PeerId>, DirectoryError> {

@@ -54,13 +54,42 @@ fn shrink(connection: &Connection) {
     }
 }
 
+/// When a change has its turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Turn {
+    /// Before all that are in line: it is short, and a peer waits for it that is to be seen by the others.
+    First,
+    /// After those that came before it.
+    InLine,
+}
+
 /// The thread that writes.
 #[derive(Debug)]
 pub(super) struct Writer {
-    jobs: Option<mpsc::Sender<Job>>,
-    places: Arc<Semaphore>,
+    jobs: Option<Jobs>,
     thread: Option<JoinHandle<()>>,
     heart: Arc<OnceLock<Heartbeat>>,
+}
+
+/// The two lines in which changes wait, and how many are in both.
+#[derive(Debug)]
+struct Jobs {
+    first: Places,
+    in_line: Places,
+    come: mpsc::Sender<()>,
+}
+
+#[derive(Debug)]
+struct Places {
+    jobs: mpsc::Sender<Job>,
+    free: Arc<Semaphore>,
+}
+
+impl Places {
+    fn new() -> (Places, mpsc::Receiver<Job>) {
+        let (jobs, queue) = mpsc::channel();
+        (Places { jobs, free: Arc::new(Semaphore::new(QUEUE_LEN)) }, queue)
+    }
 }
 
 impl Writer {
@@ -69,7 +98,8 @@ impl Writer {
         let failed = |source| OpenError::Sqlite { path: path.to_owned(), source };
         carrier::limit(&connection, MARKS).map_err(failed)?;
         let mut carrier = Carrier::start(path, MARKS)?;
-        let (jobs, queue) = mpsc::channel::<Job>();
+        let (come, queue) = mpsc::channel();
+        let ((first, firsts), (in_line, others)) = (Places::new(), Places::new());
         let heart = Arc::new(OnceLock::<Heartbeat>::new());
         let beating = Arc::clone(&heart);
         let thread = std::thread::Builder::new().name("directory-writer".to_owned()).spawn(move || {
@@ -91,8 +121,8 @@ impl Writer {
                 };
                 is_shrunk = false;
                 let job = match job {
-                    Ok(job) => job,
-                    Err(RecvTimeoutError::Timeout) => None,
+                    Ok(Some(())) => firsts.try_recv().or_else(|_| others.try_recv()).ok(),
+                    Ok(None) | Err(RecvTimeoutError::Timeout) => None,
                     Err(RecvTimeoutError::Disconnected) => break,
                 };
                 is_quiet = job.is_none();
@@ -120,8 +150,7 @@ impl Writer {
                 heart.inspect(|heart| heart.rest());
             }
         })?;
-        let places = Arc::new(Semaphore::new(QUEUE_LEN));
-        Ok(Writer { jobs: Some(jobs), places, thread: Some(thread), heart })
+        Ok(Writer { jobs: Some(Jobs { first, in_line, come }), thread: Some(thread), heart })
     }
 
     /// Has the thread beat there, from now on; the first one counts.
@@ -132,20 +161,28 @@ impl Writer {
         let _ = self.heart.set(heart);
     }
 
-    /// Runs `change` when those that were queued before it are done.
+    /// Runs `change` when it has its turn.
     pub(super) async fn call<T: Send + 'static>(
         &self,
+        turn: Turn,
         change: impl FnOnce(&mut Connection) -> Result<T, DirectoryError> + Send + 'static,
     ) -> Result<T, DirectoryError> {
         let ended = || DirectoryError::Failed("the database's thread did not answer".to_owned());
-        let place = Arc::clone(&self.places).acquire_owned().await.map_err(|_| ended())?;
+        let jobs = self.jobs.as_ref().ok_or_else(ended)?;
+        let places = match turn {
+            Turn::First => &jobs.first,
+            Turn::InLine => &jobs.in_line,
+        };
+        let place = Arc::clone(&places.free).acquire_owned().await.map_err(|_| ended())?;
         let (reply, answer) = oneshot::channel();
         let job: Job = Box::new(move |connection| {
             drop(place);
             // Whoever asked may have left; the change holds all the same.
             let _ = reply.send(change(connection));
         });
-        self.jobs.as_ref().ok_or_else(ended)?.send(job).map_err(|_| ended())?;
+        // It is in its line before it is told of, so that whoever hears of one finds one.
+        places.jobs.send(job).map_err(|_| ended())?;
+        jobs.come.send(()).map_err(|_| ended())?;
         answer.await.map_err(|_| ended())?
     }
 }
@@ -376,6 +413,36 @@ mod tests {
         let readers = readers(&dir);
         let answers = join_all((0..20 * QUEUE_LEN).map(|_| readers.call(one))).await;
         assert!(answers.into_iter().all(|answer| answer.unwrap() == 1));
+    }
+
+    #[tokio::test]
+    async fn who_goes_first_passes_those_in_line() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("d.sqlite");
+        let writer = Writer::start(open_reader(&path).unwrap(), &path).unwrap();
+        let (let_go, held) = mpsc::channel();
+        let order = Arc::new(Mutex::new(Vec::new()));
+        let does = async |turn, name| {
+            let order = Arc::clone(&order);
+            let change = move |_: &mut Connection| {
+                order.lock().unwrap().push(name);
+                Ok(())
+            };
+            writer.call(turn, change).await.unwrap();
+        };
+        let busy = writer.call(Turn::InLine, move |_| {
+            held.recv().unwrap();
+            Ok(())
+        });
+        let then = async { let_go.send(()).unwrap() };
+        let (_, (), (), (), ()) = tokio::join!(
+            async { busy.await.unwrap() },
+            does(Turn::InLine, "in line"),
+            does(Turn::InLine, "in line"),
+            does(Turn::First, "first"),
+            then
+        );
+        assert_eq!(*order.lock().unwrap(), ["first", "in line", "in line"]);
     }
 
     #[test]
