@@ -94,17 +94,20 @@ async fn keep_inheriting(
             _ = beats.tick() => {}
         }
         let found = async {
-            let taken = sharing.take_over().await?;
-            if !taken.is_empty() {
-                let _ = events.send(Event::TakenOver { peers: taken }).await;
+            let taken = sharing.take_over().await;
+            if let Ok(peers) = &taken
+                && !peers.is_empty()
+            {
+                let _ = events.send(Event::TakenOver { peers: peers.clone() }).await;
             }
+            // Where that fails, it may have taken over some all the same, of whom this tells.
             if compared.elapsed() >= COMPARE_EVERY {
                 let held = sharing.held().await?;
                 compared = Instant::now();
                 // Only a loop that has ended does not listen.
                 let _ = events.send(Event::Held { peers: held }).await;
             }
-            Ok(())
+            taken.map(drop)
         };
         match found.await {
             // Of a database that cannot be reached the store tells once.

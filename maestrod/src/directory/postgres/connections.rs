@@ -37,6 +37,14 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(40);
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a machine may be silent before its connections count as lost.
 const SILENCE: Duration = Duration::from_secs(15);
+/// What a server is told of a maestro that is silent for as long: in milliseconds, but for the three of the keepalives.
+const LET_GO: [(&str, u32); 5] = [
+    ("idle_in_transaction_session_timeout", SILENCE.as_secs() as u32 * 1000),
+    ("tcp_user_timeout", SILENCE.as_secs() as u32 * 1000),
+    ("tcp_keepalives_idle", 5),
+    ("tcp_keepalives_interval", 5),
+    ("tcp_keepalives_count", 2),
+];
 /// How often a change is tried that others were in the way of.
 const TRIES: u32 = 8;
 /// The first pause before the next try; each is twice as long, up to a second.
@@ -267,6 +275,11 @@ impl Connections {
                 Box::pin(async move {
                     let sql = format!("SET statement_timeout = {}", STATEMENT_TIMEOUT.as_millis());
                     client.batch_execute(&sql).await.map_err(HookError::Backend)?;
+                    // Rows that a maestro holds which is frozen, or cut off, are let go of: its peers are elsewhere by then, and
+                    // wait for them. Not every engine has all of it.
+                    for (name, value) in LET_GO {
+                        let _ = client.batch_execute(&format!("SET {name} = {value}")).await;
+                    }
                     // Compiling a question takes longer than answering it. Only PostgreSQL does so.
                     let _ = client.batch_execute("SET jit = off").await;
                     let _ = client.batch_execute(told).await;
