@@ -386,7 +386,12 @@ impl Attendant {
     fn take_over(&mut self, taken: Vec<(PeerId, Session)>) {
         let peers = taken.len();
         for (peer, session) in taken {
-            if self.sessions.get(&peer).is_some_and(|known| known.0 < session.0) {
+            let known = self.sessions.get(&peer).map_or(session.0, |known| known.0);
+            if known > session.0 {
+                // It has begun a newer stream here since.
+                continue;
+            }
+            if known < session.0 {
                 self.give_up(peer);
             }
             self.sessions.insert(peer, session);
