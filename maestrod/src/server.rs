@@ -6,6 +6,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -309,7 +310,7 @@ async fn wait_for_database(
             directory.prepare().await?;
             directory.claim(maestro).await
         };
-        match ready.await {
+        match patiently("connects to the database, or brings it to this release", ready).await {
             Ok(()) => break,
             Err(postgres::OpenError::Unreachable(why)) => {
                 if waiting.is_none() {
@@ -334,14 +335,22 @@ async fn wait_for_database(
     Ok(())
 }
 
-/// Opens the index in a file. One of an older release may take minutes to be brought to this one; systemd gives them.
+/// Opens the index in a file.
 async fn open(path: PathBuf) -> Result<SqliteDirectory, StartError> {
-    let mut opening = tokio::task::spawn_blocking(move || SqliteDirectory::open(&path));
+    let opening = tokio::task::spawn_blocking(move || SqliteDirectory::open(&path));
+    let opened = patiently("brings the database to this release", opening).await;
+    Ok(opened.map_err(|error| DirectoryError::Failed(error.to_string()))??)
+}
+
+/// Asks systemd for more time for as long as this takes, and tells it what is done: a database of an older release may take
+/// minutes to be brought to this one.
+async fn patiently<T>(status: &str, work: impl Future<Output = T>) -> T {
+    let mut work = pin!(work);
     loop {
-        match tokio::time::timeout(DATABASE_PATIENCE, &mut opening).await {
-            Ok(opened) => return Ok(opened.map_err(|error| DirectoryError::Failed(error.to_string()))??),
+        match tokio::time::timeout(DATABASE_PATIENCE, &mut work).await {
+            Ok(done) => return done,
             Err(_) => {
-                notify::status("brings the database to this release");
+                notify::status(status);
                 notify::still_starting(DATABASE_PATIENCE * 2);
             }
         }
