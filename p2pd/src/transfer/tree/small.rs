@@ -162,7 +162,7 @@ pub(super) async fn run(of: &super::Run<'_>, lacking: &mut Lacking) -> Result<()
     let together = Arc::new(together);
     let left_parts = Arc::new(batch::left_parts(shared, job.id).await?);
     let (events, incoming) = mpsc::channel(EVENTS);
-    let run = Run {
+    let mut run = Run {
         shared,
         job,
         tally,
@@ -201,12 +201,19 @@ pub(super) async fn run(of: &super::Run<'_>, lacking: &mut Lacking) -> Result<()
         room: Room { free, reserve, left: free.saturating_sub(reserve) },
         lacking,
     };
-    run.work(incoming, stop).await
+    let ended = run.work(incoming, stop).await;
+    // Whatever ended it: a flush on its way may fail, which the kernel tells once, and what it was for is removed then.
+    while let Some(named) = run.naming.join_next().await {
+        if let Ok(Ok(named)) = named {
+            run.tally.add(named.files, named.bytes);
+        }
+    }
+    ended
 }
 
 impl Run<'_> {
     async fn work(
-        mut self,
+        &mut self,
         mut incoming: mpsc::Receiver<Event>,
         stop: &CancellationToken,
     ) -> Result<(), Outcome> {
@@ -232,9 +239,6 @@ impl Run<'_> {
                     heart.rest();
                     // What is written stays as parts, and proves itself when it goes on.
                     while self.writing.join_next().await.is_some() {}
-                    while let Some(named) = self.naming.join_next().await {
-                        self.named(named.unwrap_or_else(|_| Ok(Named::default())))?;
-                    }
                     return Err(Outcome::Stopped);
                 }
                 // All that is there, so that files which came together are written together.
