@@ -66,6 +66,8 @@ pub(super) struct Engine<'a> {
     sources: HashMap<SourceKey, Running>,
     /// All that were sources in this run.
     tried: HashSet<PeerId>,
+    /// How many were asked of whom only other sources spoke.
+    introduced: usize,
     next_key: SourceKey,
     events: mpsc::Sender<Event>,
     writes: JoinSet<Written>,
@@ -167,6 +169,7 @@ async fn run_on(
         fetcher,
         sources: HashMap::new(),
         tried: HashSet::new(),
+        introduced: 0,
         next_key: 0,
         events,
         writes: JoinSet::new(),
@@ -202,9 +205,7 @@ impl Engine<'_> {
             if self.sources.is_empty() && self.writes.is_empty() && looking.is_empty() {
                 if looked {
                     heart.rest();
-                    durable.settle(&sink, &self.pieces).await;
-                    self.show();
-                    return Ok(Outcome::NoSources { why, serving: self.serving });
+                    return Ok(self.without_sources(&mut durable, &sink, why).await);
                 }
                 // All are gone: ask once more, at once, before it is said that there is nobody.
                 looked = true;
@@ -214,10 +215,8 @@ impl Engine<'_> {
                 moved = Instant::now();
             } else if moved.elapsed() >= STARVED {
                 heart.rest();
-                durable.settle(&sink, &self.pieces).await;
-                self.show();
                 let why = "those who can be reached have nothing that is missing here".to_owned();
-                return Ok(Outcome::NoSources { why, serving: self.serving });
+                return Ok(self.without_sources(&mut durable, &sink, why).await);
             }
             durable.go_on(&sink, &self.pieces, self.size.saturating_sub(self.done_len()));
             tokio::select! {
@@ -231,7 +230,8 @@ impl Engine<'_> {
                         }
                     }
                     self.show();
-                    durable.settle(&sink, &self.pieces).await;
+                    // Where that fails, the log says so, and the next run finds out what is here.
+                    let _ = durable.settle(&sink, &self.pieces).await;
                     return Ok(Outcome::Stopped);
                 }
                 Some(event) = incoming.recv(), if self.writes.len() < WRITES => match event {
@@ -278,7 +278,7 @@ impl Engine<'_> {
                         }
                         Err(error) => {
                             heart.rest();
-                            durable.settle(&sink, &self.pieces).await;
+                            let _ = durable.settle(&sink, &self.pieces).await;
                             return Ok(error.into());
                         }
                     }
@@ -311,6 +311,16 @@ impl Engine<'_> {
         match sink.publish(self.name.clone()).await {
             Ok(path) => Ok(Outcome::Whole { path, manifest, serving: self.serving }),
             Err(error) => Ok(error.into()),
+        }
+    }
+
+    /// The end of a run for which there is nobody: its pieces are given to others meanwhile, where they are on the disk.
+    async fn without_sources(self, durable: &mut Durable, sink: &Arc<Sink>, why: String) -> Outcome {
+        let settled = durable.settle(sink, &self.pieces).await;
+        self.show();
+        match settled {
+            Ok(()) => Outcome::NoSources { why, serving: self.serving },
+            Err(error) => error.into(),
         }
     }
 
@@ -408,10 +418,7 @@ impl Engine<'_> {
     ) -> Result<(), Box<Doubt>> {
         let range = Pieces::of(self.size).range(piece);
         self.job.wasted(range.end - range.start);
-        if self.sources.remove(&source).is_some() {
-            self.plan.leave(source);
-            self.measured.left(source);
-        }
+        self.leave(source);
         self.plan.lacks(piece);
         peer.map_or(Ok(()), |peer| self.drop_source(peer, format!("it sent false bytes: {why}")))
     }

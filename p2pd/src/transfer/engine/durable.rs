@@ -44,12 +44,17 @@ impl Durable {
     }
 
     /// Makes all that is written durable, before the run ends.
-    pub(super) async fn settle(&mut self, sink: &Arc<Sink>, pieces: &Bitmap) {
+    ///
+    /// # Errors
+    /// Where it may be lost: the pieces that are not remembered are emptied then, and no longer to be given to anybody.
+    pub(super) async fn settle(&mut self, sink: &Arc<Sink>, pieces: &Bitmap) -> Result<(), SinkError> {
         // Where that one fails, so does the next.
         while self.task.join_next().await.is_some() {}
-        if let Err(error) = sink.remember(pieces.clone()).await {
+        let remembered = sink.remember(pieces.clone()).await;
+        if let Err(error) = &remembered {
             let id = sink.id();
             tracing::warn!(transfer_id = id, %error, "what is here of transfer {id} could not be remembered: {error}");
         }
+        remembered
     }
 }
