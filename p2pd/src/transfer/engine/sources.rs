@@ -16,6 +16,8 @@ use crate::transfer::source::{Order, SourceTask};
 /// Sources that are asked at once; the others wait until one is gone. Of them, those that only other sources speak of.
 const SOURCES: usize = 32;
 const INTRODUCED: usize = 16;
+/// How many of those are asked in one run: of peers that somebody makes up there is no end.
+const INTRODUCED_EVER: usize = 1024;
 /// Of each source a piece may be in memory, not whole yet: so there are fewer sources where pieces are long. At least two.
 const ARRIVING_LEN: u64 = 64 << 20;
 /// Orders that wait for a source's task: as many as it can be asked for, and to leave all of them.
@@ -63,6 +65,12 @@ impl Engine<'_> {
             }
             if is_running || !self.can_be_asked(&peer) {
                 continue;
+            }
+            if introduced && !peer.id().is_some_and(|id| self.tried.contains(&id)) {
+                if self.introduced >= INTRODUCED_EVER {
+                    continue;
+                }
+                self.introduced += 1;
             }
             self.tried.extend(peer.id());
             let key = self.next_key;
@@ -113,6 +121,11 @@ impl Engine<'_> {
     pub(super) fn leave(&mut self, source: SourceKey) -> Option<Running> {
         self.plan.leave(source);
         self.measured.left(source);
-        self.sources.remove(&source)
+        let running = self.sources.remove(&source)?;
+        if let Some(id) = running.peer.id().filter(|_| running.introduced && !self.job.gave(&running.peer)) {
+            // Connections to those who gave nothing would be kept for whoever needs them next, and there can be very many.
+            self.shared.connections.forget(id);
+        }
+        Some(running)
     }
 }

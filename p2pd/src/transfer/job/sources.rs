@@ -15,8 +15,10 @@ use crate::transfer::story;
 /// Times that a source may not have what it told of, with nothing given in between: its user may have paused the transfer
 /// that it gave from, or its disk has failed.
 const UNKEPT: u32 = 3;
-/// Sources of which something is remembered, beside those that gave something or were dropped.
+/// Sources of which something is remembered, beside those that gave something.
 const REMEMBERED: usize = 1024;
+/// Characters that are remembered of what one of them said, or is called.
+const SAID: usize = 300;
 
 impl Job {
     /// The transfer that its user knows: of a part of a directory's, that one.
@@ -38,6 +40,13 @@ impl Job {
     pub(in crate::transfer) fn is_source(&self, peer: &PeerRef) -> bool {
         let id = peer.id().map(|id| id.to_string());
         self.whole().known.borrow().sources.iter().any(|source| source.peer.peer_id == id)
+    }
+
+    /// Whether bytes came from this source.
+    pub(in crate::transfer) fn gave(&self, peer: &PeerRef) -> bool {
+        let id = peer.id().map(|id| id.to_string());
+        let known = self.whole().known.borrow();
+        known.sources.iter().any(|source| source.bytes > 0 && source.peer.peer_id == id)
     }
 
     pub(in crate::transfer) fn is_dropped(&self, id: Option<PeerId>) -> bool {
@@ -70,13 +79,13 @@ impl Job {
 
     pub(in crate::transfer) fn source_lost(&self, peer: &PeerRef, why: &str) {
         story::source_lost(self.whole().id, peer, why, self.say_of(peer, Some(why)));
-        let why = why.to_owned();
+        let why = shortened(why);
         self.change_source(peer, |source| (source.state, source.reason) = (SourceState::Lost, Some(why)));
     }
 
     pub(in crate::transfer) fn source_dropped(&self, peer: &PeerRef, why: &str, content: ContentHash) {
         story::source_dropped(self.whole().id, peer, why, content);
-        let why = why.to_owned();
+        let why = shortened(why);
         self.change_source(peer, |source| (source.state, source.reason) = (SourceState::Dropped, Some(why)));
     }
 
@@ -115,14 +124,20 @@ impl Job {
     }
 }
 
-/// Forgets one that gave nothing and is gone, where many are remembered: of who can be told of there is no end.
+/// Forgets one that gave nothing and is gone, where many are remembered: of who can be told of there is no end. One that was
+/// dropped is asked again if it is, so it is forgotten only where all are such.
 fn make_room(sources: &mut Vec<TransferSource>) {
-    let gave_nothing = |source: &TransferSource| source.state == SourceState::Lost && source.bytes == 0;
-    if sources.len() >= REMEMBERED
-        && let Some(at) = sources.iter().position(gave_nothing)
-    {
+    if sources.len() < REMEMBERED {
+        return;
+    }
+    let first = |state| sources.iter().position(|source| source.state == state && source.bytes == 0);
+    if let Some(at) = first(SourceState::Lost).or_else(|| first(SourceState::Dropped)) {
         sources.remove(at);
     }
+}
+
+fn shortened(why: &str) -> String {
+    why.chars().take(SAID).collect()
 }
 
 /// What tells a source from the others: its ID, or the name of a plain peer.
@@ -149,5 +164,11 @@ mod tests {
         assert_eq!(sources[2].peer.name, "3");
         make_room(&mut sources);
         assert_eq!(sources.len(), REMEMBERED - 1, "there is room");
+
+        let mut dropped = vec![source(0, SourceState::Active, 0), source(1, SourceState::Dropped, 5)];
+        dropped.extend((2..REMEMBERED).map(|number| source(number, SourceState::Dropped, 0)));
+        make_room(&mut dropped);
+        assert_eq!(dropped.len(), REMEMBERED - 1);
+        assert_eq!(dropped[2].peer.name, "3");
     }
 }
