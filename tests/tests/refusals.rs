@@ -390,3 +390,42 @@ async fn what_fits_of_a_directory_comes_whatever_does_not() {
     }
     drop(network);
 }
+
+/// A directory of the share that is on another disk, so that no file can get its name there.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_directory_that_takes_no_files_costs_only_its_own() {
+    let share = tempfile::tempdir().unwrap();
+    let away = share.path().join("set/away");
+    let Some(disk) = SmallDisk::mount(&away) else {
+        eprintln!("skipped: only root may mount a small file system");
+        return;
+    };
+    let network = Network::builder().peers(2).peers_with(|number, settings| {
+        if number == 2 {
+            downloads_at(settings, share.path(), 0);
+        }
+    });
+    let files = ["away/long.bin", "away/short.bin", "here/long.bin", "here/other.bin", "here/short.bin"];
+    let network = network.files(move |number, shared| match number {
+        1 => (1..).zip(&files).try_for_each(|(seed, name)| {
+            let size = if name.contains("short") { 1000 } else { 12 * MIB };
+            random_file(&shared.join("set").join(name), size, seed).map(drop)
+        }),
+        _ => Ok(()),
+    });
+    let network = network.start().await.unwrap();
+    let peer = network.peer(2).unwrap();
+    let transfer: Transfer = peer.ctl_json(&["fetch", "-r", "set", "--detach"]).await.unwrap();
+    let ended = |transfer: &Transfer| transfer.state.is_ended();
+    let failed = peer.transfer_until(transfer.id, SOON, "it has ended", ended).await.unwrap();
+    assert_eq!((failed.state, failed.files_done), (TransferState::Failed, Some(3)), "{failed:?}");
+    let why = failed.reason.unwrap();
+    assert!(why.contains("set/away/") && why.contains("and 1 more could not get their names"), "{why}");
+    for name in &files[2..] {
+        let there = p2p_tests::hash_of_file(&share.path().join("set").join(name)).unwrap();
+        assert_eq!(there, network.peer(1).unwrap().hash_of(&format!("set/{name}")).unwrap());
+    }
+    let left = fs::read_dir(disk.0).unwrap().count();
+    assert_eq!(left, 0, "nothing is left of what has no name");
+    drop(network);
+}

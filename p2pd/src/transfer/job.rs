@@ -209,7 +209,7 @@ impl Job {
                     serving = given;
                     (TransferState::Waiting, why)
                 }
-                Outcome::Blocked(why) => (TransferState::Paused, why),
+                Outcome::Blocked(why) | Outcome::Closed(why) => (TransferState::Paused, why),
                 Outcome::Full(why) => {
                     // Room that is kept in case that somebody wants it goes to who needs it.
                     if leftovers::make_room(&shared).await {

@@ -28,6 +28,8 @@ pub(super) enum Outcome {
     },
     /// It cannot go on now; it may later by itself.
     Blocked(String),
+    /// The same, since the directory that the file is to be in takes none.
+    Closed(String),
     /// The same, since the disk is full or would be.
     Full(String),
     /// It can never be done.
@@ -41,6 +43,7 @@ impl From<SinkError> for Outcome {
         match error {
             SinkError::NameTaken(_) | SinkError::NoWay(_) => Self::Failed(error.to_string()),
             SinkError::Full(why) => Self::Full(why),
+            SinkError::Closed(why) => Self::Closed(why),
             // Whatever is wrong with the disk, what is here is kept, and tried again.
             other => Self::Blocked(other.to_string()),
         }

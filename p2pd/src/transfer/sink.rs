@@ -65,6 +65,9 @@ pub(super) enum SinkError {
     /// No file can have this name there.
     #[error("{0}")]
     NoWay(String),
+    /// The directory that the file is to be in takes none of this program; others may.
+    #[error("{0}")]
+    Closed(String),
     /// The share is not there now.
     #[error("{0}")]
     Unavailable(String),
@@ -102,6 +105,21 @@ impl From<PublishError> for SinkError {
             other => Self::Io(other.to_string()),
         }
     }
+}
+
+/// Of a file that was to get its name.
+pub(super) fn of_naming(error: PublishError) -> SinkError {
+    match &error {
+        PublishError::Io { source, .. } if is_closed(source) => SinkError::Closed(error.to_string()),
+        _ => error.into(),
+    }
+}
+
+fn is_closed(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::CrossesDevices
+    )
 }
 
 fn is_no_way(error: &io::Error) -> bool {
@@ -222,7 +240,7 @@ impl Sink {
     /// Gives the whole file its name, once all of it is on the disk.
     pub(super) async fn publish(&self, name: FileName) -> Result<PathBuf, SinkError> {
         let (dir, key, flush) = (self.dir.clone(), self.key.clone(), self.flushing());
-        blocking(move || Ok(dir.publish_flushed(&key, &name, false, |_| flush())?)).await
+        blocking(move || dir.publish_flushed(&key, &name, false, |_| flush()).map_err(of_naming)).await
     }
 
     /// Makes what is written durable. Where that fails, the pieces that are not remembered are emptied: what the kernel still

@@ -2,7 +2,6 @@
 //! durable by one flush, get their names, enter the catalog, and are struck off the list.
 
 use std::collections::HashSet;
-use std::io;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -12,7 +11,7 @@ use p2p_content::{ContentHash, ContentHasher, FileName, Manifest};
 use super::super::jobs::Shared;
 use super::super::measure::Work;
 use super::super::plan::SourceKey;
-use super::super::sink::{SinkError, blocking};
+use super::super::sink::{SinkError, blocking, of_naming};
 use super::super::store::TreeFile;
 use super::plan::FileKey;
 use super::{LONGEST, discard, part_key};
@@ -54,7 +53,6 @@ pub(super) struct Kept {
 }
 
 /// What became of a batch.
-#[derive(Default)]
 pub(super) struct Named {
     /// Files that are here under their names, and their bytes.
     pub(super) files: u64,
@@ -165,9 +163,8 @@ pub(super) async fn finish(
                 }
                 false => TAKEN.to_owned(),
             },
-            Err(error) if is_closed(&error) => error.to_string(),
-            Err(error) => match SinkError::from(error) {
-                SinkError::NoWay(why) => why,
+            Err(error) => match of_naming(error) {
+                SinkError::NoWay(why) | SinkError::Closed(why) => why,
                 // What has its name by now is seen to first.
                 other => {
                     broken = broken.or(Some(other));
@@ -198,14 +195,6 @@ async fn is_under(together: &Arc<Together>, file: &TreeFile) -> Result<bool, Sin
         Ok(matches!(under, Some(Under::File(manifest)) if manifest.content() == file.content))
     })
     .await
-}
-
-/// Whether this one directory does not take files of this program; others may.
-fn is_closed(error: &PublishError) -> bool {
-    matches!(error, PublishError::Io { source, .. } if matches!(
-        source.kind(),
-        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::CrossesDevices
-    ))
 }
 
 /// A file cannot get its name: the others go on. What came of it is removed.

@@ -143,7 +143,8 @@ async fn fetch(
             shared.store.remove_part(part.id).await?;
             Ok(Ended::Here(size))
         }
-        Outcome::Failed(why) => {
+        // Other directories may take theirs.
+        Outcome::Failed(why) | Outcome::Closed(why) => {
             batch::fail(shared, job.id, file.name.clone(), file.content, why).await?;
             if let Some(key) = part.part_key() {
                 sink::discard(shared.shares.downloads(), key).await?;
