@@ -112,6 +112,11 @@ impl Transfers {
     /// Begins a transfer, or joins the one that is already under way. Where the content is here already, the transfer
     /// has ended when this returns, and has the number 0: there was nothing to transfer.
     pub async fn fetch(&self, order: FetchOrder) -> Result<Transfer, FetchError> {
+        let this = self.clone();
+        self.shared.to_its_end(async move { this.fetch_now(order).await }).await?
+    }
+
+    async fn fetch_now(&self, order: FetchOrder) -> Result<Transfer, FetchError> {
         if let Some(fact) = self.known(&order).await? {
             return Ok(self.already(&fact));
         }

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use p2p_content::{ContentHash, FileName, Manifest};
 use p2p_proto::control::{Priority, Transfer, TransferState};
 use p2p_service::tasks::Tasks;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 use super::job::Job;
 use super::leftovers;
@@ -61,6 +61,20 @@ impl Shared {
     /// The transfer of this number.
     pub(super) fn job(&self, id: u64) -> Option<Arc<Job>> {
         self.jobs.lock().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
+    }
+
+    /// Does this to its end, whatever becomes of who asked for it: what is awaited in a request is dropped where its client
+    /// goes away, and half of a beginning is worse than none.
+    pub(super) async fn to_its_end<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let (tell, told) = oneshot::channel();
+        self.tasks.spawn_detached("begin a transfer", async move {
+            // Nobody may be there any more.
+            let _ = tell.send(work.await);
+        });
+        told.await.map_err(|_| StoreError::Damaged("the daemon is ending".to_owned()))
     }
 
     /// The file under this name in the downloads, where it has this content.

@@ -161,12 +161,17 @@ impl Transfers {
             return Ok(self.join(open, &order.by, order.priority).await);
         }
         let listed = self.listed(&order).await?;
-        let TreeFound { files, bytes, here_files, here_bytes, .. } = listed.found;
-        let what = order.what.text().to_owned();
         if listed.found.conflicts > 0 {
             let TreeFound { conflicts, first_conflicts: first, .. } = listed.found.clone();
-            return Err(TreeError::Conflicts { what, conflicts, first });
+            return Err(TreeError::Conflicts { what: order.what.text().to_owned(), conflicts, first });
         }
+        let this = self.clone();
+        self.shared.to_its_end(async move { this.begin_tree(order, listed).await }).await?
+    }
+
+    async fn begin_tree(&self, order: TreeOrder, listed: Listed) -> Result<Transfer, TreeError> {
+        let TreeFound { files, bytes, here_files, here_bytes, .. } = listed.found;
+        let what = order.what.text().to_owned();
         let _beginning = self.shared.beginning.lock().await;
         if let Some(open) = self.open_tree(&order) {
             return Ok(self.join(open, &order.by, order.priority).await);
