@@ -179,9 +179,7 @@ impl SourceTask {
                             part.is_left = true;
                             let request =
                                 PullRequest { id: piece.into(), withdraw: true, ..PullRequest::default() };
-                            if up.send(request).await.is_err() {
-                                return Err(Gone::Lost("it closed the stream".to_owned()));
-                            }
+                            say(&up, request).await?;
                         }
                     }
                 },
@@ -197,9 +195,7 @@ impl SourceTask {
                             }
                             let part = Assembly::of(request.length);
                             parts.extend(wanted.pop_front().map(|piece| (piece, part)));
-                            if up.send(request).await.is_err() {
-                                return Err(Gone::Lost("it closed the stream".to_owned()));
-                            }
+                            say(&up, request).await?;
                         }
                     }
                 }
@@ -349,6 +345,14 @@ pub(super) fn said(update: &AvailabilityUpdate) -> Option<bool> {
         HeldBack::Nothing => Some(false),
         HeldBack::RateLimit | HeldBack::NoSlot => Some(true),
     }
+}
+
+/// Asks for something, or says that it is not wanted. Who takes no requests holds nobody up for longer than who gives no bytes.
+async fn say(up: &mpsc::Sender<PullRequest>, request: PullRequest) -> Result<(), Gone> {
+    let said = timeout(SILENCE, up.send(request)).await;
+    let said =
+        said.map_err(|_| Gone::Lost(format!("it has taken no request for {} s", SILENCE.as_secs())))?;
+    said.map_err(|_| Gone::Lost("it closed the stream".to_owned()))
 }
 
 /// The next update of a stream that is there.
