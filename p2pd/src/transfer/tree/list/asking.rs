@@ -10,6 +10,8 @@ use crate::transfer::jobs::Transfers;
 use crate::transfer::store::{Told, TreeFile};
 use crate::transfer::tree::Pattern;
 
+/// Pages of a peer's files, one after the other, that lead no further before it is asked for no more.
+const STANDSTILL: usize = 16;
 /// Bytes that a content has at the most (4 TiB).
 const LONGEST_CONTENT: u64 = 1 << 42;
 
@@ -91,12 +93,16 @@ impl Transfers {
         listed: &mut Listed,
     ) -> Result<bool, TreeError> {
         let (mut is_any, mut query) = (false, query(&order.what));
+        let (mut furthest, mut standstill) = (None, 0);
         loop {
             let next = page.next.take();
+            // In order of their names: whoever goes round in circles would be asked without end.
+            let last = page.files.iter().map(|file| file.name.clone()).max();
+            standstill = if last > furthest { 0 } else { standstill + 1 };
+            furthest = furthest.max(last);
             is_any |= self.write_down_told(order, listed, page, |_| Told::OfItself).await?;
             match next {
-                // Whoever gives the same cursor again would be asked without end.
-                Some(cursor) if cursor != query.cursor => query.cursor = cursor,
+                Some(cursor) if cursor != query.cursor && standstill < STANDSTILL => query.cursor = cursor,
                 _ => return Ok(is_any),
             }
             page = self.shared.locator.browse_peer(peer, &query).await?;
