@@ -8,6 +8,7 @@
 //! for the directory itself: a peer that cannot be shown now is in nobody's way.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::ops::Bound;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -118,6 +119,7 @@ impl Presence {
             failed: BTreeMap::new(),
             saying: FuturesUnordered::new(),
             in_question: HashSet::new(),
+            told: None,
             mistaken,
             ends: FuturesUnordered::new(),
         };
@@ -228,6 +230,8 @@ struct Attendant {
     /// What the directory is being told, of each peer one thing at a time.
     saying: FuturesUnordered<futures::future::BoxFuture<'static, Said>>,
     in_question: HashSet<PeerId>,
+    /// Whom it was told of last.
+    told: Option<PeerId>,
     /// The other maestros took this one for gone.
     mistaken: Arc<Notify>,
     ends: FuturesUnordered<StreamEnd>,
@@ -312,17 +316,21 @@ impl Attendant {
                 let _ = reply.send(self.streams.len() as u64);
             }
             Event::TakenOver { peers } => self.take_over(peers),
-            Event::Held { peers } => self.find_unknown(peers),
+            Event::Held { peers } => {
+                self.show_again(&peers);
+                self.find_unknown(peers);
+            }
         }
     }
 
     /// Begins to tell the directory what it may not know.
     fn tell_directory(&mut self) {
         while self.saying.len() < AT_ONCE {
-            let next = self.unsaid.keys().find(|peer| !self.in_question.contains(peer)).copied();
+            let next = next_in_turn(&self.unsaid, self.told, &self.in_question);
             let Some((peer, mut unsaid)) = next.and_then(|peer| self.unsaid.remove_entry(&peer)) else {
                 return;
             };
+            self.told = next;
             if let Some(failed) = self.failed.remove(&peer) {
                 unsaid.heard_ms = unsaid.heard_ms.or(failed.heard_ms);
             }
@@ -402,6 +410,18 @@ impl Attendant {
         }
     }
 
+    /// Shows peers again whose streams are here and that this maestro does not hold: that others took it for gone is said once, and
+    /// may not have been heard. One that has begun a newer stream elsewhere is given up by that.
+    fn show_again(&mut self, held: &[(PeerId, Session)]) {
+        let held: HashSet<&PeerId> = held.iter().map(|(peer, _)| peer).collect();
+        for peer in self.streams.keys() {
+            // What is being told may have been looked at before.
+            if !held.contains(peer) && !self.in_question.contains(peer) && !self.failed.contains_key(peer) {
+                self.unsaid.entry(*peer).or_default();
+            }
+        }
+    }
+
     /// Gives their lease to peers that this maestro holds and does not know.
     fn find_unknown(&mut self, held: Vec<(PeerId, Session)>) {
         for (peer, session) in held {
@@ -419,8 +439,41 @@ impl Attendant {
     }
 }
 
+/// Of whom the directory is told next: of all in turn, so that whoever comes and goes all the time keeps nobody waiting.
+fn next_in_turn<T>(
+    unsaid: &BTreeMap<PeerId, T>,
+    told: Option<PeerId>,
+    in_question: &HashSet<PeerId>,
+) -> Option<PeerId> {
+    let behind = unsaid.range((told.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded));
+    behind.chain(unsaid).map(|(peer, _)| *peer).find(|peer| !in_question.contains(peer))
+}
+
 /// Now, in milliseconds since 1970-01-01 UTC.
 pub(crate) fn now_ms() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_comes_back_at_once_keeps_nobody_waiting() {
+        let peer = |number| PeerId::from_bytes([number; 32]);
+        let unsaid: BTreeMap<PeerId, ()> = (1..=3).map(|number| (peer(number), ())).collect();
+        let mut in_question = HashSet::new();
+        let mut told = None;
+        // None of them is ever done.
+        let turns = (0..4).map(|_| {
+            told = next_in_turn(&unsaid, told, &in_question);
+            told
+        });
+        assert_eq!(turns.collect::<Vec<_>>(), [1, 2, 3, 1].map(|number| Some(peer(number))));
+        in_question.extend([peer(1), peer(3)]);
+        assert_eq!(next_in_turn(&unsaid, Some(peer(3)), &in_question), Some(peer(2)));
+        in_question.insert(peer(2));
+        assert_eq!(next_in_turn(&unsaid, Some(peer(3)), &in_question), None);
+    }
 }

@@ -15,7 +15,7 @@ use crate::directory::sharing::BEAT;
 use crate::directory::{Directory, DirectoryError};
 
 /// How often the peers that this maestro holds are compared with those that it knows.
-const COMPARE_EVERY: Duration = Duration::from_secs(30);
+const COMPARE_EVERY: Duration = Duration::from_secs(10);
 
 /// Starts the loops, where there are others. `mistaken` is told when they took this maestro for gone.
 pub(super) async fn start(
@@ -56,7 +56,7 @@ async fn keep_beating(
             () = token.cancelled() => break,
             _ = beats.tick() => {}
         }
-        match sharing.beat().await {
+        match heart.while_waiting(sharing.beat()).await {
             Ok(was_known) => {
                 is_silent = false;
                 if !was_known {
@@ -77,7 +77,8 @@ async fn keep_beating(
     Ok(())
 }
 
-/// Takes over the peers of those that are gone, and finds those that this maestro holds and does not know.
+/// Takes over the peers of those that are gone, and finds those that this maestro holds and does not know, or has and does
+/// not hold.
 async fn keep_inheriting(
     directory: Arc<dyn Directory>,
     events: mpsc::Sender<Event>,
@@ -109,7 +110,7 @@ async fn keep_inheriting(
             }
             taken.map(drop)
         };
-        match found.await {
+        match heart.while_waiting(found).await {
             // Of a database that cannot be reached the store tells once.
             Ok(()) | Err(DirectoryError::Unavailable(_)) => {}
             Err(error) => {
