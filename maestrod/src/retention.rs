@@ -38,7 +38,8 @@ pub(crate) async fn keep_forgetting(
         let horizon = horizon(&settings.borrow_and_update(), now_ms());
         while let Some(horizon) = horizon {
             heart.beat();
-            match directory.forget_unseen(horizon).await {
+            // What writes it has a heartbeat of its own, and others may be before this.
+            match heart.while_waiting(directory.forget_unseen(horizon)).await {
                 Ok(forgotten) => {
                     if let Some(peer) = forgotten.peer {
                         metrics.forgotten.inc();

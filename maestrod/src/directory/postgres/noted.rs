@@ -244,7 +244,7 @@ impl PostgresDirectory {
             if !is_due && !self.notes.is_quiet(began) {
                 continue;
             }
-            let more = match self.take_noted().await {
+            let more = match heart.while_waiting(self.take_noted()).await {
                 Ok(more) => more,
                 // Of a database that cannot be reached the store tells once.
                 Err(DirectoryError::Unavailable(_)) => false,
