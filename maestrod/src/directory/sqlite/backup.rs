@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use rusqlite::backup::{Backup, StepResult};
 use rusqlite::{Connection, OpenFlags};
 
-use super::integrity::beside_its_user;
+use super::integrity::{beside_its_user, has_user};
 use super::schema::VERSION;
 
 /// Pages that are copied at once: 4 MiB.
@@ -75,7 +75,18 @@ pub fn backup(from: &Path, to: &Path) -> Result<Copied, BackupError> {
     let mut name = to.file_name().unwrap_or_default().to_owned();
     name.push(".partial");
     let partial = to.with_file_name(name);
-    let result = copy(from, &partial, to);
+    // A log is beside the database, and not beside a link to it.
+    let from = real.as_path();
+    let changed = || fs::metadata(from).and_then(|metadata| metadata.modified()).ok();
+    let copied = loop {
+        let (is_idle, before) = (!has_user(from), changed());
+        let copied = copy(from, &partial, to, is_idle);
+        // Else a maestro has started meanwhile: what was read as of an idle database may be half of a change.
+        if !is_idle || !has_user(from) && changed() == before {
+            break copied;
+        }
+    };
+    let result = copied.and_then(|copied| put(&partial, to).map(|()| copied));
     if result.is_err() {
         // Whether it is there or not, it is no use.
         let _ = fs::remove_file(&partial);
@@ -83,7 +94,8 @@ pub fn backup(from: &Path, to: &Path) -> Result<Copied, BackupError> {
     result
 }
 
-fn copy(from: &Path, partial: &Path, to: &Path) -> Result<Copied, BackupError> {
+/// Copies it to `partial`, which is on the disk then. `is_idle`: nobody uses it, and nobody begins to before the end.
+fn copy(from: &Path, partial: &Path, to: &Path, is_idle: bool) -> Result<Copied, BackupError> {
     let unread = |source| BackupError::Read { path: from.to_owned(), source };
     let unwritten =
         |source: Box<dyn std::error::Error + Send + Sync>| BackupError::Write { path: to.to_owned(), source };
@@ -95,8 +107,7 @@ fn copy(from: &Path, partial: &Path, to: &Path) -> Result<Copied, BackupError> {
         _ => {}
     }
     OpenOptions::new().write(true).create_new(true).mode(0o600).open(partial).map_err(unwritten_io)?;
-    // Whoever uses it has a log beside it.
-    let (target, flags) = beside_its_user(from, true);
+    let (target, flags) = beside_its_user(from, is_idle);
     let source = Connection::open_with_flags(target, flags).map_err(unread)?;
     source.busy_timeout(std::time::Duration::from_secs(5)).map_err(unread)?;
     // The snapshot that all steps read.
@@ -129,10 +140,16 @@ fn copy(from: &Path, partial: &Path, to: &Path) -> Result<Copied, BackupError> {
     let file = File::open(partial).map_err(unwritten_io)?;
     file.sync_all().map_err(unwritten_io)?;
     let bytes = file.metadata().map_err(unwritten_io)?.len();
-    fs::rename(partial, to).map_err(unwritten_io)?;
-    let directory = to.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    File::open(directory).and_then(|directory| directory.sync_all()).map_err(unwritten_io)?;
     Ok(Copied { bytes, peers })
+}
+
+/// Gives the copy its name, in place of what may have it.
+fn put(partial: &Path, to: &Path) -> Result<(), BackupError> {
+    let directory = to.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let put = fs::rename(partial, to)
+        .and_then(|()| File::open(directory))
+        .and_then(|directory| directory.sync_all());
+    put.map_err(|error| BackupError::Write { path: to.to_owned(), source: error.into() })
 }
 
 #[cfg(test)]

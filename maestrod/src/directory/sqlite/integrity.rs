@@ -22,11 +22,15 @@ pub(crate) enum Integrity {
     },
 }
 
+/// Whether somebody uses the database, or did and was cut off: then a log is beside it.
+pub(super) fn has_user(path: &Path) -> bool {
+    path.with_extension("sqlite-wal").exists()
+}
+
 /// How to open a database that somebody else may be using, to read it and leave nothing beside it.
 pub(super) fn beside_its_user(path: &Path, is_idle: bool) -> (PathBuf, OpenFlags) {
-    let log = path.with_extension("sqlite-wal");
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    if !is_idle || log.exists() {
+    if !is_idle || has_user(path) {
         return (path.to_owned(), flags);
     }
     // Where nobody uses it and no log is left, not even files beside it need to be made.
