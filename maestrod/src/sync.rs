@@ -124,6 +124,10 @@ async fn enter(
     let profile = profile::from_hello(&hello, caller.address).map_err(invalid)?;
     let name = profile.name.clone();
     let held = context.directory.begin(peer, profile, now_ms()).await.map_err(status_of)?;
+    if answers.is_closed() {
+        // It has waited for too long, and may have a stream at another maestro by now: that is not to be replaced.
+        return Err(Status::cancelled("it has left before it was let in"));
+    }
     let (conversation, resume) = Conversation::begin(peer, &hello, held).map_err(failed)?;
     let stopping = |_| Status::unavailable("the maestro is stopping");
     let attendance = context.presence.connect(peer, held.session).await.map_err(stopping)?;

@@ -90,6 +90,7 @@ pub struct PostgresDirectory {
     place: String,
     readers: Connections,
     writers: Connections,
+    greeters: Connections,
     showers: Connections,
     indexer: Connections,
     pulse: Connections,
@@ -104,9 +105,9 @@ impl PostgresDirectory {
     ///
     /// [`OpenError::Refused`] where the certificates cannot be taken.
     pub fn new(settings: &Settings) -> Result<PostgresDirectory, OpenError> {
-        let Kinds { readers, writers, showers, indexer, pulse } = Kinds::new(settings)?;
+        let Kinds { readers, writers, greeters, showers, indexer, pulse } = Kinds::new(settings)?;
         let (place, fellow, notes) = (settings.place(), Fellow::new(), Notes::new());
-        Ok(PostgresDirectory { place, readers, writers, showers, indexer, pulse, fellow, notes })
+        Ok(PostgresDirectory { place, readers, writers, greeters, showers, indexer, pulse, fellow, notes })
     }
 
     /// Where it is, for people.
@@ -158,7 +159,7 @@ impl PostgresDirectory {
 #[async_trait]
 impl Directory for PostgresDirectory {
     async fn admit(&self, peer: PeerId, now_ms: i64) -> Result<(), DirectoryError> {
-        self.writers.run(|client| peers::admit(client, peer, now_ms)).await
+        self.greeters.run(|client| peers::admit(client, peer, now_ms)).await
     }
 
     async fn is_admitted(&self, peer: PeerId) -> Result<bool, DirectoryError> {
@@ -167,7 +168,7 @@ impl Directory for PostgresDirectory {
 
     async fn begin(&self, peer: PeerId, profile: Profile, now_ms: i64) -> Result<Held, DirectoryError> {
         let (key, profile) = (&PeerKey::Synced(peer), &profile);
-        self.writers.run(|client| peers::begin(client, key, profile, now_ms)).await
+        self.greeters.run(|client| peers::begin(client, key, profile, now_ms)).await
     }
 
     async fn apply(

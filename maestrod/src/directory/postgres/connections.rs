@@ -16,14 +16,16 @@ use super::lent::{Client, Lent};
 use super::settings::Settings;
 use crate::directory::DirectoryError;
 
-/// Connections that write.
+/// Connections that write catalogs.
 const WRITERS: usize = 4;
 /// What the one for the text index is told: to take many names at once, which costs less for each. Until then a question looks
 /// through them, 16 MiB of them in some 7 ms. Only PostgreSQL knows these.
 const FOR_INDEXER: &str = "SET gin_pending_list_limit = '16MB'; SET work_mem = '32MB'";
 /// Connections that read.
 const READERS: usize = 8;
-/// Connections that show who is here, beside all that is announced.
+/// Connections that let peers in, and those that show who is here: neither waits for all that is announced. The first may wait
+/// for what one peer announces, if it comes back meanwhile.
+const GREETERS: usize = 2;
 const SHOWERS: usize = 2;
 /// How long a question waits for a connection that others use. A change waits for as long as it takes.
 const WAIT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -214,6 +216,8 @@ pub(super) struct Connections {
 pub(super) struct Kinds {
     pub(super) readers: Connections,
     pub(super) writers: Connections,
+    /// Those that tell who comes.
+    pub(super) greeters: Connections,
     /// Those that tell who is here.
     pub(super) showers: Connections,
     /// The one that brings names to the text index.
@@ -239,6 +243,7 @@ impl Kinds {
             readers: make(READERS, Some(WAIT_TIMEOUT), "")?,
             writers: make(WRITERS, None, "")?,
             indexer: make(1, None, FOR_INDEXER)?,
+            greeters: make(GREETERS, None, "")?,
             showers: make(SHOWERS, None, "")?,
             pulse: make(1, None, "")?,
         })
