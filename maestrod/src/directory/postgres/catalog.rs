@@ -325,6 +325,10 @@ impl Catalog<'_> {
             (self.standing.sweeping, place) = (false, Place::default());
         }
         if counted.is_some() || complete.recount && !self.standing.agrees(complete) {
+            if counted.is_none() {
+                // A step whose answer was lost may have ended the sweep: this one begins where that one did.
+                place = Place::default();
+            }
             let mut counted = counted.unwrap_or_default();
             if let Some(from) = self.count(&place, &mut counted).await? {
                 return Ok(Progress::Concluding(Rest { from, complete, counted: Some(counted) }));

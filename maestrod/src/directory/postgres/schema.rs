@@ -91,13 +91,14 @@ pub(super) const MIGRATIONS: [&str; 3] = ["
         steps BIGINT NOT NULL
     );
     INSERT INTO noted_turn (only_row, steps) VALUES (1, 0) ON CONFLICT (only_row) DO NOTHING;
+    -- First: it ends what a maestro of the release before may be writing, whose names nobody would note.
+    DROP INDEX IF EXISTS files_by_text;
+    ALTER TABLE files DROP COLUMN IF EXISTS trigrams;
     INSERT INTO noted_texts (number, gone, names)
         SELECT count(*), FALSE, array_agg(name) FROM
         (SELECT name, (row_number() OVER (ORDER BY name) - 1) / 1000 AS part FROM
             (SELECT DISTINCT name FROM files) AS n) AS parts
         GROUP BY part;
-    DROP INDEX IF EXISTS files_by_text;
-    ALTER TABLE files DROP COLUMN IF EXISTS trigrams;
 "];
 
 /// The version that this release reads and writes.
