@@ -8,11 +8,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
 use p2p_content::{ContentHash, ContentHasher, FileName, Manifest};
+use tokio::runtime::Handle;
 use tokio::sync::{Mutex, mpsc, watch};
 
 use super::jobs::TransferSettings;
 use super::sink::{SinkError, blocking};
-use crate::shares::Shares;
+use crate::shares::{DownloadDir, Shares};
 
 /// Chunks that may wait for the disk.
 const WAITING: usize = 8;
@@ -84,7 +85,7 @@ impl Intake {
     }
 
     /// Takes in a file under this name; where another has it, `replace` says whether it is replaced. When this returns, the file is in the share
-    /// and in the catalog. A body that breaks off leaves nothing behind.
+    /// and in the catalog. A body that breaks off leaves nothing behind; nor does a call that is dropped, unless the file just gets its name.
     pub async fn receive<S, E>(&self, name: FileName, body: S, replace: bool) -> Result<Received, IntakeError>
     where
         S: Stream<Item = Result<Bytes, E>> + Send + Unpin,
@@ -92,13 +93,15 @@ impl Intake {
     {
         let dir = self.shares.downloads();
         let key = format!("upload-{:016x}", rand::random::<u64>());
-        let (at, part) = (dir.clone(), key.clone());
-        let file = blocking(move || Ok(at.part(&part)?)).await?;
+        let mut part = Part { dir: dir.clone(), key: key.clone(), is_settled: false };
+        let (at, made) = (dir.clone(), key.clone());
+        let file = blocking(move || Ok(at.part(&made)?)).await?;
         let taken = self.take(&name, &key, file, body, replace).await;
         if taken.is_err() {
-            // Whatever the reason, a part without a transfer is of no use to anybody.
+            // Before it is answered.
             let _ = blocking(move || Ok(dir.remove_part(&key)?)).await;
         }
+        part.is_settled = true;
         taken
     }
 
@@ -124,6 +127,25 @@ impl Intake {
         let adopted = self.shares.adopt(dir.share(), name, content, manifest).await;
         let sequence = adopted.map_err(|error| IntakeError::Internal(error.to_string()))?;
         Ok(Received { name: name.clone(), path, content, size, sequence })
+    }
+}
+
+/// An unfinished file: whatever keeps it from its name, without a transfer it is of no use to anybody.
+struct Part {
+    dir: DownloadDir,
+    key: String,
+    is_settled: bool,
+}
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        // A client that goes away takes its call with it.
+        if !self.is_settled
+            && let Ok(runtime) = Handle::try_current()
+        {
+            let (dir, key) = (self.dir.clone(), std::mem::take(&mut self.key));
+            runtime.spawn_blocking(move || dir.remove_part(&key));
+        }
     }
 }
 
@@ -192,7 +214,16 @@ fn room_for(file: &File, len: u64, reserve: u64) -> Result<u64, SinkError> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use p2p_content::PARTIAL_DIR;
+    use p2p_proto::control::Visibility;
+    use p2p_service::tasks::Tasks;
+    use tokio::time::timeout;
+
     use super::*;
+    use crate::catalog::Catalog;
+    use crate::shares::{ShareConfig, Timing};
 
     /// One chunk, as a plain peer's file is.
     async fn write(len: usize, keep_free: impl Fn(u64) -> u64) -> (Result<u64, IntakeError>, u64) {
@@ -212,5 +243,39 @@ mod tests {
         assert_eq!(len, 0, "it was not begun");
         let (written, len) = write(16 << 20, |_| 0).await;
         assert_eq!((written.unwrap(), len), (16 << 20, 16 << 20));
+    }
+
+    #[tokio::test]
+    async fn what_is_there_of_an_upload_goes_with_its_call() {
+        let dir = tempfile::tempdir().unwrap();
+        let (tasks, catalog) = (Tasks::new(), Catalog::open(&dir.path().join("catalog.sqlite")).unwrap());
+        let config = ShareConfig {
+            name: "docs".to_owned(),
+            path: dir.path().join("share"),
+            visible: Visibility::Network,
+            downloads: true,
+            added: false,
+        };
+        let state = dir.path().join("state");
+        std::fs::create_dir(&config.path).unwrap();
+        let shares = Shares::start(vec![config], &state, catalog, &tasks, Timing::default()).await.unwrap();
+        let (_settings, settings) =
+            watch::channel(TransferSettings { allow_unproven: false, reserve_bytes: 0 });
+        let (intake, downloads) = (Intake::new(shares, settings), dir.path().join("share").join(PARTIAL_DIR));
+        let body = futures::stream::iter([Ok::<_, std::io::Error>(Bytes::from_static(b"some"))]);
+        let body = Box::pin(body.chain(futures::stream::pending()));
+        let parts = || std::fs::read_dir(&downloads).map_or(0, Iterator::count);
+        let call = tokio::spawn(async move {
+            intake.receive(FileName::parse("a").unwrap(), body, false).await.map(drop)
+        });
+        let until = async |count| {
+            while parts() != count {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        timeout(Duration::from_secs(20), until(1)).await.expect("it is begun");
+        call.abort();
+        timeout(Duration::from_secs(20), until(0)).await.expect("it is removed");
+        assert!(tasks.shutdown(Duration::from_secs(5)).await, "it did not end");
     }
 }
