@@ -273,8 +273,9 @@ impl Reader {
             if !self.open.is_wanted(id) {
                 return refuse(Reason::Withdrawn, "withdrawn");
             }
-            // What is here already does not wait with these.
-            let is_wanted = || self.flush().is_ok() && !self.answers.is_closed();
+            // What is here already does not wait with these. Who reads nothing is not waited for: others wait for this turn.
+            let is_wanted =
+                || !self.answers.is_closed() && (self.answers.capacity() == 0 || self.flush().is_ok());
             let len = self.way.take(len, is_wanted).ok_or(Left)?;
             // It may have waited for long.
             if !self.open.is_wanted(id) {
