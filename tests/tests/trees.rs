@@ -437,3 +437,47 @@ async fn what_others_have_comes_whatever_is_missing_before_it() {
         assert!(why.contains("and 697 more"), "{why}");
     }
 }
+
+/// It alone has files that come first in the list, more of them than are read at once, and gives them slowly. They come when
+/// it gives them.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_source_holds_up_nothing_but_what_it_alone_has() {
+    const ITS_OWN: u64 = 1500;
+    let network = Network::builder().peers(1).start().await.unwrap();
+    let own = (0..ITS_OWN).map(|number| (format!("set/a/{number}.bin"), random_bytes(20_000, number)));
+    let slow = LyingPeer::start("lenta", Conduct::slow(1024), own).await.unwrap();
+    let short = (0..300).map(|number| (format!("set/b/{number}.bin"), random_bytes(100, 5000 + number)));
+    let long = ("set/a/larga.bin".to_owned(), random_bytes(9 << 20, 1));
+    let fast = LyingPeer::start("rápida", Conduct::Honest, short.chain([long])).await.unwrap();
+    for source in [&slow, &fast] {
+        source.join(&network.maestro().unwrap().address()).await.unwrap();
+    }
+    let peer = network.peer(1).unwrap();
+    let begun = begin(peer).await;
+    let rest = |transfer: &Transfer| transfer.files_done >= Some(301);
+    let more =
+        peer.transfer_until(begun.id, TRANSFERRED, "all but the slow one's is there", rest).await.unwrap();
+    assert!(more.files_done < Some(ITS_OWN), "{more:?}");
+    slow.behave(Conduct::Honest);
+    let done = peer.transfer_done(begun.id, TRANSFERRED).await.unwrap();
+    assert_eq!(done.files_done, Some(ITS_OWN + 301));
+    assert_eq!(peer.partial_files(), 0);
+}
+
+/// As many slow sources as are asked at once, and one more.
+#[tokio::test(flavor = "multi_thread")]
+async fn slow_sources_keep_no_fast_one_out() {
+    const COUNT: u64 = 700;
+    let network = Network::builder().peers(1).start().await.unwrap();
+    let mut slow = Vec::new();
+    for number in 0..16 {
+        slow.push(set_of(&format!("lenta {number}"), Conduct::slow(2048), COUNT, &network).await);
+    }
+    let peer = network.peer(1).unwrap();
+    let begun = begin(peer).await;
+    let asked = |transfer: &Transfer| transfer.sources.len() == slow.len();
+    peer.transfer_until(begun.id, SOON, "all of them are asked", asked).await.unwrap();
+    let _fast = set_of("rápida", Conduct::Honest, COUNT, &network).await;
+    peer.transfer_done(begun.id, TRANSFERRED).await.unwrap();
+    is_whole(peer, COUNT).unwrap();
+}

@@ -243,7 +243,7 @@ async fn one_that_waits_for_its_turn_says_behind_whom_and_how_it_would_go_first(
 async fn a_directory_is_measured_as_a_file_is() {
     let network = Network::builder().peers(1).start().await.unwrap();
     let small = (0..400).map(|number| (format!("set/{number}.bin"), random_bytes(40_000, number)));
-    let long = (0..2).map(|number| (format!("set/z{number}.bin"), random_bytes(8 << 20, 1000 + number)));
+    let long = (0..2).map(|number| (format!("set/z{number}.bin"), random_bytes(48 << 20, 1000 + number)));
     let source = LyingPeer::start("lenta", Conduct::slow(1 << 20), small.chain(long)).await.unwrap();
     source.join(&network.maestro().unwrap().address()).await.unwrap();
     let peer = network.peer(1).unwrap();
@@ -260,7 +260,7 @@ async fn a_directory_is_measured_as_a_file_is() {
     limit(peer, "--down", "256KiB").await;
     bound(peer, begun.id, Bound::OurLimit, |why| why.shares.our_limit > 0.5).await;
     limit(peer, "--down", "off").await;
-    // Its long files come by runs of their own.
+    // Its long files come by runs of their own, and take longer.
     source.behave(Conduct::slow(8 << 20));
     let few = |transfer: &Transfer| transfer.files_done == Some(400);
     peer.transfer_until(begun.id, TRANSFERRED, "the short files are here", few).await.unwrap();

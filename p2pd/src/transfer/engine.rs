@@ -23,7 +23,7 @@ use super::jobs::Shared;
 use super::nearness::{Subnet, subnets};
 use super::outcome::Outcome;
 use super::plan::{Arrival, Plan, SourceKey};
-use super::sink::{Kept, Sink, SinkError};
+use super::sink::{Kept, Room, Sink, SinkError};
 use super::source::{Event, News, Order};
 use super::story;
 use super::swarm::Serving;
@@ -131,11 +131,10 @@ async fn run_on(
     let manifest = Arc::new(manifest);
     let is_remembered = remembered.is_some();
     job.gauge.enters(Phase::Prepares);
-    let reserve = shared.settings.borrow().reserve_bytes;
+    let room = Room { reserve: shared.settings.borrow().reserve_bytes, claimed: job.claimed_before() };
     let dir = shared.shares.downloads();
     let share = dir.share().to_owned();
-    let opened =
-        Sink::open(job.id, dir, Arc::clone(&manifest), remembered, reserve, shared.store.clone()).await;
+    let opened = Sink::open(job.id, dir, Arc::clone(&manifest), remembered, room, shared.store.clone()).await;
     let (sink, pieces) = match opened {
         Ok(opened) => opened,
         Err(error) => return Ok(error.into()),

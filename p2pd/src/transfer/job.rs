@@ -1,7 +1,8 @@
 //! One transfer: what is known of it, and the loop that brings it to its end.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -41,6 +42,10 @@ pub(super) struct Job {
     pub(super) terms: Terms,
     /// The directory's transfer that this one is a part of.
     part_of: Option<Arc<Job>>,
+    /// Bytes of the disk that the short files of a directory are to have before the long ones.
+    claimed: AtomicU64,
+    /// Long files of a directory that have proven to be short ones in this run.
+    shorter: Mutex<HashSet<(FileName, ContentHash)>>,
     known: watch::Sender<Transfer>,
     /// What is to be written down before it is shown.
     ahead: Mutex<Ahead>,
@@ -78,6 +83,8 @@ impl Job {
             id: transfer.id,
             terms,
             part_of: None,
+            claimed: AtomicU64::new(0),
+            shorter: Mutex::default(),
             done_before: transfer.done_bytes,
             held: watch::Sender::new(transfer.held),
             ahead: Mutex::new(Ahead {
@@ -100,6 +107,26 @@ impl Job {
     /// The transfer of one long file of a directory.
     pub(super) fn part(transfer: Transfer, terms: Terms, of: Arc<Job>) -> Self {
         Self { part_of: Some(of), ..Self::new(transfer, terms) }
+    }
+
+    /// So many bytes of the disk are for a directory's short files.
+    pub(super) fn claim(&self, bytes: u64) {
+        self.claimed.store(bytes, Relaxed);
+    }
+
+    /// So many more: a file is longer than was told.
+    pub(super) fn claim_more(&self, bytes: u64) {
+        self.claimed.fetch_add(bytes, Relaxed);
+    }
+
+    /// So many less: they are used, or not needed.
+    pub(super) fn unclaim(&self, bytes: u64) {
+        let _ = self.claimed.fetch_update(Relaxed, Relaxed, |claimed| Some(claimed.saturating_sub(bytes)));
+    }
+
+    /// What others of the same directory are to have before this one.
+    pub(super) fn claimed_before(&self) -> u64 {
+        self.part_of.as_ref().map_or(0, |of| of.claimed.load(Relaxed))
     }
 
     pub(super) fn snapshot(&self) -> Transfer {
@@ -132,6 +159,11 @@ impl Job {
         let held = self.ahead().held;
         self.change(|transfer| transfer.held = held);
         self.held.send_replace(held);
+    }
+
+    /// Whether it is paused once all is written down that was said.
+    pub(super) fn is_to_be_held(&self) -> bool {
+        self.ahead().held
     }
 
     /// Until its user has paused it, or lets it go on.

@@ -137,18 +137,27 @@ pub(super) enum Kept {
     False(FalsePiece),
 }
 
+/// Room on the disk that a new file leaves to others.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Room {
+    /// Bytes that are kept free.
+    pub(super) reserve: u64,
+    /// Bytes of files that are to come before it.
+    pub(super) claimed: u64,
+}
+
 impl Sink {
     /// Opens the part file, or makes it at its full size, and finds out which pieces it holds: those that are
     /// remembered, and those that prove themselves.
     ///
     /// # Errors
-    /// [`SinkError::Full`] where the file would leave less than `reserve` bytes free.
+    /// [`SinkError::Full`] where the file would leave less room than is kept.
     pub(super) async fn open(
         id: u64,
         dir: DownloadDir,
         manifest: Arc<Manifest>,
         remembered: Option<Bitmap>,
-        reserve: u64,
+        room: Room,
         store: Store,
     ) -> Result<(Self, Bitmap), SinkError> {
         let key = part_key(manifest.content(), id);
@@ -169,7 +178,7 @@ impl Sink {
         let pieces = remembered.clone().unwrap_or_else(|| Bitmap::new(manifest.pieces().count()));
         let safe = Arc::new(Mutex::new(Safe { pieces, lost: None }));
         let (proofs, at, part) = (Arc::clone(&manifest), dir.clone(), key.clone());
-        let opened = blocking(move || open_part(&at, &part, &proofs, remembered, reserve)).await?;
+        let opened = blocking(move || open_part(&at, &part, &proofs, remembered, room)).await?;
         let (file, pieces, resumed) = opened;
         let (file, flush) = (Arc::new(file), Arc::new(File::sync_all));
         let (writing, work) = (Arc::default(), Arc::default());
@@ -324,7 +333,7 @@ fn open_part(
     key: &str,
     manifest: &Manifest,
     remembered: Option<Bitmap>,
-    reserve: u64,
+    Room { reserve, claimed }: Room,
 ) -> Result<(File, Bitmap, Resumed), SinkError> {
     let mut file = dir.part(key)?;
     let failed = |error: io::Error| SinkError::of_io(error, "preparing the file");
@@ -334,7 +343,7 @@ fn open_part(
         file.set_len(0).map_err(failed)?;
     }
     // Where the file system reserves nothing, others' files grow too.
-    let awaited = dir.awaited_bytes()?;
+    let awaited = dir.awaited_bytes()?.saturating_add(if is_new { claimed } else { 0 });
     let needs = if is_new { len } else { 0 }.saturating_add(awaited);
     let free = dir.free_bytes()?;
     if needs > 0 && free.saturating_sub(needs) < reserve {

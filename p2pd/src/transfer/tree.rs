@@ -3,20 +3,20 @@
 //!
 //! What is to be fetched is [listed](list) in the store before anything is fetched. A run works the list off: [`small`]
 //! asks for the files that are short enough to be proven whole, the [`plan`] decides who is asked for which, a [`stream`]
-//! speaks with one source, a [`batch`] makes many files durable at once and gives them their names; then [`long`] runs the
-//! others, a few at a time. A file is struck off the list only when it is here under its name, durable. Called by `job`.
+//! speaks with one source, a [`batch`] makes many files durable at once and gives them their names; beside that, [`long`] runs
+//! the others, a few at a time: whoever gives the one kind slowly holds up nothing of the other. A file is struck off the
+//! list only when it is here under its name, durable. Called by `job`.
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
 
 use p2p_content::{ContentHash, FileName};
 use tokio_util::sync::CancellationToken;
 
-use super::gauge::Pulling;
 use super::job::Job;
 use super::jobs::Shared;
-use super::measure::Work;
 use super::outcome::Outcome;
 use super::sink::{self, blocking};
 use super::store::{Store, StoreError, TreeLeft};
@@ -37,6 +37,10 @@ pub use pattern::{Pattern, PatternError};
 
 /// Bytes of a file that is fetched whole and proven as a whole; longer ones are fetched in pieces.
 const LONGEST: u64 = 4 << 20;
+/// How long after a failure long files are tried again while short ones come.
+const AGAIN: Duration = Duration::from_secs(15);
+/// What a disk gives at least to a file.
+const BLOCK: u64 = 4096;
 
 /// How far a run is.
 struct Tally {
@@ -44,19 +48,28 @@ struct Tally {
     bytes: AtomicU64,
     /// How many those are.
     files: AtomicU64,
+    /// Bytes of short files that are proven and have no name yet, and those that are proven of long ones.
+    unnamed: AtomicU64,
+    begun: AtomicU64,
 }
 
 impl Tally {
     /// So many more are here.
     fn add(&self, files: u64, bytes: u64) {
-        self.files.fetch_add(files, Ordering::Relaxed);
-        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.files.fetch_add(files, Relaxed);
+        self.bytes.fetch_add(bytes, Relaxed);
     }
 
-    /// Shows it, with what is proven and has no name yet.
-    fn show(&self, job: &Job, beside: u64) {
-        job.progressed(self.bytes.load(Ordering::Relaxed) + beside);
-        let files = self.files.load(Ordering::Relaxed);
+    /// Files that are here.
+    fn files(&self) -> u64 {
+        self.files.load(Relaxed)
+    }
+
+    /// Shows it.
+    fn show(&self, job: &Job) {
+        let proven = [&self.bytes, &self.unnamed, &self.begun];
+        job.progressed(proven.map(|bytes| bytes.load(Relaxed)).iter().sum());
+        let files = self.files();
         job.change(|transfer| transfer.files_done = Some(files));
     }
 }
@@ -67,10 +80,6 @@ struct Run<'a> {
     shared: &'a Arc<Shared>,
     job: &'a Arc<Job>,
     tally: &'a Tally,
-    /// Whom it asks, and what they wait for.
-    measured: &'a Pulling<'a>,
-    /// What is done with what they give.
-    work: &'a Arc<Work>,
     stop: &'a CancellationToken,
 }
 
@@ -82,6 +91,8 @@ struct Lacking {
     /// Files that do not fit on the disk, and what is said of the first of them.
     full: u64,
     first_full: Option<String>,
+    /// Some were told as short and are long.
+    are_longer: bool,
 }
 
 impl Lacking {
@@ -89,6 +100,16 @@ impl Lacking {
     fn is_full(&mut self, name: &FileName, why: &str) {
         self.full += 1;
         self.first_full.get_or_insert_with(|| format!("{name}: {why}"));
+    }
+
+    /// Of both.
+    fn and(self, other: Self) -> Self {
+        Self {
+            why: self.why.or(other.why),
+            full: self.full + other.full,
+            first_full: self.first_full.or(other.first_full),
+            are_longer: self.are_longer || other.are_longer,
+        }
     }
 }
 
@@ -106,16 +127,38 @@ async fn try_run(shared: &Arc<Shared>, job: &Arc<Job>, stop: &CancellationToken)
     let tally = Tally {
         bytes: AtomicU64::new(size.saturating_sub(left.bytes)),
         files: AtomicU64::new(files.saturating_sub(left.files + left.failed)),
+        unnamed: AtomicU64::new(0),
+        begun: AtomicU64::new(0),
     };
-    tally.show(job, 0);
-    let mut lacking = Lacking::default();
-    let work = Arc::new(Work::default());
-    let measured = job.gauge.pulls(Arc::clone(&work));
-    let run = Run { shared, job, tally: &tally, measured: &measured, work: &work, stop };
-    small::run(&run, &mut lacking).await?;
-    long::run(&run, &mut lacking).await?;
-    drop(measured);
-    tally.show(job, 0);
+    tally.show(job);
+    job.forget_shorter();
+    // Before a long file takes it.
+    let claimed = shared.store.room_for(job.id, 0..=LONGEST, BLOCK).await?;
+    job.claim(claimed);
+    // What ends the short ones is tried again soon, and not when long ones are here.
+    let (stop_long, short_over) = (stop.child_token(), CancellationToken::new());
+    let run = Run { shared, job, tally: &tally, stop };
+    let run_long = Run { stop: &stop_long, ..run };
+    let short = async {
+        let ended = small::run(&run).await;
+        job.claim(0);
+        short_over.cancel();
+        if ended.is_err() {
+            stop_long.cancel();
+        }
+        ended
+    };
+    let (short, long) = tokio::join!(short, long_beside(&run_long, &short_over));
+    let (short, mut long) = match (short, long) {
+        (Err(_), _) | (_, Err(_)) if stop.is_cancelled() => return Err(Outcome::Stopped),
+        (short, long) => (short?, long?),
+    };
+    if long.full > 0 && claimed > 0 || short.are_longer {
+        // Of the short ones not all may have come: now there is what room there is.
+        long = long::run(&run).await?;
+    }
+    let lacking = short.and(long);
+    tally.show(job);
     let left = shared.store.files_left(job.id).await?;
     Ok(match (left.files, &left.first_failed) {
         (0, None) => Outcome::Directory { path: path_of(shared, &before.name) },
@@ -145,6 +188,22 @@ async fn try_run(shared: &Arc<Shared>, job: &Arc<Job>, stop: &CancellationToken)
             }
         }
     })
+}
+
+/// The long files while short ones come. What keeps them from coming now is not what the others are to wait for.
+async fn long_beside(run: &Run<'_>, short_over: &CancellationToken) -> Result<Lacking, Outcome> {
+    loop {
+        let why = match long::run(run).await {
+            Err(Outcome::Blocked(why)) if !short_over.is_cancelled() => why,
+            ended => return ended,
+        };
+        run.job.change(|transfer| transfer.reason = Some(why.clone()));
+        tokio::select! {
+            () = tokio::time::sleep(AGAIN) => {}
+            () = short_over.cancelled() => return Err(Outcome::Blocked(why)),
+        }
+        run.job.change(|transfer| transfer.reason = None);
+    }
 }
 
 /// `300 files are missing (a, b, c and 297 more)`.

@@ -1,7 +1,7 @@
 //! How long a content is, where that was told falsely: who is suspected until it is known, and what is said of it.
 
-use std::collections::BTreeSet;
-use std::sync::PoisonError;
+use std::collections::{BTreeSet, HashSet};
+use std::sync::{MutexGuard, PoisonError};
 
 use p2p_content::{ContentHash, FileName};
 use p2p_proto::control::Origin;
@@ -9,7 +9,7 @@ use p2p_proto::control::Origin;
 use super::Job;
 use crate::discovery::{PeerRef, Query, Teller};
 use crate::transfer::jobs::Shared;
-use crate::transfer::store::StoreError;
+use crate::transfer::store::{StoreError, TreeFile};
 use crate::transfer::story;
 
 /// Sources that are suspected at once.
@@ -52,12 +52,31 @@ impl Job {
         let name = self.snapshot().name;
         self.change(|transfer| transfer.size = Some(len));
         match (&self.part_of, FileName::parse(&name)) {
-            (Some(whole), Ok(name)) => whole.listed_falsely(shared, &name, content, told, len, by).await,
+            (Some(whole), Ok(name)) => {
+                // Before it is listed with that length: else it would be fetched twice.
+                whole.shorter().insert((name.clone(), content));
+                whole.listed_falsely(shared, &name, content, told, len, by).await
+            }
             _ => {
                 self.say_who_told(shared, &name, content, told, len, by).await;
                 Ok(())
             }
         }
+    }
+
+    /// Whether a file of a directory is being fetched as a long one, whatever its length is by now.
+    pub(in crate::transfer) fn is_shorter_than_told(&self, file: &TreeFile) -> bool {
+        let shorter = self.shorter();
+        !shorter.is_empty() && shorter.contains(&(file.name.clone(), file.content))
+    }
+
+    /// A run of a directory begins: what is short now is fetched as such.
+    pub(in crate::transfer) fn forget_shorter(&self) {
+        self.shorter().clear();
+    }
+
+    fn shorter(&self) -> MutexGuard<'_, HashSet<(FileName, ContentHash)>> {
+        self.shorter.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The same of a file of a directory: it is listed with the right length from now on.

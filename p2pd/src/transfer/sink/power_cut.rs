@@ -208,7 +208,7 @@ impl<'a> Case<'a> {
 
     async fn open(&self, remembered: Option<Bitmap>) -> (Sink, Bitmap) {
         let (dir, manifest) = (self.house.downloads.clone(), Arc::clone(&self.manifest));
-        Sink::open(self.id, dir, manifest, remembered, 0, self.store.clone()).await.unwrap()
+        Sink::open(self.id, dir, manifest, remembered, Room::default(), self.store.clone()).await.unwrap()
     }
 
     async fn run(mut self) {
@@ -417,7 +417,9 @@ async fn room_is_kept_for_the_files_that_still_grow() {
     let reserve = free / 4 * 3;
     let open = async || {
         let (dir, manifest) = (house.downloads.clone(), Arc::clone(&case.manifest));
-        Sink::open(case.id, dir, manifest, None, reserve, case.store.clone()).await.map(drop)
+        Sink::open(case.id, dir, manifest, None, Room { reserve, claimed: 0 }, case.store.clone())
+            .await
+            .map(drop)
     };
     open().await.unwrap();
     discard(house.downloads.clone(), case.key()).await.unwrap();

@@ -308,6 +308,39 @@ impl Store {
         .await
     }
 
+    /// One of the files that are to be fetched and have so many bytes: the one that so many come before, if there is.
+    pub(in crate::transfer) async fn file_at(
+        &self,
+        id: u64,
+        sizes: std::ops::RangeInclusive<u64>,
+        place: u64,
+    ) -> Result<Option<ContentHash>, StoreError> {
+        self.run(move |connection| {
+            let sql = "SELECT content FROM tree_files
+                       WHERE transfer = ?1 AND failed IS NULL AND size BETWEEN ?2 AND ?3 LIMIT 1 OFFSET ?4";
+            let mut found = connection.prepare_cached(sql)?;
+            let found = found
+                .query_map(params![id, sizes.start(), sizes.end(), place], |row| row.get::<_, [u8; 32]>(0))?;
+            Ok(found.map(|content| content.map(ContentHash::from_bytes)).next().transpose()?)
+        })
+        .await
+    }
+
+    /// Bytes of a disk that the files need that are to be fetched and have so many bytes; it gives whole blocks.
+    pub(in crate::transfer) async fn room_for(
+        &self,
+        id: u64,
+        sizes: std::ops::RangeInclusive<u64>,
+        block: u64,
+    ) -> Result<u64, StoreError> {
+        self.run(move |connection| {
+            let sql = "SELECT CAST(min(total((size + ?4 - 1) / ?4 * ?4), 9e18) AS INTEGER) FROM tree_files
+                       WHERE transfer = ?1 AND failed IS NULL AND size BETWEEN ?2 AND ?3";
+            Ok(connection.query_row(sql, params![id, sizes.start(), sizes.end(), block], |row| row.get(0))?)
+        })
+        .await
+    }
+
     /// Forgets what was listed for a transfer that does not begin.
     pub(in crate::transfer) async fn forget_files(&self, id: u64) -> Result<(), StoreError> {
         self.run(move |connection| forget(connection, id)).await
@@ -396,6 +429,14 @@ mod tests {
         let left = store.files_left(id).await.unwrap();
         assert_eq!((left.files, left.bytes, left.failed, left.first), (1, 5, 1, vec!["c".to_owned()]));
         assert_eq!(left.first_failed, Some(("b".to_owned(), "taken".to_owned())));
+        store
+            .list_files(id, told(&[file("d", 512), file("e", 513), file("f", 1025)], Told::OfAll(1)))
+            .await
+            .unwrap();
+        let at = async |place| store.file_at(id, 0..=1024, place).await.unwrap();
+        assert_eq!(at(1).await, Some(file("d", 512).content), "behind c, since b is not to be fetched");
+        assert_eq!((at(2).await, at(3).await), (Some(file("e", 513).content), None));
+        assert_eq!(store.room_for(id, 0..=1024, 512).await.unwrap(), 4 * 512, "c, d and e, and not b");
     }
 
     #[tokio::test]

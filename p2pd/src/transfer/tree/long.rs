@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use futures::StreamExt as _;
@@ -27,14 +28,18 @@ const PAGE: usize = 64;
 /// How often what is shown is brought up to date.
 const SHOWN_EVERY: Duration = Duration::from_millis(200);
 
-/// Works off the list until it is done or nobody has what is left, or it does not fit: then it is said why.
-pub(super) async fn run(run: &Run<'_>, lacking: &mut Lacking) -> Result<(), Outcome> {
-    let Run { shared, job, tally, measured, stop, .. } = *run;
+/// Works off the list until it is done or nobody has what is left, or it does not fit: that is what it returns.
+pub(super) async fn run(run: &Run<'_>) -> Result<Lacking, Outcome> {
+    let Run { shared, job, tally, stop } = *run;
+    let mut lacking = Lacking::default();
+    // Whom the files' own runs ask, and what is done with what comes, they tell themselves.
+    let measured = job.gauge.pulls(Arc::default());
     let mut known: HashMap<(String, Option<String>), Arc<Job>> = HashMap::new();
     for part in shared.store.parts_of(job.id).await? {
         let key = (part.transfer.name.clone(), part.transfer.content.clone());
         known.insert(key, Arc::new(Job::part(part.transfer, part.terms, Arc::clone(job))));
     }
+    let begun = Begun(&tally.begun);
     // What ends one of them ends the others, each of which puts its things in order first.
     let (others, mut broken) = (stop.child_token(), None);
     let mut after: Option<(FileName, ContentHash)> = None;
@@ -42,7 +47,7 @@ pub(super) async fn run(run: &Run<'_>, lacking: &mut Lacking) -> Result<(), Outc
     shown.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let page = shared.store.files_after(job.id, after.take(), LONGEST + 1..=u64::MAX, PAGE).await?;
-        let Some(last) = page.last() else { return Ok(()) };
+        let Some(last) = page.last() else { return Ok(lacking) };
         after = Some((last.name.clone(), last.content));
         let mut waiting = page.into_iter();
         let mut running = FuturesUnordered::new();
@@ -70,6 +75,7 @@ pub(super) async fn run(run: &Run<'_>, lacking: &mut Lacking) -> Result<(), Outc
                     None => break,
                     Some((ended, part, file)) => {
                         parts.retain(|other| other.id != part.id);
+                        begun.are(&parts);
                         match ended {
                             Ok(Ended::Here(size)) => tally.add(1, size),
                             Ok(Ended::Failed) => {}
@@ -83,8 +89,8 @@ pub(super) async fn run(run: &Run<'_>, lacking: &mut Lacking) -> Result<(), Outc
                     }
                 },
                 _ = shown.tick() => {
-                    tally.show(job, parts.iter().map(|part| part.snapshot().done_bytes).sum());
-                    // Whom the files' own runs ask, they tell themselves.
+                    begun.are(&parts);
+                    tally.show(job);
                     measured.look(Instant::now(), Missing::default, |_| 0);
                 }
             }
@@ -92,6 +98,21 @@ pub(super) async fn run(run: &Run<'_>, lacking: &mut Lacking) -> Result<(), Outc
         if let Some(outcome) = broken {
             return Err(outcome);
         }
+    }
+}
+
+/// Bytes of the files that are under way; none are once this is dropped.
+struct Begun<'a>(&'a AtomicU64);
+
+impl Begun<'_> {
+    fn are(&self, parts: &[Arc<Job>]) {
+        self.0.store(parts.iter().map(|part| part.snapshot().done_bytes).sum(), Relaxed);
+    }
+}
+
+impl Drop for Begun<'_> {
+    fn drop(&mut self) {
+        self.0.store(0, Relaxed);
     }
 }
 

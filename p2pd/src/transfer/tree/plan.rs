@@ -3,7 +3,8 @@
 //!
 //! Files are asked for in their order. A source that has nothing left to be asked for takes over what a slower one has
 //! not given, the latest first. A source that refuses a file is not asked for it again; a file that all who are there
-//! have refused is an orphan, and somebody has to be found for it.
+//! have refused is an orphan, and somebody has to be found for it. What some have refused waits apart from the rest, so
+//! that a slow source which alone has very many files keeps nobody from giving others.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -28,21 +29,24 @@ const UNKNOWN: f64 = (1 << 20) as f64;
 /// What is taken over must come so much sooner, and by at least so much time, or it is not worth being sent twice.
 const SOONER: f64 = 2.0;
 const SOONER_BY: f64 = 0.1;
-/// Waiting files that are looked at for one that a source has not refused.
+/// Files that somebody has refused which are looked at for one that a source has not.
 const LOOKED_AT: usize = 512;
 
 /// The files of a run that are not here yet, and who is asked for them.
 #[derive(Default)]
 pub(super) struct Plan {
     files: HashMap<FileKey, File>,
+    /// Whoever is there can be asked for them.
     waiting: VecDeque<FileKey>,
+    /// Some have refused them, and others have not.
+    turned_down: VecDeque<FileKey>,
     orphans: Vec<FileKey>,
     sources: BTreeMap<SourceKey, Source>,
 }
 
 struct File {
     size: u64,
-    /// Who owes it: one, or two where the second may be sooner.
+    /// Who owes it: one, or more where each later one may be sooner.
     asked: Vec<SourceKey>,
     refused: Vec<SourceKey>,
     /// Its bytes are here, and are being proven and written.
@@ -59,6 +63,8 @@ struct Source {
     since: Option<Instant>,
     /// Time from asking to an answer, whatever it is asked.
     round_trip: Duration,
+    /// How far it was looked for one that it has not refused among those that others have.
+    looked: usize,
 }
 
 /// What an answer is good for.
@@ -120,9 +126,14 @@ impl Plan {
         self.waiting.push_back(key);
     }
 
-    /// Files that nobody is asked for yet.
+    /// Files that nobody is asked for yet, and whoever is there can be.
     pub(super) fn waiting(&self) -> usize {
         self.waiting.len()
+    }
+
+    /// Files that nobody is asked for now and some or all who are there have refused.
+    pub(super) fn turned_down(&self) -> usize {
+        self.turned_down.len() + self.orphans.len()
     }
 
     /// Whether all that was added is here.
@@ -133,7 +144,7 @@ impl Plan {
     /// Those that have not come, for which sources can be looked for; the first that waits before the others.
     pub(super) fn lacking(&self) -> impl Iterator<Item = FileKey> {
         let asked = self.files.iter().filter(|(_, file)| !file.has_come).map(|(key, _)| *key);
-        self.waiting.iter().copied().chain(asked)
+        self.waiting.iter().chain(&self.turned_down).copied().chain(asked)
     }
 
     /// One of them.
@@ -145,9 +156,7 @@ impl Plan {
     pub(super) fn join(&mut self, source: SourceKey) {
         self.sources.entry(source).or_default();
         // Whoever is new may have what the others have not.
-        for key in std::mem::take(&mut self.orphans) {
-            self.waiting.push_back(key);
-        }
+        self.turned_down.extend(std::mem::take(&mut self.orphans));
     }
 
     /// It takes so long until something can come of the source that it is asked for: there and back.
@@ -169,10 +178,10 @@ impl Plan {
             self.not_from(source, key);
         }
         // Of what waited for it, those who stay may have refused some.
-        let (orphans, waiting) =
-            self.waiting.iter().copied().partition::<Vec<_>, _>(|key| self.is_orphan(*key));
+        let (orphans, others) =
+            self.turned_down.iter().copied().partition::<Vec<_>, _>(|key| self.is_orphan(*key));
         self.orphans.extend(orphans);
-        self.waiting = waiting.into();
+        self.turned_down = others.into();
     }
 
     /// A source does not have a file, or does not give it.
@@ -256,6 +265,7 @@ impl Plan {
         }
         if !file.has_come {
             self.waiting.retain(|waiting| *waiting != key);
+            self.turned_down.retain(|waiting| *waiting != key);
             self.orphans.retain(|orphan| *orphan != key);
         }
     }
@@ -285,31 +295,58 @@ impl Plan {
     }
 
     fn next_for(&mut self, source: SourceKey, now: Instant) -> Option<FileKey> {
-        let asked = self.sources.get(&source)?;
-        let has_not_refused = |key: &FileKey| !self.files[key].refused.contains(&source);
-        if let Some(at) = self.waiting.iter().take(LOOKED_AT).position(has_not_refused) {
-            if !asked.may_owe(self.files[&self.waiting[at]].size) {
-                return None;
-            }
-            return self.waiting.remove(at);
+        let asked = self.sources.get_mut(&source)?;
+        if let Some(first) = self.waiting.front() {
+            let may_owe = asked.may_owe(self.files[first].size);
+            return may_owe.then(|| self.waiting.pop_front()).flatten();
         }
+        let has_not_refused = |key: &FileKey| !self.files[key].refused.contains(&source);
+        // The others the next time.
+        let from = if asked.looked < self.turned_down.len() { asked.looked } else { 0 };
+        asked.looked = from;
+        if let Some(at) = self.turned_down.iter().skip(from).take(LOOKED_AT).position(has_not_refused) {
+            let may_owe = asked.may_owe(self.files[&self.turned_down[from + at]].size);
+            return may_owe.then(|| self.turned_down.remove(from + at)).flatten();
+        }
+        asked.looked += LOOKED_AT;
         // Nothing waits for it: it takes over what another would give last.
-        let pace = asked.pace.unwrap_or(UNKNOWN);
-        let slowest = self.sources.iter().filter(|(other, _)| **other != source);
-        let (_, slowest) =
-            slowest.max_by(|(_, one), (_, other)| one.left(now).total_cmp(&other.left(now)))?;
-        let left = slowest.left(now);
-        let mut latest = slowest.owed.iter().rev().take(LOOKED_AT);
+        let mut others: Vec<_> = self.sources.iter().filter(|(other, _)| **other != source).collect();
+        others.sort_unstable_by(|(_, one), (_, other)| other.left(now).total_cmp(&one.left(now)));
+        others.into_iter().find_map(|(_, slow)| self.latest_of(slow, source, now))
+    }
+
+    /// The last that a slow source will give of what another one may give sooner.
+    fn latest_of(&self, slow: &Source, source: SourceKey, now: Instant) -> Option<FileKey> {
+        let asked = &self.sources[&source];
+        let mut latest = slow.owed.iter().rev().take(LOOKED_AT);
+        // Of slow ones two or more may owe it by now. Who has given nothing yet shows with one file how fast it is.
+        let may_be_third = asked.pace.is_some() || asked.owed.is_empty();
         let key = latest.find(|key| {
             let file = &self.files[*key];
-            file.asked.len() < 2
+            (file.asked.len() < 2 || may_be_third)
                 && !file.has_come
                 && !file.refused.contains(&source)
                 && !file.asked.contains(&source)
         })?;
-        let size = self.files[key].size;
-        let own = (asked.owed_cost + cost(size)) / pace;
-        (asked.may_owe(size) && left > own * SOONER && left > own + SOONER_BY).then_some(*key)
+        let file = &self.files[key];
+        let own = (asked.owed_cost + cost(file.size)) / asked.pace.unwrap_or(UNKNOWN);
+        let is_sooner = |other: &SourceKey| {
+            let left = self.sources[other].left(now);
+            left > own * SOONER && left > own + SOONER_BY
+        };
+        (asked.may_owe(file.size) && file.asked.iter().all(is_sooner)).then_some(*key)
+    }
+
+    /// A source that there is nothing to ask for, of any that are.
+    pub(super) fn idle(&self) -> Option<SourceKey> {
+        self.sources.iter().find(|(_, source)| source.owed.is_empty()).map(|(source, _)| *source)
+    }
+
+    /// The source that will have given last what it owes.
+    pub(super) fn last(&self, now: Instant) -> Option<SourceKey> {
+        let last =
+            self.sources.iter().max_by(|(_, one), (_, other)| one.left(now).total_cmp(&other.left(now)));
+        last.map(|(source, _)| *source)
     }
 
     /// A file will not come from a source that was asked for it.
@@ -323,12 +360,11 @@ impl Plan {
     }
 
     fn wait(&mut self, key: FileKey) {
-        if !self.files.contains_key(&key) {
-            return;
-        }
-        match self.is_orphan(key) {
-            true => self.orphans.push(key),
-            false => self.waiting.push_front(key),
+        match self.files.get(&key) {
+            None => {}
+            Some(file) if file.refused.is_empty() => self.waiting.push_front(key),
+            Some(_) if self.is_orphan(key) => self.orphans.push(key),
+            Some(_) => self.turned_down.push_back(key),
         }
     }
 

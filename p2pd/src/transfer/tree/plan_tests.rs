@@ -97,6 +97,97 @@ fn what_waited_for_a_source_that_left_is_an_orphan_where_the_others_refused_it()
     assert_eq!((plan.orphans(), plan.waiting()), ([1].as_slice(), 0));
 }
 
+/// A source alone has very many files and gives them slowly: the other one is asked for all that it can have.
+#[test]
+fn what_only_a_slow_source_has_keeps_nobody_from_giving_the_rest() {
+    const ITS_OWN: FileKey = 3 * LOOKED_AT as FileKey;
+    let (mut plan, now) = (Plan::default(), Instant::now());
+    (0..ITS_OWN + 20).for_each(|key| plan.add(key, 1000));
+    plan.join(1);
+    plan.join(2);
+    plan.requests(1, now);
+    let mut given = Vec::new();
+    loop {
+        let asked = plan.requests(2, now);
+        if asked.is_empty() {
+            break;
+        }
+        for key in asked {
+            match key < ITS_OWN {
+                true => plan.refused(2, key),
+                false => given.push(key),
+            }
+        }
+        given.iter().for_each(|key| plan.remove(*key));
+    }
+    assert_eq!(given.len(), 20);
+    assert_eq!(
+        (plan.waiting(), plan.turned_down()),
+        (0, ITS_OWN as usize - 32),
+        "the rest waits for the first"
+    );
+}
+
+#[test]
+fn what_others_turned_down_is_found_behind_what_a_source_has_refused_itself() {
+    const REFUSED: FileKey = LOOKED_AT as FileKey + 100;
+    let (mut plan, now) = (Plan::default(), Instant::now());
+    (1..=3).for_each(|source| plan.join(source));
+    let refuse_all = |plan: &mut Plan, source, from: FileKey| loop {
+        let asked = plan.requests(source, now);
+        let refused: Vec<FileKey> = asked.into_iter().filter(|key| *key >= from).collect();
+        if refused.is_empty() {
+            break;
+        }
+        refused.into_iter().for_each(|key| plan.refused(source, key));
+    };
+    (0..REFUSED).for_each(|key| plan.add(key, 1000));
+    refuse_all(&mut plan, 1, 0);
+    (REFUSED..REFUSED + 20).for_each(|key| plan.add(key, 1000));
+    refuse_all(&mut plan, 2, REFUSED);
+    let asked: Vec<FileKey> = (0..2).flat_map(|_| plan.requests(1, now)).collect();
+    assert_eq!(asked, (REFUSED..REFUSED + 20).collect::<Vec<_>>());
+}
+
+#[test]
+fn the_last_source_is_the_one_that_will_have_given_last() {
+    let (mut plan, now) = (Plan::default(), Instant::now());
+    assert_eq!(plan.last(now), None);
+    (0..96).for_each(|key| plan.add(key, 1000));
+    (1..=3).for_each(|source| plan.join(source));
+    for (source, later) in [(1, ms(10)), (2, ms(500)), (3, ms(20))] {
+        let asked = plan.requests(source, now);
+        plan.arrived(source, asked[0], 1000, now + later);
+    }
+    assert_eq!((plan.last(now + ms(500)), plan.idle()), (Some(2), None));
+    plan.join(4);
+    assert_eq!(plan.idle(), Some(4));
+}
+
+#[test]
+fn what_two_slow_sources_owe_a_fast_one_takes_over() {
+    let (mut plan, now) = (Plan::default(), Instant::now());
+    (0..40).for_each(|key| plan.add(key, 1000));
+    (1..=3).for_each(|source| plan.join(source));
+    let first = plan.requests(1, now);
+    let rest = plan.requests(3, now);
+    assert_eq!((first.len(), rest.len()), (32, 8));
+    let later = now + ms(2000);
+    // Nothing is known of the second: it is tried with all that the first owes.
+    let second = plan.requests(2, later);
+    assert_eq!(second.len(), 32);
+    // The third has given something fast.
+    for (key, at) in rest.iter().zip(1..) {
+        assert_eq!(plan.arrived(3, *key, 1000, now + ms(at)), Arrival::Wanted);
+        plan.remove(*key);
+    }
+    let third = plan.requests(3, later + ms(2000));
+    assert_eq!(third.len(), 32, "{third:?}");
+    // A fourth shows first whether it is faster.
+    plan.join(4);
+    assert_eq!(plan.requests(4, later + ms(9000)).len(), 1);
+}
+
 #[test]
 fn a_silent_source_loses_what_it_owes_to_others() {
     let (mut plan, now) = (Plan::default(), Instant::now());

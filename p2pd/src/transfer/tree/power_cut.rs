@@ -27,7 +27,7 @@ use crate::transfer::fetch::fresh;
 use crate::transfer::jobs::Shared;
 use crate::transfer::measure::Work;
 use crate::transfer::queue::Queue;
-use crate::transfer::sink::{Kept, Sink};
+use crate::transfer::sink::{Kept, Room, Sink};
 use crate::transfer::store::{Store, Terms, Told, TreeFile};
 use crate::transfer::swarm::Swarms;
 
@@ -235,7 +235,8 @@ impl Case {
         let known = store.proven(id, *content, bytes.len() as u64).await.unwrap();
         let remembered = known.map(|known| known.pieces);
         let is_new = remembered.is_none();
-        let opened = Sink::open(id, dir, Arc::clone(manifest), remembered, 0, store.clone()).await;
+        let opened =
+            Sink::open(id, dir, Arc::clone(manifest), remembered, Room::default(), store.clone()).await;
         let (sink, mut held) = opened.unwrap();
         let flushed = Arc::clone(played);
         let sink = sink.on(Arc::new(move |file: &File| {

@@ -3,6 +3,7 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use p2p_content::{ContentHash, FileName};
@@ -29,17 +30,19 @@ use crate::discovery::PeerRef;
 use crate::shares::Together;
 
 mod doubts;
+mod room;
 mod sources;
+
+use room::{Room, room_of};
 
 /// Files of the list that are read at once, and how few may wait before more are read.
 const PAGE: usize = 1024;
 const LOW: usize = 512;
-/// Files that all who are there have refused before no more are read: others are looked for, which takes its time.
-const ORPHANS: usize = 16 * PAGE;
+/// Files that some or all who are there have refused before no more are read: who has not may be slow, and others are looked
+/// for, which takes its time.
+const TURNED_DOWN: usize = 16 * PAGE;
 /// Sources that are asked at once.
 const SOURCES: usize = 16;
-/// Orders that wait for a source's task: as many as it can be asked for, and to leave all of them.
-const ORDERS: usize = 512;
 /// What sources told that waits for the run.
 const EVENTS: usize = 64;
 /// Pieces of work that prove and write at once, and bytes and files of one.
@@ -57,16 +60,10 @@ const BATCH_EVERY: Duration = Duration::from_secs(1);
 /// would take memory for each file of the directory, and a power cut all of them.
 const UNNAMED: usize = 4 * BATCH;
 const UNNAMED_LEN: u64 = 2 * BATCH_LEN;
-/// What a disk gives at least to a file.
-const BLOCK: u64 = 4096;
-/// How often what is shown is brought up to date, and how often more sources are looked for.
+/// How often what is shown is brought up to date; how often more sources are looked for, and a slow one may give up its place
+/// to a new one.
 const SHOWN_EVERY: Duration = Duration::from_millis(200);
 const LOOK_EVERY: Duration = Duration::from_secs(10);
-/// Files for which somebody is looked for at once.
-const LOOKS: usize = 4;
-/// Files in a row that nobody has before each look waits for so long: then it is at most 200 a second.
-const MANY_MISSING: u64 = 256;
-const PACED: Duration = Duration::from_millis(20);
 /// Times that a source may be lost, and no file comes, before it is left alone until the next run.
 const LOSSES: u32 = 2;
 
@@ -81,16 +78,19 @@ type Page = Result<(Vec<(TreeFile, Found)>, bool), SinkError>;
 
 struct Run<'a> {
     shared: &'a Arc<Shared>,
-    job: &'a Job,
+    job: &'a Arc<Job>,
     tally: &'a Tally,
-    measured: &'a Pulling<'a>,
-    work: &'a Arc<Work>,
+    measured: Pulling<'a>,
+    work: Arc<Work>,
     together: Arc<Together>,
     plan: Plan,
     files: HashMap<FileKey, TreeFile>,
     next_file: FileKey,
     sources: HashMap<SourceKey, Running>,
     next_source: SourceKey,
+    /// All that were sources in this run, and when one last gave up its place.
+    tried: HashSet<PeerId>,
+    displaced: Option<Instant>,
     /// Those that are gone, of whom something is to be proven still.
     gone: HashMap<SourceKey, PeerRef>,
     events: mpsc::Sender<Event>,
@@ -109,9 +109,12 @@ struct Run<'a> {
     after: Option<(FileName, ContentHash)>,
     is_all_read: bool,
     left_parts: Arc<HashSet<String>>,
-    looking: JoinSet<(FileKey, Vec<PeerRef>)>,
+    /// For whom who has it is looked for: for one of the files, or for any.
+    looking: JoinSet<(Option<FileKey>, Vec<PeerRef>)>,
     /// Files for which sources were looked for.
     looked_for: HashSet<FileKey>,
+    /// Where in the list one was last looked at beside.
+    looked_at: f64,
     /// Files that are false, or refused, where that may be the fault of who told their length.
     doubts: VecDeque<doubts::Doubt>,
     asking: JoinSet<doubts::Settled>,
@@ -124,49 +127,23 @@ struct Run<'a> {
     missing: u64,
     missing_in_a_row: u64,
     room: Room,
-    lacking: &'a mut Lacking,
+    lacking: Lacking,
 }
 
-/// What the disk had room for when the run began, and what is left of it.
-struct Room {
-    free: u64,
-    reserve: u64,
-    left: u64,
-}
-
-impl Room {
-    /// Takes what a file needs.
-    ///
-    /// # Errors
-    /// Where there is not so much; then others may fit that are shorter.
-    fn take(&mut self, size: u64) -> Result<(), String> {
-        let Self { free, reserve, left } = self;
-        match left.checked_sub(size.next_multiple_of(BLOCK)) {
-            Some(rest) => {
-                *left = rest;
-                Ok(())
-            }
-            None => Err(format!(
-                "it needs {size} bytes, and {free} were free before the others, of which {reserve} are kept free \
-                 ([transfers] reserve_bytes)"
-            )),
-        }
-    }
-}
-
-/// Works off the list until it is done or nobody has what is left, or it does not fit: then it is said why.
-pub(super) async fn run(of: &super::Run<'_>, lacking: &mut Lacking) -> Result<(), Outcome> {
-    let super::Run { shared, job, tally, measured, work, stop } = *of;
+/// Works off the list until it is done or nobody has what is left, or it does not fit: that is what it returns.
+pub(super) async fn run(of: &super::Run<'_>) -> Result<Lacking, Outcome> {
+    let super::Run { shared, job, tally, stop } = *of;
     let (dir, reserve) = (shared.shares.downloads(), shared.settings.borrow().reserve_bytes);
     let (free, together) = blocking(move || Ok((dir.free_bytes()?, dir.together()?))).await?;
     let together = Arc::new(together);
     let left_parts = Arc::new(batch::left_parts(shared, job.id).await?);
     let (events, incoming) = mpsc::channel(EVENTS);
+    let work = Arc::new(Work::default());
     let mut run = Run {
         shared,
         job,
         tally,
-        measured,
+        measured: job.gauge.pulls(Arc::clone(&work)),
         work,
         together,
         plan: Plan::default(),
@@ -174,6 +151,8 @@ pub(super) async fn run(of: &super::Run<'_>, lacking: &mut Lacking) -> Result<()
         next_file: 0,
         sources: HashMap::new(),
         next_source: 0,
+        tried: HashSet::new(),
+        displaced: None,
         gone: HashMap::new(),
         events,
         tasks: JoinSet::new(),
@@ -191,6 +170,7 @@ pub(super) async fn run(of: &super::Run<'_>, lacking: &mut Lacking) -> Result<()
         left_parts,
         looking: JoinSet::new(),
         looked_for: HashSet::new(),
+        looked_at: 0.0,
         doubts: VecDeque::new(),
         asking: JoinSet::new(),
         in_doubt: HashMap::new(),
@@ -198,8 +178,8 @@ pub(super) async fn run(of: &super::Run<'_>, lacking: &mut Lacking) -> Result<()
         being_looked_for: HashSet::new(),
         missing: 0,
         missing_in_a_row: 0,
-        room: Room { free, reserve, left: free.saturating_sub(reserve) },
-        lacking,
+        room: Room::new(free, reserve),
+        lacking: Lacking::default(),
     };
     let ended = run.work(incoming, stop).await;
     // Whatever ended it: a flush on its way may fail, which the kernel tells once, and what it was for is removed then.
@@ -208,7 +188,8 @@ pub(super) async fn run(of: &super::Run<'_>, lacking: &mut Lacking) -> Result<()
             run.tally.add(named.files, named.bytes);
         }
     }
-    ended
+    tally.unnamed.store(0, Relaxed);
+    ended.map(|()| run.lacking)
 }
 
 impl Run<'_> {
@@ -231,7 +212,6 @@ impl Run<'_> {
             self.look_for_sources();
             self.ask_for_proofs();
             if self.is_done() {
-                self.tally.show(self.job, 0);
                 return Ok(());
             }
             tokio::select! {
@@ -264,7 +244,8 @@ impl Run<'_> {
                     self.settled(settled.map_err(|_| ended())?).await?;
                 }
                 _ = shown.tick() => {
-                    self.tally.show(self.job, self.batch_len + self.naming_len);
+                    self.show_unnamed();
+                    self.tally.show(self.job);
                     if self.missing > 0 {
                         let so_far = format!("{} files so far that nobody who can be reached has", self.missing);
                         self.job.change(|transfer| transfer.reason = Some(so_far));
@@ -273,8 +254,8 @@ impl Run<'_> {
                     // Who gives nothing makes no events: what it owes is taken over here.
                     self.ask_everyone();
                 }
-                _ = look.tick() => if let Some(key) = self.plan.any().filter(|_| self.looking.is_empty()) {
-                    self.look_for(key);
+                _ = look.tick() => if self.looking.is_empty() {
+                    self.look_around();
                 },
                 () = heart.due() => {}
             }
@@ -294,7 +275,7 @@ impl Run<'_> {
     /// Reads the next page of the list where few files wait, and looks what is here of it.
     fn read_on(&mut self) {
         let is_enough =
-            self.plan.waiting() >= LOW || self.plan.orphans().len() >= ORPHANS || self.is_behind();
+            self.plan.waiting() >= LOW || self.plan.turned_down() >= TURNED_DOWN || self.is_behind();
         if self.is_all_read || !self.loading.is_empty() || is_enough {
             return;
         }
@@ -311,9 +292,17 @@ impl Run<'_> {
         self.is_all_read |= is_last;
         self.after = page.last().map(|(file, _)| (file.name.clone(), file.content)).or(self.after.take());
         for (file, found) in page {
+            if self.job.is_shorter_than_told(&file) {
+                // It comes as the long one that it was taken for.
+                continue;
+            }
+            let room = room_of(file.size);
             match found {
                 Found::Nothing => match self.room.take(file.size) {
-                    Ok(()) => self.add(file),
+                    Ok(()) => {
+                        self.add(file);
+                        continue;
+                    }
                     Err(why) => self.lacking.is_full(&file.name, &why),
                 },
                 Found::Proven(mut proven) => {
@@ -326,6 +315,7 @@ impl Run<'_> {
                     batch::fail(self.shared, self.job.id, file.name, file.content, why).await?;
                 }
             }
+            self.job.unclaim(room);
         }
         self.ask_everyone();
         Ok(())
@@ -344,9 +334,16 @@ impl Run<'_> {
         for other in self.plan.others(key) {
             self.leave(other, key);
         }
+        self.strike(key);
+    }
+
+    /// A file has come, or will not. What it was.
+    fn strike(&mut self, key: FileKey) -> Option<TreeFile> {
         self.plan.remove(key);
-        self.files.remove(&key);
         self.looked_for.remove(&key);
+        let file = self.files.remove(&key)?;
+        self.job.unclaim(room_of(file.size));
+        Some(file)
     }
 
     /// Hands what has come to a writer, where one is free and what it wrote before gets its names.
@@ -363,7 +360,7 @@ impl Run<'_> {
             let taken = std::mem::replace(&mut self.came, rest);
             self.came_len -= taken.iter().map(|came| came.file.size).sum::<u64>();
             let (together, id) = (Arc::clone(&self.together), self.job.id);
-            let work = Arc::clone(self.work);
+            let work = Arc::clone(&self.work);
             self.writing.spawn(blocking(move || batch::keep(&together, id, taken, &work)));
         }
     }
@@ -376,9 +373,7 @@ impl Run<'_> {
                     *gave.entry(source).or_default() += size;
                     self.missing_in_a_row = 0;
                     self.job.told_rightly(proven.file.content);
-                    self.plan.remove(key);
-                    self.files.remove(&key);
-                    self.looked_for.remove(&key);
+                    self.strike(key);
                     self.add_to_batch(proven);
                 }
                 None => self.is_false(source, key, size),
@@ -427,7 +422,7 @@ impl Run<'_> {
         let (batch, shared) = (std::mem::replace(&mut self.batch, rest), Arc::clone(self.shared));
         self.naming_len = batch.iter().map(|proven| proven.file.size).sum();
         self.batch_len -= self.naming_len;
-        let (together, id, work) = (Arc::clone(&self.together), self.job.id, Arc::clone(self.work));
+        let (together, id, work) = (Arc::clone(&self.together), self.job.id, Arc::clone(&self.work));
         self.naming.spawn(async move { batch::finish(&shared, id, together, batch, &work).await });
     }
 
@@ -440,7 +435,12 @@ impl Run<'_> {
         let Named { files, bytes } = named?;
         self.naming_len = 0;
         self.tally.add(files, bytes);
+        self.show_unnamed();
         Ok(())
+    }
+
+    fn show_unnamed(&self) {
+        self.tally.unnamed.store(self.batch_len + self.naming_len, Relaxed);
     }
 
     fn on_event(&mut self, event: Event) {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use p2p_content::Manifest;
 
+use super::room::room_of;
 use super::{LOSSES, Run};
 use crate::discovery::PeerRef;
 use crate::transfer::gone::Gone;
@@ -81,8 +82,12 @@ impl Run<'_> {
                 self.job.listed_falsely(self.shared, &file.name, file.content, file.size, len, &peer).await?;
                 // Requests for so many bytes as were told may still be answered: the file has another number from now on.
                 self.forget(key);
-                if len <= LONGEST {
-                    self.add(crate::transfer::store::TreeFile { size: len, ..file });
+                match len <= LONGEST {
+                    true => {
+                        self.job.claim_more(room_of(len));
+                        self.add(crate::transfer::store::TreeFile { size: len, ..file });
+                    }
+                    false => self.lacking.are_longer = true,
                 }
             }
             Ok(_) => {

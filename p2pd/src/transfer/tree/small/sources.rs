@@ -1,16 +1,28 @@
 //! The sources of a run over short files: how they are found, and what becomes of files that nobody gives.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use p2p_content::ContentHash;
 use tokio::sync::mpsc::{self, error::TrySendError};
 
-use super::{LOOKS, LOSSES, MANY_MISSING, ORDERS, PACED, Run, Running, SOURCES};
+use super::{LOOK_EVERY, LOSSES, Run, Running, SOURCES};
 use crate::discovery::PeerRef;
 use crate::transfer::gone::Gone;
 use crate::transfer::plan::SourceKey;
+use crate::transfer::tree::LONGEST;
 use crate::transfer::tree::plan::FileKey;
 use crate::transfer::tree::stream::{Order, StreamTask, Wanted};
+
+/// Orders that wait for a source's task: as many as it can be asked for, and to leave all of them.
+const ORDERS: usize = 512;
+/// Files for which somebody is looked for at once. Those that are looked at beside come so far after each other, in parts of the
+/// list: so they are spread evenly, however many they are.
+const LOOKS: usize = 4;
+const GOLDEN: f64 = 0.618_033_988_749_895;
+/// Files in a row that nobody has before each look waits for so long: then it is at most 200 a second.
+const MANY_MISSING: u64 = 256;
+const PACED: Duration = Duration::from_millis(20);
 
 impl Run<'_> {
     pub(super) fn gone(&mut self, source: SourceKey, why: &Gone) {
@@ -97,12 +109,33 @@ impl Run<'_> {
         let pause = if self.missing_in_a_row < MANY_MISSING { Duration::ZERO } else { PACED };
         self.looking.spawn(async move {
             tokio::time::sleep(pause).await;
-            (key, look.await)
+            (Some(key), look.await)
         });
     }
 
-    pub(super) fn found(&mut self, key: FileKey, peers: Vec<PeerRef>) {
-        self.being_looked_for.remove(&key);
+    /// Looks who has any of the files, be it one that is not read yet: those who have the first ones may be slow, and may have no
+    /// others.
+    pub(super) fn look_around(&mut self) {
+        let left = self.job.snapshot().files.unwrap_or_default().saturating_sub(self.tally.files());
+        for _ in 0..LOOKS {
+            self.looked_at = (self.looked_at + GOLDEN).fract();
+            let place = (left as f64 * self.looked_at) as u64;
+            let (shared, job) = (Arc::clone(self.shared), Arc::clone(self.job));
+            self.looking.spawn(async move {
+                // Whatever keeps it from being read is told where it is read to be fetched.
+                let any = shared.store.file_at(job.id, 0..=LONGEST, place).await.ok().flatten();
+                match any {
+                    Some(content) => (None, job.look(&shared, content).await),
+                    None => (None, Vec::new()),
+                }
+            });
+        }
+    }
+
+    pub(super) fn found(&mut self, key: Option<FileKey>, peers: Vec<PeerRef>) {
+        key.inspect(|key| {
+            self.being_looked_for.remove(key);
+        });
         for peer in peers {
             let is_running = self.sources.values().any(|running| running.peer.id() == peer.id());
             let is_own = peer.id() == Some(self.shared.myself.id);
@@ -111,10 +144,11 @@ impl Run<'_> {
                 || is_running
                 || is_own
                 || self.job.is_dropped(peer.id())
-                || self.sources.len() >= SOURCES
+                || !self.has_place_for(&peer)
             {
                 continue;
             }
+            self.tried.extend(peer.id());
             let source = self.next_source;
             self.next_source += 1;
             let (orders, told) = mpsc::channel(ORDERS);
@@ -131,16 +165,41 @@ impl Run<'_> {
             self.job.source_joined(&peer);
             self.sources.insert(source, Running { peer, orders, is_ready: false });
         }
-        if self.sources.is_empty() {
+        if let Some(key) = key.filter(|_| self.sources.is_empty()) {
             self.missing(key);
         }
     }
 
+    /// Whether there is a place for one more source. Where all are taken, one that has nothing to give gives up its own; else now
+    /// and then the slowest, to somebody who was never asked: slow ones would else keep a fast one out for good.
+    fn has_place_for(&mut self, peer: &PeerRef) -> bool {
+        if self.sources.len() < SOURCES {
+            return true;
+        }
+        if let Some(idle) = self.plan.idle() {
+            self.displace(idle, "it has nothing that is missing, and another is asked in its place");
+            return true;
+        }
+        let is_new = peer.id().is_some_and(|id| !self.tried.contains(&id));
+        let is_due = self.displaced.is_none_or(|at| at.elapsed() >= LOOK_EVERY);
+        let Some(last) = self.plan.last(Instant::now()).filter(|_| is_new && is_due) else { return false };
+        self.displaced = Some(Instant::now());
+        self.displace(last, "it is the slowest, and another is tried in its place");
+        true
+    }
+
+    /// A source gives up its place, which is held against it no further.
+    fn displace(&mut self, source: SourceKey, why: &str) {
+        self.plan.leave(source);
+        self.measured.left(source);
+        let Some(running) = self.sources.remove(&source) else { return };
+        self.job.source_lost(&running.peer, why);
+        self.gone.insert(source, running.peer);
+    }
+
     /// Nobody has this file now: it stays on the list for a later run. That says nothing of the others.
     pub(super) fn missing(&mut self, key: FileKey) {
-        self.plan.remove(key);
-        self.looked_for.remove(&key);
-        let Some(file) = self.files.remove(&key) else { return };
+        let Some(file) = self.strike(key) else { return };
         // Why a source was lost tells more than that there is none.
         self.lacking.why.get_or_insert_with(|| format!("nobody who can be reached has {} now", file.name));
         self.missing += 1;
