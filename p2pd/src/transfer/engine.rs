@@ -64,7 +64,7 @@ pub(super) struct Engine<'a> {
     /// This peer, as it shows itself to those who fetch the same.
     fetcher: Option<PeerInfo>,
     sources: HashMap<SourceKey, Running>,
-    /// All that were sources in this run.
+    /// All that were sources in this run, but those that gave something and were lost.
     tried: HashSet<PeerId>,
     /// How many were asked of whom only other sources spoke.
     introduced: usize,
@@ -223,9 +223,9 @@ impl Engine<'_> {
                     heart.rest();
                     // What is on its way to the disk is remembered too, so that it is not hashed again.
                     while let Some(written) = self.writes.join_next().await {
-                        if let Ok(Written { peer, piece, result: Ok(Kept::Written), .. }) = written {
-                            self.kept(piece);
-                            self.gave(peer, piece, &manifest);
+                        if let Ok(written @ Written { result: Ok(Kept::Written), .. }) = written {
+                            self.kept(written.piece);
+                            self.gave(&written, &manifest);
                         }
                     }
                     self.show();
@@ -259,20 +259,21 @@ impl Engine<'_> {
                     }
                 },
                 Some(written) = self.writes.join_next() => {
-                    let Ok(Written { source, peer, piece, result }) = written else {
+                    let Ok(written) = written else {
                         return Ok(Outcome::Failed("a piece could not be written".to_owned()));
                     };
-                    match result {
+                    match written.result {
                         Ok(Kept::Written) => {
                             // Only bytes show that there is somebody: who opens a stream and closes it is nobody.
                             looked = false;
                             self.measured.got();
-                            self.kept(piece);
+                            self.kept(written.piece);
                             durable.wrote(manifest.pieces().piece_len());
-                            self.gave(peer, piece, &manifest);
+                            self.gave(&written, &manifest);
                         }
-                        Ok(Kept::False(false_piece)) => {
-                            self.false_piece(source, peer, piece, &false_piece.to_string())?;
+                        Ok(Kept::False(ref false_piece)) => {
+                            let why = false_piece.to_string();
+                            self.false_piece(written.source, written.peer, written.piece, &why)?;
                             self.ask_everyone();
                         }
                         Err(error) => {
@@ -387,10 +388,13 @@ impl Engine<'_> {
         }
     }
 
-    fn gave(&self, peer: Option<PeerRef>, piece: u32, manifest: &Manifest) {
-        let range = manifest.pieces().range(piece);
+    fn gave(&mut self, Written { source, peer, piece, .. }: &Written, manifest: &Manifest) {
+        let range = manifest.pieces().range(*piece);
         if let Some(peer) = peer {
-            self.job.source_gave(&peer, range.end - range.start);
+            self.job.source_gave(peer, range.end - range.start);
+        }
+        if let Some(running) = self.sources.get_mut(source) {
+            running.gave = true;
         }
     }
 

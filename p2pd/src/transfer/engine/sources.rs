@@ -29,6 +29,8 @@ pub(super) struct Running {
     pub(super) nearness: Nearness,
     /// Who has it was said by a source only.
     pub(super) introduced: bool,
+    /// Bytes came from it, and were true, since it has its place.
+    pub(super) gave: bool,
     pub(super) orders: mpsc::Sender<Order>,
 }
 
@@ -39,7 +41,7 @@ impl Engine<'_> {
     }
 
     /// Takes in those that were found beside the run. Where all places are taken, the slowest gives up its own to somebody who
-    /// was never asked: slow ones would else keep a fast one out for good.
+    /// was never asked, or gave and was lost since: slow ones would else keep a fast one out for good.
     pub(super) fn add_more(&mut self, peers: Vec<PeerRef>) {
         let is_new = |peer: &PeerRef| peer.id().is_some_and(|id| !self.tried.contains(&id));
         let new = peers.iter().filter(|peer| is_new(peer) && self.can_be_asked(peer));
@@ -95,7 +97,7 @@ impl Engine<'_> {
                 self.job.source_joined(&peer);
             }
             let nearness = nearness(&peer.addresses(), &self.subnets);
-            self.sources.insert(key, Running { peer, nearness, introduced, orders });
+            self.sources.insert(key, Running { peer, nearness, introduced, gave: false, orders });
         }
     }
 
@@ -111,7 +113,12 @@ impl Engine<'_> {
                 self.drop_source(running.peer, format!("{reason}, again and again"))?;
             }
             Gone::Lost(_) | Gone::Unkept(_) if running.introduced && !self.job.is_source(&running.peer) => {}
-            Gone::Lost(reason) | Gone::Unkept(reason) => self.job.source_lost(&running.peer, &reason),
+            Gone::Lost(reason) | Gone::Unkept(reason) => {
+                self.job.source_lost(&running.peer, &reason);
+                if let Some(id) = running.peer.id().filter(|_| running.gave && !running.introduced) {
+                    self.tried.remove(&id);
+                }
+            }
             Gone::Dropped(reason) => self.drop_source(running.peer, reason)?,
         }
         Ok(Some(said))
