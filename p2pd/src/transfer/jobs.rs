@@ -64,17 +64,17 @@ impl Shared {
     }
 
     /// Does this to its end, whatever becomes of who asked for it: what is awaited in a request is dropped where its client
-    /// goes away, and half of a beginning is worse than none.
+    /// goes away, and half of a change is worse than none.
     pub(super) async fn to_its_end<T: Send + 'static>(
         &self,
         work: impl Future<Output = T> + Send + 'static,
     ) -> Result<T, StoreError> {
         let (tell, told) = oneshot::channel();
-        self.tasks.spawn_detached("begin a transfer", async move {
+        self.tasks.spawn_detached("a change of a transfer", async move {
             // Nobody may be there any more.
             let _ = tell.send(work.await);
         });
-        told.await.map_err(|_| StoreError::Damaged("the daemon is ending".to_owned()))
+        told.await.map_err(|_| StoreError::Ending)
     }
 
     /// The file under this name in the downloads, where it has this content.
@@ -216,9 +216,12 @@ impl Transfers {
         if before.state.is_ended() {
             return Err(ChangeError::Ended(id));
         }
-        if before.held != held {
+        // Of two who say different things at once the later one holds.
+        if before.held != held || job.is_to_be_held() != held {
             story::held(&before, held, by);
-            job.hold(&self.shared, held).await;
+            let (shared, job) = (Arc::clone(&self.shared), Arc::clone(&job));
+            // Where the daemon is ending, it may not be written down: that is as if it had come too late.
+            let _ = self.shared.to_its_end(async move { job.hold(&shared, held).await }).await;
         }
         if held {
             // What runs puts its things in order first. It may also have come to its end meanwhile.
@@ -245,9 +248,10 @@ impl Transfers {
         if before.state.is_ended() {
             return Err(ChangeError::Ended(id));
         }
-        if before.priority != priority {
+        if before.priority != priority || job.priority_to_be() != priority {
             story::prioritized(&before, priority, by);
-            job.prioritize(&self.shared, priority).await;
+            let (shared, job) = (Arc::clone(&self.shared), Arc::clone(&job));
+            let _ = self.shared.to_its_end(async move { job.prioritize(&shared, priority).await }).await;
         }
         match job.snapshot() {
             // It came to its end meanwhile.

@@ -59,6 +59,9 @@ pub struct Store {
 /// Why the database cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
+    /// Nothing more is done: the daemon ends.
+    #[error("the daemon is ending")]
+    Ending,
     /// It cannot be opened or made.
     #[error("cannot open {}: {source}", path.display())]
     Open {
@@ -350,7 +353,7 @@ impl Store {
         let work = move || work(&connection.lock().unwrap_or_else(PoisonError::into_inner));
         match tokio::task::spawn_blocking(work).await {
             Ok(result) => result,
-            Err(_) => Err(StoreError::Damaged("the daemon is ending".to_owned())),
+            Err(_) => Err(StoreError::Ending),
         }
     }
 }

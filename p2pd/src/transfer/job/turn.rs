@@ -47,6 +47,11 @@ impl Job {
         });
     }
 
+    /// The priority that it has once all is written down that was said.
+    pub(in crate::transfer) fn priority_to_be(&self) -> Priority {
+        self.ahead().priority
+    }
+
     /// Gives it another priority. It is written down before it takes effect.
     pub(in crate::transfer) async fn prioritize(&self, shared: &Shared, priority: Priority) {
         self.ahead().priority = priority;
