@@ -81,6 +81,17 @@ pub(super) struct SourceWindow {
     pub(super) open: usize,
 }
 
+impl SourceWindow {
+    /// The same peer in another run: it is told as the one that gives more of the two.
+    fn add(&mut self, other: Self) {
+        if other.spent.received > self.spent.received {
+            (self.doing, self.since) = (other.doing, other.since);
+        }
+        self.spent = self.spent + other.spent;
+        self.open += other.open;
+    }
+}
+
 /// What was measured between two moments.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Window {
@@ -236,18 +247,23 @@ impl Gauge {
         let board = &*self.lock();
         let fresh = board.sample(now, cpu);
         let oldest = board.samples.front().unwrap_or(&fresh);
-        let sources = board.sources.iter().map(|source| {
+        let mut sources: Vec<SourceWindow> = Vec::new();
+        for source in &board.sources {
             let (doing, since, spent) = source.meter.read(now);
             let before = oldest.sources.iter().find(|(key, _)| *key == source.key);
             let spent = spent - before.map_or_else(Spent::default, |(_, spent)| *spent);
-            SourceWindow { peer: source.peer.clone(), doing, since, spent, open: source.open }
-        });
+            let one = SourceWindow { peer: source.peer.clone(), doing, since, spent, open: source.open };
+            match sources.iter_mut().find(|known| known.peer == one.peer) {
+                Some(known) => known.add(one),
+                None => sources.push(one),
+            }
+        }
         Window {
             over: now.saturating_duration_since(oldest.at),
             spent: fresh.spent - oldest.spent,
             worked: fresh.worked.minus(oldest.worked),
             cpu: cpu.minus(oldest.cpu),
-            sources: sources.collect(),
+            sources,
             ..board.outside()
         }
     }

@@ -48,6 +48,24 @@ fn who_left_counts_for_the_whole_and_is_no_longer_shown() {
     assert_eq!((window.spent.received, window.sources.len()), (15, 1));
 }
 
+/// A directory's short files and each of its long ones come by runs of their own.
+#[test]
+fn a_peer_that_several_runs_ask_is_one_source() {
+    let gauge = Gauge::default();
+    let (short, long) = (gauge.pulls(Arc::default()), gauge.pulls(Arc::default()));
+    let (mut one, mut other) = (short.joined(1, &peer()), long.joined(1, &peer()));
+    one.turn(Doing::Idle);
+    other.turn(Doing::Bytes);
+    one.received(1);
+    other.received(8);
+    let now = Instant::now() + SEC;
+    short.look(now, nothing, |_| 2);
+    long.look(now, nothing, |_| 3);
+    let window = gauge.window(now, Cpu::now());
+    let [source] = window.sources.as_slice() else { panic!("{window:?}") };
+    assert_eq!((source.doing, source.open, source.spent.received), (Doing::Bytes, 5, 9));
+}
+
 #[test]
 fn what_was_measured_in_all_runs_is_known_at_the_end() {
     let gauge = Gauge::default();
