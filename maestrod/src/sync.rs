@@ -101,6 +101,12 @@ pub(crate) async fn serve(
     }
 }
 
+/// Why one that has waited for too long is not let in: it may have a stream at another maestro by now, which is not to be
+/// replaced.
+fn left() -> Status {
+    Status::cancelled("it has left before it was let in")
+}
+
 /// Hello, admission, Welcome.
 async fn enter(
     context: &SyncContext,
@@ -123,10 +129,12 @@ async fn enter(
     admit(context, caller, peer, &hello).await?;
     let profile = profile::from_hello(&hello, caller.address).map_err(invalid)?;
     let name = profile.name.clone();
-    let held = context.directory.begin(peer, profile, now_ms()).await.map_err(status_of)?;
+    let held = tokio::select! {
+        held = context.directory.begin(peer, profile, now_ms()) => held.map_err(status_of)?,
+        () = answers.closed() => return Err(left()),
+    };
     if answers.is_closed() {
-        // It has waited for too long, and may have a stream at another maestro by now: that is not to be replaced.
-        return Err(Status::cancelled("it has left before it was let in"));
+        return Err(left());
     }
     let (conversation, resume) = Conversation::begin(peer, &hello, held).map_err(failed)?;
     let stopping = |_| Status::unavailable("the maestro is stopping");

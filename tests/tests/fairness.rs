@@ -107,6 +107,29 @@ async fn a_modest_client_gets_its_half_beside_one_with_many_streams() {
     }
 }
 
+/// What it asked for waits on its way to it, and nobody waits with it.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_reads_nothing_holds_up_nobody_where_there_is_a_rate() {
+    const REQUESTS: u64 = 64;
+    let (network, content) = network(32, "3MiB").await;
+    let none: [(&str, Bytes); 0] = [];
+    let deaf = LyingPeer::start("sorda", p2p_tests::Conduct::Honest, none).await.unwrap();
+    deaf.join(&network.maestro().unwrap().address()).await.unwrap();
+    let source = network.peer(1).unwrap();
+    let mut client = deaf.call(&source.address(), Some(source.id().parse().unwrap())).await.unwrap();
+    let (requests, outgoing) = mpsc::channel(usize::try_from(REQUESTS).unwrap());
+    for id in 0..REQUESTS {
+        let content = Bytes::copy_from_slice(content.as_bytes());
+        let offset = id % GREEDY.div_euclid(MIB) * MIB;
+        requests.send(PullRequest { id, content, offset, length: MIB, withdraw: false }).await.unwrap();
+    }
+    let _unread = client.pull(ReceiverStream::new(outgoing)).await.unwrap().into_inner();
+    let began = Instant::now();
+    network.peer(2).unwrap().ctl(["fetch", "modesto.bin"]).await.unwrap().ok().unwrap();
+    // 5 s at the whole rate, 11 s at half of it.
+    assert!(began.elapsed() <= Duration::from_secs(16), "{:?}", began.elapsed());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn without_a_rate_the_only_slot_goes_round() {
     let (network, content) = network(1, "off").await;

@@ -226,7 +226,8 @@ impl Transfers {
         if held {
             // What runs puts its things in order first. It may also have come to its end meanwhile.
             let mut known = job.watch();
-            let is_still = |transfer: &Transfer| transfer.state != TransferState::Running;
+            // Or somebody else has resumed it.
+            let is_still = |transfer: &Transfer| transfer.state != TransferState::Running || !transfer.held;
             let _ = known.wait_for(is_still).await;
         }
         Ok(job.snapshot())

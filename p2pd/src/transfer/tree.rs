@@ -51,6 +51,8 @@ struct Tally {
     /// Bytes of short files that are proven and have no name yet, and those that are proven of long ones.
     unnamed: AtomicU64,
     begun: AtomicU64,
+    /// Short files that were to be fetched when the run began.
+    short: u64,
 }
 
 impl Tally {
@@ -60,16 +62,11 @@ impl Tally {
         self.bytes.fetch_add(bytes, Relaxed);
     }
 
-    /// Files that are here.
-    fn files(&self) -> u64 {
-        self.files.load(Relaxed)
-    }
-
     /// Shows it.
     fn show(&self, job: &Job) {
         let proven = [&self.bytes, &self.unnamed, &self.begun];
         job.progressed(proven.map(|bytes| bytes.load(Relaxed)).iter().sum());
-        let files = self.files();
+        let files = self.files.load(Relaxed);
         job.change(|transfer| transfer.files_done = Some(files));
     }
 }
@@ -124,16 +121,17 @@ async fn try_run(shared: &Arc<Shared>, job: &Arc<Job>, stop: &CancellationToken)
     let before = job.snapshot();
     let (files, size) = (before.files.unwrap_or_default(), before.size.unwrap_or_default());
     let left = shared.store.files_left(job.id).await?;
+    let (short, claimed) = shared.store.room_for(job.id, 0..=LONGEST, BLOCK).await?;
     let tally = Tally {
         bytes: AtomicU64::new(size.saturating_sub(left.bytes)),
         files: AtomicU64::new(files.saturating_sub(left.files + left.failed)),
         unnamed: AtomicU64::new(0),
         begun: AtomicU64::new(0),
+        short,
     };
     tally.show(job);
     job.forget_shorter();
     // Before a long file takes it.
-    let claimed = shared.store.room_for(job.id, 0..=LONGEST, BLOCK).await?;
     job.claim(claimed);
     // What ends the short ones is tried again soon, and not when long ones are here.
     let (stop_long, short_over) = (stop.child_token(), CancellationToken::new());

@@ -326,17 +326,18 @@ impl Store {
         .await
     }
 
-    /// Bytes of a disk that the files need that are to be fetched and have so many bytes; it gives whole blocks.
+    /// How many files are to be fetched and have so many bytes, and how many bytes of a disk they need, which gives whole blocks.
     pub(in crate::transfer) async fn room_for(
         &self,
         id: u64,
         sizes: std::ops::RangeInclusive<u64>,
         block: u64,
-    ) -> Result<u64, StoreError> {
+    ) -> Result<(u64, u64), StoreError> {
         self.run(move |connection| {
-            let sql = "SELECT CAST(min(total((size + ?4 - 1) / ?4 * ?4), 9e18) AS INTEGER) FROM tree_files
+            let sql = "SELECT count(*), CAST(min(total((size + ?4 - 1) / ?4 * ?4), 9e18) AS INTEGER) FROM tree_files
                        WHERE transfer = ?1 AND failed IS NULL AND size BETWEEN ?2 AND ?3";
-            Ok(connection.query_row(sql, params![id, sizes.start(), sizes.end(), block], |row| row.get(0))?)
+            let params = params![id, sizes.start(), sizes.end(), block];
+            Ok(connection.query_row(sql, params, |row| Ok((row.get(0)?, row.get(1)?)))?)
         })
         .await
     }
@@ -436,7 +437,7 @@ mod tests {
         let at = async |place| store.file_at(id, 0..=1024, place).await.unwrap();
         assert_eq!(at(1).await, Some(file("d", 512).content), "behind c, since b is not to be fetched");
         assert_eq!((at(2).await, at(3).await), (Some(file("e", 513).content), None));
-        assert_eq!(store.room_for(id, 0..=1024, 512).await.unwrap(), 4 * 512, "c, d and e, and not b");
+        assert_eq!(store.room_for(id, 0..=1024, 512).await.unwrap(), (3, 4 * 512), "c, d and e, and not b");
     }
 
     #[tokio::test]

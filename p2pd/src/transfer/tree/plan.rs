@@ -233,7 +233,9 @@ impl Plan {
     /// What a source says of a file is in doubt. Whether it is to be settled: nobody is asked for the file then, until it is
     /// told to [lack](Self::lacks) or is removed.
     pub(super) fn doubted(&mut self, source: SourceKey, key: FileKey) -> bool {
-        let Some(file) = self.files.get_mut(&key) else { return false };
+        // Of one that has lost its place there may be words on their way, and others are asked by now.
+        let is_asked = |file: &&mut File| file.asked.contains(&source);
+        let Some(file) = self.files.get_mut(&key).filter(is_asked) else { return false };
         if let Some(from) = self.sources.get_mut(&source) {
             from.owes_no_more(key, file.size);
         }

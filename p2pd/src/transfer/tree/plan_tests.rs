@@ -165,6 +165,20 @@ fn the_last_source_is_the_one_that_will_have_given_last() {
 }
 
 #[test]
+fn the_last_words_of_one_that_left_change_nothing() {
+    let (mut plan, now) = (Plan::default(), Instant::now());
+    plan.add(1, 10);
+    plan.join(1);
+    assert_eq!(plan.requests(1, now), [1]);
+    plan.leave(1);
+    assert!(!plan.doubted(1, 1), "others are asked");
+    plan.join(2);
+    assert_eq!(plan.requests(2, now), [1]);
+    plan.remove(1);
+    assert!(plan.requests(2, now).is_empty() && plan.is_empty());
+}
+
+#[test]
 fn what_two_slow_sources_owe_a_fast_one_takes_over() {
     let (mut plan, now) = (Plan::default(), Instant::now());
     (0..40).for_each(|key| plan.add(key, 1000));

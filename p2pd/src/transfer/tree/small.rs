@@ -113,6 +113,8 @@ struct Run<'a> {
     looking: JoinSet<(Option<FileKey>, Vec<PeerRef>)>,
     /// Files for which sources were looked for.
     looked_for: HashSet<FileKey>,
+    /// Those that somebody has for whom there was no place.
+    no_place: HashSet<FileKey>,
     /// Where in the list one was last looked at beside.
     looked_at: f64,
     /// Files that are false, or refused, where that may be the fault of who told their length.
@@ -170,6 +172,7 @@ pub(super) async fn run(of: &super::Run<'_>) -> Result<Lacking, Outcome> {
         left_parts,
         looking: JoinSet::new(),
         looked_for: HashSet::new(),
+        no_place: HashSet::new(),
         looked_at: 0.0,
         doubts: VecDeque::new(),
         asking: JoinSet::new(),
@@ -341,6 +344,7 @@ impl Run<'_> {
     fn strike(&mut self, key: FileKey) -> Option<TreeFile> {
         self.plan.remove(key);
         self.looked_for.remove(&key);
+        self.no_place.remove(&key);
         let file = self.files.remove(&key)?;
         self.job.unclaim(room_of(file.size));
         Some(file)

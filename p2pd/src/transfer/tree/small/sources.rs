@@ -19,6 +19,7 @@ const ORDERS: usize = 512;
 /// Files for which somebody is looked for at once. Those that are looked at beside come so far after each other, in parts of the
 /// list: so they are spread evenly, however many they are.
 const LOOKS: usize = 4;
+const AROUND: usize = 2;
 const GOLDEN: f64 = 0.618_033_988_749_895;
 /// Files in a row that nobody has before each look waits for so long: then it is at most 200 a second.
 const MANY_MISSING: u64 = 256;
@@ -92,7 +93,7 @@ impl Run<'_> {
         let is_connecting = self.sources.values().any(|running| !running.is_ready);
         for key in self.plan.orphans().to_vec() {
             match self.looked_for.contains(&key) {
-                true if is_connecting || !self.looking.is_empty() => {}
+                true if is_connecting || !self.looking.is_empty() || self.no_place.contains(&key) => {}
                 true => self.missing(key),
                 false if self.looking.len() < LOOKS => self.look_for(key),
                 false => break,
@@ -113,13 +114,19 @@ impl Run<'_> {
         });
     }
 
-    /// Looks who has any of the files, be it one that is not read yet: those who have the first ones may be slow, and may have no
-    /// others.
+    /// Looks who has the first of the files, and any others, be they read yet or not: those who have the first ones may be slow, and
+    /// may have no others. Of those for whose holders there was no place, some are looked for again.
     pub(super) fn look_around(&mut self) {
-        let left = self.job.snapshot().files.unwrap_or_default().saturating_sub(self.tally.files());
-        for _ in 0..LOOKS {
+        for key in self.no_place.iter().take(LOOKS).copied().collect::<Vec<_>>() {
+            self.no_place.remove(&key);
+            self.looked_for.remove(&key);
+        }
+        if let Some(key) = self.plan.any() {
+            self.look_for(key);
+        }
+        for _ in 0..AROUND {
             self.looked_at = (self.looked_at + GOLDEN).fract();
-            let place = (left as f64 * self.looked_at) as u64;
+            let place = (self.tally.short as f64 * self.looked_at) as u64;
             let (shared, job) = (Arc::clone(self.shared), Arc::clone(self.job));
             self.looking.spawn(async move {
                 // Whatever keeps it from being read is told where it is read to be fetched.
@@ -136,16 +143,17 @@ impl Run<'_> {
         key.inspect(|key| {
             self.being_looked_for.remove(key);
         });
+        let is_orphan = key.is_some_and(|key| self.plan.orphans().contains(&key));
+        let mut is_turned_away = false;
         for peer in peers {
             let is_running = self.sources.values().any(|running| running.peer.id() == peer.id());
             let is_own = peer.id() == Some(self.shared.myself.id);
             let losses = peer.id().and_then(|id| self.losses.get(&id)).copied().unwrap_or_default();
-            if losses >= LOSSES
-                || is_running
-                || is_own
-                || self.job.is_dropped(peer.id())
-                || !self.has_place_for(&peer)
-            {
+            if losses >= LOSSES || is_running || is_own || self.job.is_dropped(peer.id()) {
+                continue;
+            }
+            if !self.has_place_for(&peer, is_orphan) {
+                is_turned_away = true;
                 continue;
             }
             self.tried.extend(peer.id());
@@ -165,32 +173,48 @@ impl Run<'_> {
             self.job.source_joined(&peer);
             self.sources.insert(source, Running { peer, orders, is_ready: false });
         }
-        if let Some(key) = key.filter(|_| self.sources.is_empty()) {
-            self.missing(key);
+        match key {
+            Some(key) if self.sources.is_empty() => self.missing(key),
+            Some(key) if is_orphan && is_turned_away => {
+                self.no_place.insert(key);
+            }
+            _ => {}
         }
     }
 
-    /// Whether there is a place for one more source. Where all are taken, one that has nothing to give gives up its own; else now
-    /// and then the slowest, to somebody who was never asked: slow ones would else keep a fast one out for good.
-    fn has_place_for(&mut self, peer: &PeerRef) -> bool {
+    /// Whether there is a place for one more source. Where all are taken, now and then one that has nothing to give, or the
+    /// slowest, gives up its own to somebody who was never asked, or has what all the others have refused: slow ones would else
+    /// keep a fast one out for good.
+    fn has_place_for(&mut self, peer: &PeerRef, has_orphan: bool) -> bool {
         if self.sources.len() < SOURCES {
-            return true;
-        }
-        if let Some(idle) = self.plan.idle() {
-            self.displace(idle, "it has nothing that is missing, and another is asked in its place");
             return true;
         }
         let is_new = peer.id().is_some_and(|id| !self.tried.contains(&id));
         let is_due = self.displaced.is_none_or(|at| at.elapsed() >= LOOK_EVERY);
-        let Some(last) = self.plan.last(Instant::now()).filter(|_| is_new && is_due) else { return false };
-        self.displaced = Some(Instant::now());
+        // Where the disk is what all wait for, none of them is slow.
+        if !is_due || !(is_new || has_orphan) || self.is_behind() {
+            return false;
+        }
+        // Before all is read, who has nothing to do may only wait for what comes next.
+        let is_certain = self.is_all_read && self.loading.is_empty();
+        let idle = self.plan.idle().filter(|idle| is_certain && !self.in_doubt.contains_key(idle));
+        if let Some(idle) = idle {
+            self.displace(idle, "it has nothing that is missing, and another is asked in its place");
+            return true;
+        }
+        let Some(last) = self.plan.last(Instant::now()) else { return false };
         self.displace(last, "it is the slowest, and another is tried in its place");
         true
     }
 
     /// A source gives up its place, which is held against it no further.
     fn displace(&mut self, source: SourceKey, why: &str) {
+        self.displaced = Some(Instant::now());
         self.plan.leave(source);
+        // Of what it alone has, it is known who that is.
+        for key in self.plan.orphans() {
+            self.looked_for.remove(key);
+        }
         self.measured.left(source);
         let Some(running) = self.sources.remove(&source) else { return };
         self.job.source_lost(&running.peer, why);
